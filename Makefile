@@ -1,0 +1,61 @@
+# make run    three nodes on this machine, data under ./data/
+# make test   lint, types and tests
+# Both make their own virtual environment first. Only `fix` changes source files.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CODE   := actors raft kvstore bench tests bin/assent
+TYPED  := actors raft kvstore bench tests
+WORKERS ?= 2
+
+.PHONY: help run test lint types fix bench clean venv
+
+help:
+	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
+	@echo "make test   lint, types and tests"
+	@echo "make lint   ruff, which changes nothing"
+	@echo "make types  mypy --strict"
+	@echo "make fix    let ruff change what it can"
+	@echo "make bench  the load generator against a cluster of its own, etcd beside it where it is found"
+	@echo "make venv   the virtual environment with everything in it"
+	@echo "make clean  remove environments, caches and build output; ./data/ stays"
+
+run: $(VENV)/.run
+	mkdir -p data
+	$(BIN)/honcho start
+
+test: lint types
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.test
+	$(BIN)/mypy --strict $(TYPED)
+
+fix: $(VENV)/.test
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/.run
+	$(BIN)/python -m bench
+
+venv: $(VENV)/.run $(VENV)/.test
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[run]'
+	touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[run,test]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find actors raft kvstore bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
