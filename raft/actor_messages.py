@@ -1,0 +1,179 @@
+"""The messages that a node's own actors send one another: the ring of one put, and election's few words.
+
+Plain data. Bodies are opaque bytes from the client's encode to the state machine's decode. A *ticket* is the
+gateway's number for one client frame of `count` requests; it rides the whole ring, so that no actor has to
+look anything up by log index. None of these types is accepted from another node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why requests came back undone, as far as this node can know."""
+
+    NOT_LEADER = "not_leader"  # another node leads: go there
+    NO_LEADER = "no_leader"  # nobody leads that this node knows of: try again
+    OVERLOADED = "overloaded"  # a bound was reached: try again later
+    CONFLICT_WITH_LEADER = "conflict_with_leader"  # overwritten by another leader's entries: surely not applied
+    OUTCOME_UNKNOWN = "outcome_unknown"  # may have been applied, or may yet be
+
+
+@dataclass(slots=True)
+class Propose:
+    """gateway to replication: commands to replicate; `counts[i]` bodies belong to `tickets[i]`."""
+
+    tickets: list[int]
+    counts: list[int]
+    bodies: list[bytes]
+
+
+@dataclass(slots=True)
+class Read:
+    """gateway to replication: queries to be answered no older than now (linearizable)."""
+
+    tickets: list[int]
+    counts: list[int]
+    bodies: list[bytes]
+
+
+@dataclass(slots=True)
+class LocalRead:
+    """gateway to applier: queries to be answered from whatever this node has applied."""
+
+    tickets: list[int]
+    counts: list[int]
+    bodies: list[bytes]
+
+
+@dataclass(slots=True)
+class Committed:
+    """replication to applier: committed entries in log order, each at most once, with no gap.
+
+    `slices` names the tickets of this node's own proposals among them: (ticket, offset within the
+    ticket, count), in log order. A slice's entries begin at `starts[i]`, counted from `first_index`.
+    """
+
+    first_index: int
+    bodies: list[bytes | None]
+    slices: list[tuple[int, int, int]]
+    starts: list[int]
+
+
+@dataclass(slots=True)
+class ReadReady:
+    """replication to applier: queries that may be answered once `read_index` is applied."""
+
+    read_index: int
+    tickets: list[int]
+    counts: list[int]
+    bodies: list[bytes]
+
+
+@dataclass(slots=True)
+class Applied:
+    """applier to gateway: encoded results, one slice per (part of a) ticket.
+
+    Each slice is (ticket, offset, count, results); results are `count` complete encoded results, joined.
+    """
+
+    slices: list[tuple[int, int, int, bytes]]
+
+
+@dataclass(slots=True)
+class Refused:
+    """replication to gateway: the whole tickets were never proposed, or never read."""
+
+    tickets: list[int]
+    reason: str
+    leader_id: str | None
+
+
+@dataclass(slots=True)
+class Abandoned:
+    """replication to gateway: what is left of these tickets will not be answered by the applier."""
+
+    tickets: list[int]
+    reason: str
+
+
+@dataclass(slots=True)
+class QueryStatus:
+    """gateway to replication to applier: each adds what it knows to `fields`."""
+
+    ticket: int
+    fields: dict[str, object]
+
+
+@dataclass(slots=True)
+class StatusReport:
+    """applier to gateway: the answer to QueryStatus."""
+
+    ticket: int
+    fields: dict[str, object]
+
+
+@dataclass(slots=True)
+class RoleChanged:
+    """replication to election, applier and gateway: this node's role, term or known leader changed."""
+
+    role: str
+    term: int
+    leader_id: str | None
+
+
+@dataclass(slots=True)
+class LeaderContact:
+    """replication to election: the leader of `term` was heard in this turn."""
+
+    term: int
+
+
+@dataclass(slots=True)
+class Campaign:
+    """election to replication: nobody has led for an election timeout of mine; try to."""
+
+    term: int
+
+
+@dataclass(slots=True)
+class LeaderSilent:
+    """election to replication: the leader was not heard for the least election timeout; votes are free."""
+
+    term: int
+
+
+@dataclass(slots=True)
+class HeartbeatDue:
+    """election to replication: a leader's heartbeat interval has passed."""
+
+    term: int
+
+
+@dataclass(slots=True)
+class CheckQuorumDue:
+    """election to replication: a leader's election timeout has passed; is a quorum still there?"""
+
+    term: int
+
+
+LOCAL_MESSAGES: tuple[type, ...] = (
+    Propose,
+    Read,
+    LocalRead,
+    Committed,
+    ReadReady,
+    Applied,
+    Refused,
+    Abandoned,
+    QueryStatus,
+    StatusReport,
+    RoleChanged,
+    LeaderContact,
+    Campaign,
+    LeaderSilent,
+    HeartbeatDue,
+    CheckQuorumDue,
+)

@@ -1,0 +1,106 @@
+"""Applier: feeds committed entries to the state machine in log order, answers reads, announces what changed.
+
+Owns the state machine and the applied index; nobody else touches either. May know messages and the clock;
+nothing of terms, votes or the disk. Bodies and results stay opaque bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import accumulate
+
+from actors import Actor, Address
+from raft.actor_messages import (
+    Applied,
+    Committed,
+    LocalRead,
+    QueryStatus,
+    ReadReady,
+    RoleChanged,
+    StatusReport,
+)
+from raft.state_machine import Announcer, Frame, Silent, StateMachine
+
+WATCH_PORT = "watch"
+HEARTBEAT_CHECK_SECONDS = 0.25
+
+
+class ApplierActor(Actor):
+    """One per node. Results of one turn leave as one message to the gateway, events as one publication each."""
+
+    name = "applier"
+
+    def __init__(self, machine: StateMachine, announcer: Announcer | None = None) -> None:
+        super().__init__()
+        self._machine = machine
+        self._announcer: Announcer = announcer if announcer is not None else Silent()
+        self._announces = announcer is not None
+        self.applied_index = 0  # all entries up to here are in the machine; never falls
+        self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
+        self._results: list[tuple[int, int, int, bytes]] = []
+
+    def on_start(self) -> None:
+        if self._announces:
+            self.set_deadline(self.now() + HEARTBEAT_CHECK_SECONDS)
+
+    def on_deadline(self) -> None:
+        now = self.now()
+        self._publish(self._announcer.heartbeats(now))
+        self.set_deadline(now + HEARTBEAT_CHECK_SECONDS)
+
+    def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:
+        self._publish(self._announcer.subscribed([payload for _, payload in frames]))
+
+    def receive(self, batch: list[tuple[Address, object]]) -> None:
+        for sender, message in batch:
+            kind = type(message)
+            if kind is Committed:
+                self._apply(message)
+            elif kind is ReadReady:
+                self._waiting_reads.append(message)
+            elif kind is LocalRead:
+                self._answer(message.tickets, message.counts, message.bodies)
+            elif kind is QueryStatus:
+                self._report(message, sender)
+            elif kind is RoleChanged:
+                frames = self._announcer.role_changed(message.role, message.term, message.leader_id)
+                self._publish(frames)
+        self._answer_waiting()
+        if self._results:
+            self.send_local("gateway", Applied(self._results))
+            self._results = []
+        if self._announces:
+            self._publish(self._announcer.announcements())
+
+    def _apply(self, message: Committed) -> None:
+        assert message.first_index == self.applied_index + 1, (
+            f"entry {message.first_index} was handed over while {self.applied_index} is the last applied"
+        )
+        results = self._machine.apply(message.first_index, message.bodies)
+        self.applied_index += len(message.bodies)
+        for (ticket, offset, count), start in zip(message.slices, message.starts):
+            joined = b"".join(results[start : start + count])  # type: ignore[arg-type]  # commands have results
+            self._results.append((ticket, offset, count, joined))
+
+    def _answer_waiting(self) -> None:
+        """A read waits until its index is applied here (dissertation 6.4, step 4)."""
+        waiting = self._waiting_reads
+        for _ in range(len(waiting)):
+            read = waiting.popleft()
+            if read.read_index <= self.applied_index:
+                self._answer(read.tickets, read.counts, read.bodies)
+            else:
+                waiting.append(read)
+
+    def _answer(self, tickets: list[int], counts: list[int], bodies: list[bytes]) -> None:
+        results = self._machine.query(bodies)
+        for ticket, count, end in zip(tickets, counts, accumulate(counts)):
+            self._results.append((ticket, 0, count, b"".join(results[end - count : end])))
+
+    def _report(self, message: QueryStatus, sender: Address) -> None:
+        fields = {**message.fields, "applied_index": self.applied_index, **self._machine.status()}
+        self.send_local("gateway", StatusReport(message.ticket, fields))
+
+    def _publish(self, frames: list[Frame]) -> None:
+        for parts in frames:
+            self.publish(WATCH_PORT, parts)

@@ -1,0 +1,288 @@
+"""Replication: decides what is true. The Raft core at work on messages and on the disk.
+
+Owns the core and its storage; nobody else touches either. One turn steps all that arrived, lets the appends
+leave, syncs once, and only then lets the answers leave that promise durability (dissertation 10.2.1). May know
+messages, storage and the clock (only to thin out notes to election and to forget stale reads).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from actors import Actor, Address
+from raft.actor_messages import (
+    Abandoned,
+    Campaign,
+    CheckQuorumDue,
+    Committed,
+    HeartbeatDue,
+    LeaderContact,
+    LeaderSilent,
+    Propose,
+    QueryStatus,
+    Read,
+    ReadReady,
+    Reason,
+    Refused,
+    RoleChanged,
+)
+from raft.core import Core, Ready, Role, RoleChange
+from raft.entries import EntryBatch, EntryKind
+from raft.errors import NotLeader, Overloaded
+from raft.messages import AppendEntries, Heartbeat
+from raft.storage import Storage
+
+log = logging.getLogger("assent.replication")
+
+# A turn closes after so many rounds of ready() at the latest, so that one turn never hogs the loop;
+# what is left is taken up in the next.
+MAX_READY_ROUNDS = 4
+# Reads that a leader has not confirmed by then were lost on the way; the client asks again.
+READ_PATIENCE_SECONDS = 1.0
+MAX_WAITING_READS = 4096
+# Every contact of the leader moves the election timeout; telling election at this grain is enough.
+CONTACT_GRAIN_SECONDS = 0.01
+
+
+class Tickets:
+    """Which log entries answer which of the gateway's tickets; owned by one replication actor.
+
+    Only a leader's own proposals are here, in log order. A ticket leaves as its entries are committed,
+    in parts if the commit index moves through it.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[tuple[int, int, int]] = deque()  # (ticket, first log index, count)
+        self._taken = 0  # entries of the first open ticket that were committed already
+
+    def add(self, first_index: int, tickets: list[int], counts: list[int]) -> None:
+        for ticket, size in zip(tickets, counts):
+            self._open.append((ticket, first_index, size))
+            first_index += size
+
+    def take(self, first_index: int, last_index: int) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """Slices (ticket, offset, count) within the committed range, and where each starts in it."""
+        slices: list[tuple[int, int, int]] = []
+        starts: list[int] = []
+        while self._open:
+            ticket, ticket_first, size = self._open[0]
+            begin = ticket_first + self._taken
+            if begin > last_index:
+                break
+            taken = min(size - self._taken, last_index - begin + 1)
+            slices.append((ticket, self._taken, taken))
+            starts.append(begin - first_index)
+            self._taken += taken
+            if self._taken < size:
+                break
+            self._open.popleft()
+            self._taken = 0
+        return slices, starts
+
+    def drop_from(self, index: int) -> list[int]:
+        """Tickets with an entry at `index` or later: a new leader overwrote them."""
+        dropped = []
+        while self._open and self._open[-1][1] + self._open[-1][2] > index:
+            dropped.append(self._open.pop()[0])
+        if not self._open:
+            self._taken = 0
+        return dropped[::-1]
+
+    def drop_all(self) -> list[int]:
+        return self.drop_from(0)
+
+
+class ReplicationActor(Actor):
+    """One per node; the only hand on the core."""
+
+    name = "replication"
+
+    def __init__(self, core: Core, storage: Storage) -> None:
+        super().__init__()
+        self._core = core
+        self._storage = storage
+        self._tickets = Tickets()
+        self._contexts = count(1)  # read contexts are never reused within a process (catalogue C3)
+        self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
+        self._contact_told_at = 0.0
+        self._local: dict[type, Callable[..., None]] = {
+            Propose: self._propose,
+            Read: self._read,
+            QueryStatus: self._report,
+            Campaign: self._campaign,
+            LeaderSilent: self._leader_silent,
+            HeartbeatDue: self._heartbeat_due,
+            CheckQuorumDue: self._check_quorum_due,
+        }
+
+    def on_start(self) -> None:
+        self._tell_role(RoleChange(self._core.role, self._core.term, self._core.leader_id))
+        self._drive()
+
+    def on_stop(self) -> None:
+        self._storage.close()
+
+    def receive(self, batch: list[tuple[Address, object]]) -> None:
+        core = self._core
+        contact = False
+        local = []
+        for sender, message in batch:
+            if sender.node == self.node:
+                local.append(message)
+                continue
+            core.step(sender.node, message)
+            if type(message) in (AppendEntries, Heartbeat):
+                contact = contact or (sender.node == core.leader_id and message.term == core.term)  # type: ignore[attr-defined]
+        if contact:
+            self._tell_contact()
+        for message in local:
+            # A leader heard in this very turn is not dead, whatever election thought a moment ago.
+            if not (contact and type(message) in (Campaign, LeaderSilent)):
+                self._local[type(message)](message)
+        self._drive()
+
+    def on_deadline(self) -> None:
+        self._forget_stale_reads()
+        self._drive()
+
+    # -- what the gateway asks -------------------------------------------------------------------------
+
+    def _propose(self, message: Propose) -> None:
+        try:
+            first_index = self._core.propose(message.bodies)
+        except NotLeader as refusal:
+            self._refuse(message.tickets, refusal.leader_id)
+        except Overloaded:
+            self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
+        else:
+            self._tickets.add(first_index, message.tickets, message.counts)
+
+    def _read(self, message: Read) -> None:
+        if len(self._reads) >= MAX_WAITING_READS:
+            self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
+            return
+        context = next(self._contexts)
+        try:
+            self._core.read_index(context)
+        except NotLeader as refusal:
+            self._refuse(message.tickets, refusal.leader_id)
+        else:
+            self._reads[context] = (self.now() + READ_PATIENCE_SECONDS, message)
+
+    def _refuse(self, tickets: list[int], leader_id: str | None) -> None:
+        reason = Reason.NO_LEADER if leader_id is None else Reason.NOT_LEADER
+        self.send_local("gateway", Refused(tickets, reason, leader_id))
+
+    def _report(self, message: QueryStatus) -> None:
+        core = self._core
+        message.fields.update(
+            node=self.node,
+            role=core.role.value,
+            term=core.term,
+            leader=core.leader_id,
+            commit_index=core.commit_index,
+            last_index=core.last_index,
+        )
+        self.send_local("applier", message)
+
+    # -- what election asks ----------------------------------------------------------------------------
+
+    def _campaign(self, message: Campaign) -> None:
+        if message.term == self._core.term:
+            self._core.campaign()
+
+    def _leader_silent(self, message: LeaderSilent) -> None:
+        if message.term == self._core.term:
+            self._core.leader_silent()
+
+    def _heartbeat_due(self, message: HeartbeatDue) -> None:
+        if message.term == self._core.term:
+            self._core.heartbeat()
+
+    def _check_quorum_due(self, message: CheckQuorumDue) -> None:
+        if message.term == self._core.term:
+            self._core.check_quorum()
+
+    def _tell_contact(self) -> None:
+        now = self.now()
+        if now - self._contact_told_at >= CONTACT_GRAIN_SECONDS:
+            self._contact_told_at = now
+            self.send_local("election", LeaderContact(self._core.term))
+
+    # -- the core's answer -----------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        """Carry out what the core wants, until it wants nothing more or the turn is long enough."""
+        rounds = 0
+        while self._core.has_ready() and rounds < MAX_READY_ROUNDS:
+            self._carry_out(self._core.ready())
+            rounds += 1
+        if rounds == MAX_READY_ROUNDS:
+            self.set_deadline(self.now())
+        elif self._reads:
+            self.set_deadline(next(iter(self._reads.values()))[0])  # the oldest comes first
+        else:
+            self.set_deadline(None)
+
+    def _carry_out(self, ready: Ready) -> None:
+        self._send(ready.messages)
+        if ready.batch is not None or ready.hard_state is not None:
+            if ready.must_sync:
+                self.flush()  # peers write to their disks while this node writes to its own
+            self._storage.append(ready.hard_state, ready.batch)
+            if ready.must_sync:
+                self._storage.sync()
+        self._send(ready.messages_after_sync)
+        self._core.advance()
+        if ready.truncated_from is not None:
+            self._abandon(self._tickets.drop_from(ready.truncated_from), Reason.CONFLICT_WITH_LEADER)
+        if ready.committed is not None:
+            self._hand_over(ready.committed)
+        for context, read_index in ready.reads:
+            self._release_read(context, read_index)
+        for context in ready.refused_reads:
+            waiting = self._reads.pop(context, None)
+            if waiting is not None:
+                self._refuse(waiting[1].tickets, None)
+        if ready.role_change is not None:
+            self._change_role(ready.role_change)
+
+    def _send(self, messages: list[tuple[str, object]]) -> None:
+        for node, message in messages:
+            self.send(Address(node, self.name), message)
+
+    def _hand_over(self, batch: EntryBatch) -> None:
+        bodies = [body if kind == EntryKind.COMMAND else None for _, kind, body in batch.entries]
+        slices, starts = self._tickets.take(batch.first_index, batch.last_index)
+        self.send_local("applier", Committed(batch.first_index, bodies, slices, starts))
+
+    def _release_read(self, context: int, read_index: int) -> None:
+        waiting = self._reads.pop(context, None)
+        if waiting is not None:
+            read = waiting[1]
+            self.send_local("applier", ReadReady(read_index, read.tickets, read.counts, read.bodies))
+
+    def _forget_stale_reads(self) -> None:
+        now = self.now()
+        for context in [context for context, (until, _) in self._reads.items() if until <= now]:
+            _, read = self._reads.pop(context)
+            self._refuse(read.tickets, None)
+
+    def _abandon(self, tickets: list[int], reason: Reason) -> None:
+        if tickets:
+            self.send_local("gateway", Abandoned(tickets, reason))
+
+    def _change_role(self, change: RoleChange) -> None:
+        log.info("role=%s term=%d leader=%s", change.role.value, change.term, change.leader_id or "none")
+        if change.role is not Role.LEADER:
+            # The next leader may keep these entries or overwrite them. A client that asks again with the same
+            # session and sequence gets the one true answer, so it hears of it now rather than at its deadline.
+            self._abandon(self._tickets.drop_all(), Reason.OUTCOME_UNKNOWN)
+        self._tell_role(change)
+
+    def _tell_role(self, change: RoleChange) -> None:
+        for actor in ("election", "applier", "gateway"):
+            self.send_local(actor, RoleChanged(change.role.value, change.term, change.leader_id))

@@ -1,0 +1,64 @@
+"""What the applier asks of a replicated state machine, and of one that also has something to announce.
+
+Pure protocols: no I/O, no clock. Command and query bodies are opaque bytes here; only the state machine
+decodes them. Equal logs must give equal results on every node, so an implementation may look at nothing but
+the bodies it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+Frame = list[bytes]
+"""The parts of one message on the watch plane; part 0 is the topic."""
+
+
+class StateMachine(Protocol):
+    """A deterministic machine; owned by one applier, called by nobody else."""
+
+    def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
+        """Apply consecutive committed entries; the first has log position `first_index`.
+
+        A body of None is an entry without a command (a leader's no-op, a configuration). Returns one encoded
+        result per body, None for None. Must not raise for any body that a client can send: a command
+        that makes no sense has a result that says so, the same on every node.
+        """
+
+    def query(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """Answer reads against the state as applied so far; one encoded result per body."""
+
+    def status(self) -> dict[str, object]:
+        """Facts for an operator, such as the store's revision."""
+
+
+class Announcer(Protocol):
+    """A state machine's voice on the watch plane: says what to publish, and never does I/O itself."""
+
+    def subscribed(self, frames: Sequence[bytes]) -> list[Frame]:
+        """Note raw XPUB frames (b"\\x01topic" or b"\\x00topic"); returns what to publish at once."""
+
+    def announcements(self) -> list[Frame]:
+        """What was applied since the last call and somebody subscribes to."""
+
+    def heartbeats(self, now_seconds: float) -> list[Frame]:
+        """Signs of life for subscribers of idle topics, due at `now_seconds` on the caller's clock."""
+
+    def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
+        """What subscribers of the cluster's own topic should hear of a change of leader."""
+
+
+class Silent:
+    """An announcer for state machines that announce nothing."""
+
+    def subscribed(self, frames: Sequence[bytes]) -> list[Frame]:
+        return []
+
+    def announcements(self) -> list[Frame]:
+        return []
+
+    def heartbeats(self, now_seconds: float) -> list[Frame]:
+        return []
+
+    def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
+        return []
