@@ -169,6 +169,8 @@ class ReplicationActor(Actor):
             self._core.read_index(context)
         except NotLeader as refusal:
             self._refuse(message.tickets, refusal.leader_id)
+        except Overloaded:
+            self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
         else:
             self._reads[context] = (self.now() + READ_PATIENCE_SECONDS, message)
 
