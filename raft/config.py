@@ -1,0 +1,38 @@
+"""The bounds of one core. Each queue, window and batch in the core is limited by a number in this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class RaftConfig:
+    """Shared by all who want it; never changes. Sizes of entries include their framing (see raft/log.py)."""
+
+    # One AppendEntries carries at most so much, but always at least one entry.
+    max_append_bytes: int = MEBIBYTE
+    max_append_entries: int = 4096
+    # The pipeline to one peer: appends sent and not yet acknowledged (dissertation 10.2.2).
+    max_inflight_messages: int = 64
+    max_inflight_bytes: int = 16 * MEBIBYTE
+    # Proposals of this leader that are not committed yet; beyond it propose() raises Overloaded.
+    max_uncommitted_bytes: int = 64 * MEBIBYTE
+    # What one ready() hands to the state machine at most, but always at least one entry.
+    max_committed_bytes_per_ready: int = 4 * MEBIBYTE
+    max_committed_entries_per_ready: int = 16384
+    # Reads, of this node or of followers, that wait for a quorum round; beyond it read_index() raises
+    # Overloaded.
+    max_waiting_reads: int = 65536
+    # A number below 2**31 that differs between two runs of a node. It marks this run's read requests, so that
+    # a late answer to an earlier run is never taken for an answer to this one (catalogue C3).
+    incarnation: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            least = 0 if name == "incarnation" else 1
+            assert value >= least, f"{name} is {value}, and must be at least {least}"
+        assert self.incarnation < 1 << 31, f"incarnation {self.incarnation} does not fit in 31 bits"

@@ -1,0 +1,408 @@
+"""The core of Raft: term, vote, log and commit index of one node, with one door in and one object out.
+
+Pure: no clock, no socket, no thread, no file, no randomness. The owner calls step(), propose(),
+read_index() and the calls of election, then carries out what ready() says and confirms it with advance().
+Term rules are here, once; what a role does with a message is in follower.py, candidate.py and leader.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from raft.candidate import Candidate, PreCandidate
+from raft.config import RaftConfig
+from raft.entries import EntryBatch, HardState, Index, NodeId, Term
+from raft.errors import NotLeader, Overloaded
+from raft.follower import Follower
+from raft.invariants import check_state, check_succession, facts_of, require
+from raft.leader import Leader
+from raft.log import Log, fitting_count
+from raft.membership import Configuration
+from raft.messages import (
+    AppendEntries,
+    AppendRejected,
+    AppendResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    Message,
+    PreVoteResponse,
+    ReadIndexRefused,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    RequestPreVote,
+    RequestVote,
+    VoteResponse,
+)
+from raft.progress import Progress
+from raft.ready import Ready, Role, RoleChange
+
+if TYPE_CHECKING:
+    from raft.storage import Recovered
+
+__all__ = ["MAX_TERM", "Core", "NotLeader", "Overloaded", "Ready", "Role", "RoleChange"]
+
+# No cluster gets here by elections. A message that says so is broken, and must not use up the terms (A22).
+MAX_TERM = 1 << 62
+
+_FROM_LEADERS = frozenset({AppendEntries, Heartbeat})
+
+
+class Core:
+    """One for each node, owned by its replication actor. Not safe for use by two threads."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        configuration: Configuration,
+        storage_state: Recovered,
+        config: RaftConfig | None = None,
+    ) -> None:
+        self.node_id = node_id
+        self.configuration = configuration
+        self.config = config or RaftConfig()
+        self.log = Log(storage_state.first_index, storage_state.entries)
+        hard_state = storage_state.hard_state
+        self.term: Term = hard_state.term  # never decreases
+        self.voted_for: NodeId | None = hard_state.voted_for  # changes only with the term, or from None
+        # The stored one is a hint, and clamped: what it counts was committed once, if it is here at all.
+        self.commit_index: Index = max(
+            self.log.snapshot_index, min(hard_state.commit_index, self.log.last_index)
+        )
+        # What ready() has given out to be applied. Applied state is volatile, so it begins at the beginning.
+        self.delivered_index: Index = self.log.snapshot_index
+        self.leader_id: NodeId | None = None
+        self.ignored_messages = 0  # unknown, malformed, from strangers, or against the rules
+        # The vote gate (dissertation 4.2.3) is shut while a live leader is known.
+        self._gate_open = True
+        self._role: Follower | PreCandidate | Candidate | Leader = Follower(self)
+        self._read_requests = 0
+        # Collected for the next Ready.
+        self._messages: list[tuple[NodeId, Message]] = []
+        self._messages_after_sync: list[tuple[NodeId, Message]] = []
+        self._reads: list[tuple[int, Index]] = []
+        self._refused_reads: list[int] = []
+        self._truncated_from: Index | None = None
+        # What was given out last, to know what is new.
+        self._saved = hard_state
+        self._announced = RoleChange(Role.FOLLOWER, self.term, None)
+        self._awaits_advance = False
+        check_state(self)
+        self._facts = facts_of(self)
+
+    # -- what others may look at -----------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        return self._role.role
+
+    @property
+    def last_index(self) -> Index:
+        return self.log.last_index
+
+    @property
+    def stable_index(self) -> Index:
+        return self.log.stable_index
+
+    @property
+    def progress(self) -> Mapping[NodeId, Progress]:
+        """The leader's view of its peers; empty on any other role. Not to be changed."""
+        return self._role.progress if isinstance(self._role, Leader) else {}
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        """Of this leader's proposals; 0 on any other role."""
+        return self._role.uncommitted_bytes if isinstance(self._role, Leader) else 0
+
+    # -- the door: messages ----------------------------------------------------------------------------
+
+    def step(self, sender: NodeId, message: object) -> None:
+        """Take in a message of a peer. Whatever is in it, no exception comes out for it."""
+        kind = type(message)
+        if kind not in _KINDS or sender == self.node_id:
+            self.ignored_messages += 1
+            return
+        term = cast(Message, message).term
+        if not 0 <= term <= MAX_TERM:
+            self.ignored_messages += 1
+            return
+        if kind not in _OPEN_TO_STRANGERS and sender not in self.configuration.members:
+            # Dissertation 4.1: appends and votes are taken from anybody, since the configuration here may
+            # be out of date. Answers come only from those who were asked, and those are members.
+            self.ignored_messages += 1
+            return
+        election_handler = _ELECTION_HANDLERS.get(kind)
+        if election_handler is not None:
+            election_handler(self, sender, message)
+            return
+        if term > self.term:
+            # Raft §5.1. This also ends a leadership whose follower has moved on, and so frees a candidate
+            # that could not win and would not follow (catalogue A12).
+            self.become_follower(term, None)
+        elif term < self.term:
+            self._answer_stale(sender, message)
+            return
+        if kind in _FROM_LEADERS and not self._hear_leader(sender):
+            self.ignored_messages += 1
+            return
+        handler = self._role.handlers.get(kind)
+        if handler is not None:
+            handler(self._role, sender, message)
+        elif isinstance(message, ReadIndexRequest):
+            self.send(sender, ReadIndexRefused(self.term, message.context))
+
+    def _hear_leader(self, sender: NodeId) -> bool:
+        """False if the sender cannot be the leader of this term."""
+        if self.leader_id is None:
+            self.become_follower(self.term, sender)  # Raft §5.2: a candidate returns to follower, too
+        self._gate_open = self._gate_open and self.leader_id != sender
+        # Two leaders in a term cannot be (Election Safety). A forged or misrouted frame is not obeyed.
+        return self.leader_id == sender
+
+    def _answer_stale(self, sender: NodeId, message: object) -> None:
+        """Raft §5.1: refuse a request of an old term, and say so. Old answers are dropped."""
+        if isinstance(message, AppendEntries):
+            self.send_after_sync(sender, AppendRejected(self.term, message.prev_index, 0, 0))
+        elif isinstance(message, Heartbeat):
+            self.send(sender, HeartbeatResponse(self.term, 0))
+        elif isinstance(message, ReadIndexRequest):
+            self.send(sender, ReadIndexRefused(self.term, message.context))
+
+    def _on_request_pre_vote(self, sender: NodeId, message: RequestPreVote) -> None:
+        """Dissertation 9.6: would it win? Changes nothing here, whatever term it names (catalogue A8)."""
+        is_free = message.term > self.term or (
+            message.term == self.term and self.leader_id is None and self.voted_for in (None, sender)
+        )
+        granted = (
+            is_free and self._gate_open and self.log.is_up_to_date(message.last_index, message.last_term)
+        )
+        # A grant names the term asked about. A refusal names the term here, so that who is behind catches up.
+        self.send(sender, PreVoteResponse(message.term if granted else self.term, granted))
+
+    def _on_pre_vote_response(self, sender: NodeId, message: PreVoteResponse) -> None:
+        if message.term > self.term and not message.granted:
+            self.become_follower(message.term, None)
+        elif isinstance(self._role, PreCandidate):
+            self._role.on_pre_vote_response(sender, message)
+
+    def _on_request_vote(self, sender: NodeId, message: RequestVote) -> None:
+        if message.term > self.term:
+            if not self._gate_open and not message.transfer:
+                return  # Dissertation 4.2.3: its term is not taken either, or it would disturb all the same.
+            self.become_follower(message.term, None)
+        # Raft §5.2: one vote in a term, first come, and the same answer if asked again; §5.4.1: up to date.
+        granted = (
+            message.term == self.term
+            and (self.voted_for == sender or (self.voted_for is None and self.leader_id is None))
+            and self.log.is_up_to_date(message.last_index, message.last_term)
+        )
+        if granted:
+            self.voted_for = sender
+        self.send_after_sync(sender, VoteResponse(self.term, granted))
+
+    def _on_vote_response(self, sender: NodeId, message: VoteResponse) -> None:
+        if message.term > self.term:
+            self.become_follower(message.term, None)
+        elif message.term == self.term and isinstance(self._role, Candidate):
+            self._role.on_vote_response(sender, message)
+
+    # -- the door: clients -----------------------------------------------------------------------------
+
+    def propose(self, bodies: list[bytes]) -> Index:
+        """Append one entry for each body; returns the index of the first. The list is not kept.
+
+        Raises NotLeader, or Overloaded while max_uncommitted_bytes are under way.
+        """
+        return self._role.propose(bodies)
+
+    def read_index(self, context: int) -> None:
+        """Ask for an index at which a read is linearizable (dissertation 6.4). No context is used twice.
+
+        The answer comes in Ready.reads or Ready.refused_reads. Raises NotLeader(None) if no leader is
+        known, and Overloaded.
+        """
+        self._role.read_index(context)
+
+    # -- the door: election ----------------------------------------------------------------------------
+
+    def campaign(self) -> None:
+        """Election timeout: find out whether to campaign, then campaign (Raft §5.2, dissertation 9.6)."""
+        if self.role is Role.LEADER or not self.configuration.may_campaign(self.node_id):
+            return
+        self.leader_id = None
+        self._gate_open = True
+        self._enter(PreCandidate(self))
+
+    def heartbeat(self) -> None:
+        if isinstance(self._role, Leader):
+            self._role.heartbeat()
+
+    def check_quorum(self) -> None:
+        """Once in each election timeout: a leader steps down unless it heard a quorum since the last call."""
+        if isinstance(self._role, Leader):
+            self._role.check_quorum()
+
+    def leader_silent(self) -> None:
+        """The leader was not heard for the least election timeout: until it is, votes may be granted."""
+        if self.role is not Role.LEADER:
+            self._gate_open = True
+
+    # -- transitions, for this class and the roles -----------------------------------------------------
+
+    def become_follower(self, term: Term, leader_id: NodeId | None) -> None:
+        require(term >= self.term, "cannot go back to term", term, self.term)
+        if term > self.term:
+            self.term = term
+            self.voted_for = None  # with a new term, and never else (catalogue A4)
+        self.leader_id = leader_id
+        self._gate_open = leader_id is None
+        self._enter(Follower(self))
+
+    def start_election(self) -> None:
+        """Raft §5.2: a new term, with the vote of this node for itself in it."""
+        self.term += 1
+        self.voted_for = self.node_id
+        self.leader_id = None
+        self._enter(Candidate(self))
+
+    def become_leader(self, supporters: Collection[NodeId]) -> None:
+        self.leader_id = self.node_id
+        self._gate_open = False
+        self._enter(Leader(self, supporters))
+
+    def _enter(self, role: Follower | PreCandidate | Candidate | Leader) -> None:
+        self._role.retire()
+        self._role = role
+        role.begin()
+
+    def commit_to(self, index: Index) -> None:
+        if index > self.commit_index:
+            require(index <= self.log.last_index, "cannot commit beyond the log:", index, self.log.last_index)
+            self.commit_index = index
+
+    def truncate_from(self, index: Index) -> None:
+        # A committed entry is in every later leader's log (Raft §5.4.3). If not, all bets are off
+        # (catalogue B3).
+        require(index > self.commit_index, "cannot remove a committed entry:", index, self.commit_index)
+        self.log.truncate_from(index)
+        self._truncated_from = index if self._truncated_from is None else min(self._truncated_from, index)
+
+    # -- outbox, for the roles -------------------------------------------------------------------------
+
+    def send(self, to: NodeId, message: Message) -> None:
+        """It promises nothing that must be on disk."""
+        self._messages.append((to, message))
+
+    def send_after_sync(self, to: NodeId, message: Message) -> None:
+        self._messages_after_sync.append((to, message))
+
+    def grant_reads(self, contexts: list[int], read_index: Index) -> None:
+        self._reads += [(context, read_index) for context in contexts]
+
+    def refuse_reads(self, contexts: list[int]) -> None:
+        self._refused_reads += contexts
+
+    def next_read_number(self) -> int:
+        """A number that no earlier run of this node has used, if runs differ in `incarnation`."""
+        self._read_requests += 1
+        return self.config.incarnation << 32 | self._read_requests
+
+    # -- the object out --------------------------------------------------------------------------------
+
+    def has_ready(self) -> bool:
+        """Would ready() say anything?"""
+        return bool(
+            self._messages
+            or self._messages_after_sync
+            or self.log.has_unpersisted()
+            or self.delivered_index < self.commit_index
+            or self._role.has_work()
+            or self._reads
+            or self._refused_reads
+            or self._is_vote_changed()
+            or self._truncated_from is not None
+            or self._announced != (self.role, self.term, self.leader_id)
+        )
+
+    def ready(self) -> Ready:
+        """All that must happen now. advance() must follow before the next call."""
+        require(not self._awaits_advance, "ready() again before advance() in term", self.term)
+        batch = self.log.take_unpersisted()
+        self._role.collect(batch)
+        is_vote_changed = self._is_vote_changed()
+        hard_state = None
+        # The commit index alone is not worth a write: it is a hint, and goes along with others.
+        if is_vote_changed or (batch is not None and self.commit_index != self._saved.commit_index):
+            hard_state = self._saved = HardState(self.term, self.voted_for, self.commit_index)
+        if is_vote_changed:
+            # Nothing of a term leaves before the term is on disk. Else a lone voter could lead a term,
+            # lose its memory of it, and lead it again with another log.
+            self._messages_after_sync[:0] = self._messages
+            self._messages = []
+        announced = RoleChange(self.role, self.term, self.leader_id)
+        ready = Ready(
+            hard_state=hard_state,
+            batch=batch,
+            must_sync=batch is not None or is_vote_changed,
+            messages=self._messages,
+            messages_after_sync=self._messages_after_sync,
+            committed=self._take_committed(),
+            reads=self._reads,
+            refused_reads=self._refused_reads,
+            truncated_from=self._truncated_from,
+            role_change=announced if announced != self._announced else None,
+        )
+        self._announced = announced
+        self._messages, self._messages_after_sync = [], []
+        self._reads, self._refused_reads, self._truncated_from = [], [], None
+        self._awaits_advance = True
+        self._check()
+        return ready
+
+    def advance(self) -> None:
+        """What the last ready() said is done: entries and hard state are durable, messages are sent."""
+        require(self._awaits_advance, "advance() without ready() in term", self.term)
+        self._awaits_advance = False
+        self.log.confirm_persisted()
+        if isinstance(self._role, Leader):
+            self._role.advance_commit()
+
+    def _is_vote_changed(self) -> bool:
+        return self.term != self._saved.term or self.voted_for != self._saved.voted_for
+
+    def _take_committed(self) -> EntryBatch | None:
+        """The next committed entries; they always follow those given out before (catalogue B13)."""
+        first_index = self.delivered_index + 1
+        if first_index > self.commit_index:
+            return None
+        last_index = min(self.commit_index, first_index + self.config.max_committed_entries_per_ready - 1)
+        entries = self.log.slice(first_index, last_index)
+        count = fitting_count(entries, self.config.max_committed_bytes_per_ready)
+        self.delivered_index += count
+        return EntryBatch(first_index, entries if count == len(entries) else entries[:count])
+
+    def _check(self) -> None:
+        check_state(self)
+        facts = facts_of(self)
+        check_succession(self._facts, facts)
+        self._facts = facts
+
+
+# Messages of elections have term rules of their own.
+_ELECTION_HANDLERS: dict[type, Callable[[Core, NodeId, Any], None]] = {
+    RequestPreVote: Core._on_request_pre_vote,
+    PreVoteResponse: Core._on_pre_vote_response,
+    RequestVote: Core._on_request_vote,
+    VoteResponse: Core._on_vote_response,
+}
+_OPEN_TO_STRANGERS = frozenset({RequestPreVote, RequestVote, AppendEntries, Heartbeat})
+_KINDS = frozenset(_ELECTION_HANDLERS) | {
+    AppendEntries,
+    AppendResponse,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    ReadIndexRefused,
+}

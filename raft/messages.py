@@ -1,0 +1,118 @@
+"""The messages that cores exchange: plain data, one class for each meaning.
+
+There is no sender in a message: the transport knows who sent it. Every message has the sender's term,
+captured when it is built; RequestPreVote and a granted PreVoteResponse have the term that the candidate
+would campaign in (dissertation 9.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raft.entries import EntryBatch, Index, Term
+
+
+@dataclass(slots=True)
+class RequestPreVote:
+    """Would you vote for me in `term`? Promises nothing, and changes nothing at the one who answers."""
+
+    term: Term  # the sender's term + 1
+    last_index: Index
+    last_term: Term
+
+
+@dataclass(slots=True)
+class PreVoteResponse:
+    term: Term  # if granted, the term that was asked about; if not, the term of the one who refuses
+    granted: bool
+
+
+@dataclass(slots=True)
+class RequestVote:
+    term: Term
+    last_index: Index
+    last_term: Term
+    transfer: bool = False  # The leader itself asked for this campaign: it passes the vote gate (4.2.3).
+
+
+@dataclass(slots=True)
+class VoteResponse:
+    term: Term
+    granted: bool
+
+
+@dataclass(slots=True)
+class AppendEntries:
+    """Entries that follow (prev_index, prev_term). May be empty: a probe, or news of the commit index."""
+
+    term: Term
+    prev_index: Index
+    prev_term: Term
+    commit_index: Index
+    batch: EntryBatch  # first_index is prev_index + 1, also when empty
+
+
+@dataclass(slots=True)
+class AppendResponse:
+    term: Term
+    match_index: Index  # durable here, and equal to the leader's log up to here
+
+
+@dataclass(slots=True)
+class AppendRejected:
+    """The log here has no (prev_index, prev_term). Says where to go on (Raft §5.3, fast backtracking)."""
+
+    term: Term
+    prev_index: Index  # the one that was refused, so that a late answer is known for one
+    conflict_index: Index  # first index of conflict_term here; if there is none, last index + 1
+    conflict_term: Term  # term of the entry at prev_index here; 0 if there is none
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    term: Term
+    commit_index: Index  # never beyond what the receiver is known to hold
+    round: int  # read round of this leader's term: an answer confirms all reads asked before it
+
+
+@dataclass(slots=True)
+class HeartbeatResponse:
+    term: Term
+    round: int
+
+
+@dataclass(slots=True)
+class ReadIndexRequest:
+    """A follower asks the leader for a read index. `context` is the asking core's number for it."""
+
+    term: Term
+    context: int
+
+
+@dataclass(slots=True)
+class ReadIndexResponse:
+    term: Term
+    context: int
+    read_index: Index
+
+
+@dataclass(slots=True)
+class ReadIndexRefused:
+    term: Term
+    context: int
+
+
+Message = (
+    RequestPreVote
+    | PreVoteResponse
+    | RequestVote
+    | VoteResponse
+    | AppendEntries
+    | AppendResponse
+    | AppendRejected
+    | Heartbeat
+    | HeartbeatResponse
+    | ReadIndexRequest
+    | ReadIndexResponse
+    | ReadIndexRefused
+)

@@ -1,0 +1,46 @@
+"""The one object that comes out of the core: what must happen now. Data only.
+
+The order in which the owner of the core acts on it is part of safety: send `messages`; write `hard_state`
+and `batch`, and sync if `must_sync`; only then send `messages_after_sync` and call advance(). The rest may
+follow in any order, except that `truncated_from` comes before `committed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from raft.entries import EntryBatch, HardState, Index, NodeId, Term
+from raft.messages import Message
+
+
+class Role(Enum):
+    FOLLOWER = "follower"  # learners are followers too: they only never campaign
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class RoleChange(NamedTuple):
+    """The soft state: nothing of it is on disk."""
+
+    role: Role
+    term: Term
+    leader_id: NodeId | None
+
+
+@dataclass(slots=True)
+class Ready:
+    """Made by ready(), owned by the caller from then on."""
+
+    hard_state: HardState | None
+    batch: EntryBatch | None  # to persist; if it starts at or below the last stored index, that is truncated
+    must_sync: bool
+    messages: list[tuple[NodeId, Message]]
+    messages_after_sync: list[tuple[NodeId, Message]]
+    committed: EntryBatch | None  # the next entries to apply; they follow those of the Ready before
+    reads: list[tuple[int, Index]]  # (context, read_index): to be served once read_index is applied
+    refused_reads: list[int]  # leadership was lost, or the leader refused: ask again
+    truncated_from: Index | None  # a new leader overwrote the log from here: those never apply
+    role_change: RoleChange | None
