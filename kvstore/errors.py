@@ -1,0 +1,266 @@
+"""What can go wrong for a caller of Assent: exceptions that carry data, one for each code of the protocol.
+
+May know: the protocol's codes. Every exception of the package derives from AssentError. Whether a write may
+have been carried out in spite of the error is a fact of its class (`may_be_applied`), and so is whether
+sending the same session and sequence again makes sense (`retry_helps`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from kvstore import protocol
+
+
+class AssentError(Exception):
+    """Base of all; `code` is the protocol's number for it, None where it never travels."""
+
+    __slots__ = ()
+
+    code: ClassVar[int | None] = None
+    may_be_applied: ClassVar[bool] = False
+    retry_helps: ClassVar[bool] = False
+
+
+# ---------------------------------------------------------------- results: the store's own answer, final
+
+
+class RequestFailed(AssentError):
+    """The store has decided against the request; asking again gives the same answer."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadRequest(RequestFailed):
+    """The request makes no sense: a wrong type, a number out of range, an unknown flag or lease."""
+
+    __slots__ = ()
+    code = protocol.BAD_REQUEST
+
+
+class SessionExpired(RequestFailed):
+    """The session is not known (any more). Whether its unanswered writes were applied cannot be told now."""
+
+    __slots__ = ()
+    code = protocol.SESSION_EXPIRED
+    may_be_applied = True
+
+
+class SequenceForgotten(RequestFailed):
+    """The sequence is older than what the session remembers; not applied again, but maybe once before."""
+
+    __slots__ = ()
+    code = protocol.SEQUENCE_FORGOTTEN
+    may_be_applied = True
+
+
+class Compacted(RequestFailed):
+    """The revision asked for is gone; `compact_revision` is the oldest that can still be asked for."""
+
+    __slots__ = ("compact_revision",)
+    code = protocol.COMPACTED
+
+    def __init__(self, message: str, compact_revision: int) -> None:
+        super().__init__(message)
+        self.compact_revision = compact_revision
+
+
+class FutureRevision(RequestFailed):
+    """The revision asked for does not exist yet; `current_revision` is the newest that does."""
+
+    __slots__ = ("current_revision",)
+    code = protocol.FUTURE_REVISION
+
+    def __init__(self, message: str, current_revision: int) -> None:
+        super().__init__(message)
+        self.current_revision = current_revision
+
+
+class EmptyKey(RequestFailed):
+    """A key has at least one byte."""
+
+    __slots__ = ()
+    code = protocol.EMPTY_KEY
+
+
+class TooLarge(RequestFailed):
+    """A key, a value, a request or what would be its answer is larger than the documented limit."""
+
+    __slots__ = ()
+    code = protocol.TOO_LARGE
+
+
+class WatchRangeEmpty(RequestFailed):
+    """The range to be watched ends before it begins."""
+
+    __slots__ = ()
+    code = protocol.WATCH_RANGE_EMPTY
+
+
+class UnknownAnswer(RequestFailed):
+    """The server answered with a code that this client does not know."""
+
+    __slots__ = ("answer_code",)
+    may_be_applied = True
+
+    def __init__(self, message: str, answer_code: int) -> None:
+        super().__init__(f"{message} (code {answer_code})")
+        self.answer_code = answer_code
+
+
+# ---------------------------------------------------------------- refusals: not carried out by the asked node
+
+
+class RequestRefused(AssentError):
+    """The asked node has not carried out the request; `leader_name`, `leader_endpoint`: its best hint."""
+
+    __slots__ = ("leader_endpoint", "leader_name", "message")
+
+    def __init__(
+        self, message: str, *, leader_name: str | None = None, leader_endpoint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.leader_name = leader_name
+        self.leader_endpoint = leader_endpoint
+
+
+class NotLeader(RequestRefused):
+    """Another node leads: go there."""
+
+    __slots__ = ()
+    code = protocol.NOT_LEADER
+    retry_helps = True
+
+
+class NoLeader(RequestRefused):
+    """No leader is known at the moment."""
+
+    __slots__ = ()
+    code = protocol.NO_LEADER
+    retry_helps = True
+
+
+class Overloaded(RequestRefused):
+    """A bound on what may wait was reached: wait a little before asking again."""
+
+    __slots__ = ()
+    code = protocol.OVERLOADED
+    retry_helps = True
+
+
+class ShuttingDown(RequestRefused):
+    """The node is about to end: go to another."""
+
+    __slots__ = ()
+    code = protocol.SHUTTING_DOWN
+    retry_helps = True
+
+
+class ConflictWithLeader(RequestRefused):
+    """The entry was overwritten by a new leader's: surely not applied."""
+
+    __slots__ = ()
+    code = protocol.CONFLICT_WITH_LEADER
+    retry_helps = True
+
+
+class OutcomeUnknown(RequestRefused):
+    """The write may have been applied, or may yet be. Only its session and sequence, sent again, can tell."""
+
+    __slots__ = ()
+    code = protocol.OUTCOME_UNKNOWN
+    may_be_applied = True
+    retry_helps = True
+
+
+class BadFrame(RequestRefused):
+    """The node could not read the frame: another protocol, or a damaged message."""
+
+    __slots__ = ()
+    code = protocol.BAD_FRAME
+
+
+class DeadlineExceeded(RequestRefused):
+    """The time allowed has passed, and the request was surely not applied."""
+
+    __slots__ = ()
+    code = protocol.DEADLINE_EXCEEDED
+
+
+# ---------------------------------------------------------------- a client's own
+
+
+class Unreachable(AssentError):
+    """None of the `endpoints` answered in the time allowed, and nothing was sent that could be applied."""
+
+    __slots__ = ("endpoints",)
+
+    def __init__(self, endpoints: tuple[str, ...]) -> None:
+        super().__init__(f"no node answered at {', '.join(endpoints)}")
+        self.endpoints = endpoints
+
+
+class ClientClosed(AssentError):
+    """The client was closed, by its owner or by a fork of the process."""
+
+    __slots__ = ()
+
+
+class TreeError(AssentError):
+    """A tree that cannot be kept as keys, or keys that are no tree; `where` names the place."""
+
+    __slots__ = ("reason", "where")
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+# ---------------------------------------------------------------- from codes
+
+_PLAIN_FAILURES: dict[int, type[RequestFailed]] = {
+    protocol.BAD_REQUEST: BadRequest,
+    protocol.SESSION_EXPIRED: SessionExpired,
+    protocol.SEQUENCE_FORGOTTEN: SequenceForgotten,
+    protocol.EMPTY_KEY: EmptyKey,
+    protocol.TOO_LARGE: TooLarge,
+    protocol.WATCH_RANGE_EMPTY: WatchRangeEmpty,
+}
+
+_REFUSALS: dict[int, type[RequestRefused]] = {
+    protocol.NOT_LEADER: NotLeader,
+    protocol.NO_LEADER: NoLeader,
+    protocol.OVERLOADED: Overloaded,
+    protocol.SHUTTING_DOWN: ShuttingDown,
+    protocol.CONFLICT_WITH_LEADER: ConflictWithLeader,
+    protocol.OUTCOME_UNKNOWN: OutcomeUnknown,
+    protocol.BAD_FRAME: BadFrame,
+    protocol.DEADLINE_EXCEEDED: DeadlineExceeded,
+}
+
+
+def error_of_result(result: list[Any]) -> AssentError:
+    """The exception for a result whose code is not OK, whatever else is in it."""
+    code = result[0]
+    message = result[1] if len(result) > 1 and type(result[1]) is str else "no message"
+    revision = result[2] if len(result) > 2 and protocol.is_integer(result[2]) else 0
+    if code == protocol.COMPACTED:
+        return Compacted(message, revision)
+    if code == protocol.FUTURE_REVISION:
+        return FutureRevision(message, revision)
+    kind = _PLAIN_FAILURES.get(code)
+    return kind(message) if kind is not None else UnknownAnswer(message, code)
+
+
+def error_of_refusal(refusal: protocol.Refusal) -> AssentError:
+    """The exception for a frame that refuses."""
+    kind = _REFUSALS.get(refusal.code)
+    if kind is None:
+        return UnknownAnswer(refusal.message, refusal.code)
+    return kind(refusal.message, leader_name=refusal.leader_name, leader_endpoint=refusal.leader_endpoint)
