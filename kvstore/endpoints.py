@@ -1,14 +1,13 @@
 """What an endpoint is, and whether it can be reached from another machine.
 
 This file knows the two transports and how a bind address is resolved; it opens no socket, reads no setting.
-Whatever cannot be proved to be loopback counts as reachable from outside.
+Whatever cannot be proved to be loopback counts as reachable from outside. The command line reads endpoints at
+every start, so what only a node needs is imported where it is needed.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from typing import NamedTuple
 
 EXPECTED = "tcp://host:port (port 1 to 65535) or ipc://path"
@@ -46,6 +45,8 @@ def parse_endpoint(text: str) -> Endpoint:
     if not 1 <= port <= 65535:
         raise ValueError(f"has port {port}, which is not within 1 to 65535")
     if host.startswith("["):
+        import ipaddress
+
         try:
             ipaddress.IPv6Address(host[1:-1])
         except ValueError:
@@ -57,6 +58,8 @@ def reach(endpoint: Endpoint) -> str | None:
     """Why this bind address can be reached from another machine; None if it surely cannot."""
     if endpoint.path:
         return None
+    import socket
+
     host = endpoint.host.strip("[]")
     if host == "*":
         return "* is every address of this machine"
@@ -67,6 +70,9 @@ def reach(endpoint: Endpoint) -> str | None:
 
 
 def _reach_of_host(host: str) -> str | None:
+    import ipaddress
+    import socket
+
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -114,6 +120,9 @@ def _why_not_tcp(text: str) -> str:
 
 
 def _literal_is_unspecified(host: str) -> bool:
+    import ipaddress
+    import socket
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_unspecified
     except ValueError:

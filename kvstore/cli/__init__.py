@@ -1,0 +1,131 @@
+"""The command `assent`: its global options and the list of its subcommands.
+
+Start-up time is felt at every call, so nothing is imported before it is needed, ZeroMQ least of all.
+What a failure means to the shell is decided in one place, `exits`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from kvstore.cli.invocation import DEFAULT_ENDPOINTS, Invocation, parse_endpoints
+
+# name -> (module, attribute, its line in `--help`, which thereby imports nothing)
+COMMANDS = {
+    "node": ("kvstore.cli.admin", "node", "Run one node of a cluster."),
+    "status": ("kvstore.cli.admin", "status", "Show every node: role, term, indexes, revision."),
+    "put": ("kvstore.cli.kv", "put", "Store a value under a key."),
+    "get": ("kvstore.cli.kv", "get", "Show a value, or all below a prefix."),
+    "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
+    "watch": ("kvstore.cli.kv", "watch", "Follow the changes of a key, or of all below a prefix."),
+    "import": ("kvstore.cli.tree", "import_file", "Store a JSON or TOML tree, one key for each leaf."),
+    "export": ("kvstore.cli.tree", "export_prefix", "Write all below a prefix as a JSON or TOML tree."),
+    "bench": ("kvstore.cli.bench", "bench", "Measure puts and gets, each acknowledged on its own."),
+}
+
+
+class CommandGroup(click.Group):
+    """The top of the command line; imports a subcommand when it is asked for. One per process."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _line = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), f"{module}.{attribute} is no command"
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_module, _attribute, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            ctx.exit(130)
+        except Exception as error:
+            from kvstore.cli import exits
+
+            code = exits.code_of(error)
+            if code is None:
+                raise
+            click.echo(f"assent: {exits.message_of(error)}", err=True)
+            ctx.exit(code)
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"assent {version('assent')}")
+    ctx.exit()
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--endpoints",
+    envvar="ASSENT_ENDPOINTS",
+    default=DEFAULT_ENDPOINTS,
+    show_default=True,
+    show_envvar=True,
+    callback=parse_endpoints,
+    help="Client endpoints of the nodes, separated by commas.",
+)
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=click.FloatRange(0.01, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The deadline of every call.",
+)
+@click.option(
+    "-w",
+    "--write-out",
+    type=click.Choice(["simple", "table", "json"]),
+    default=None,
+    help="How results are written.  [default: simple; table for status]",
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version)
+@click.pass_context
+def cli(
+    ctx: click.Context, endpoints: tuple[str, ...], timeout_seconds: float, write_out: str | None
+) -> None:
+    """Talk to an Assent cluster, or run a node of one."""
+    ctx.obj = Invocation(endpoints, timeout_seconds, write_out, ctx.obj)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is the result. Nothing but a defect of Assent shows a traceback."""
+    try:
+        result = cli.main(args=arguments, prog_name="assent", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader went away, as `| head` does. What is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run())

@@ -1,0 +1,174 @@
+"""put, get, del and watch: the commands on keys.
+
+They know the blocking client and how results are written; `exits` says what a failure means to the shell.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kvstore.cli import output
+from kvstore.cli.exits import KeyNotFound
+from kvstore.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from kvstore.client import KeyValue
+
+EVENT_NAMES = ("put", "delete")
+
+
+@click.command("put")
+@click.argument("key")
+@click.argument("value")
+@click.option("--previous", is_flag=True, help="Show the value that was there before.")
+@click.pass_obj
+def put(invocation: Invocation, key: str, value: str, previous: bool) -> None:
+    """Store VALUE under KEY; VALUE - is read from standard input, byte for byte.
+
+    Put -- before a value that begins with a dash.
+    """
+    data = sys.stdin.buffer.read() if value == "-" else argument_bytes(value)
+    with invocation.client() as client:
+        result = client.put(argument_bytes(key), data, previous=previous)
+    before = result.previous
+    if invocation.write_out == "json":
+        shown: dict[str, object] = {"revision": result.revision}
+        if previous:
+            shown["previous"] = None if before is None else item_json(before)
+        output.write_json(shown)
+        return
+    output.write_line(f"revision {result.revision}".encode())
+    if previous and before is not None:
+        output.write_line(before.value)
+
+
+@click.command("get")
+@click.argument("key")
+@click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
+@click.option("--keys-only", is_flag=True, help="With --prefix: no values.")
+@click.option("--limit", type=click.IntRange(1), help="With --prefix: at most so many keys.")
+@click.option("--local", is_flag=True, help="What the asked node has now, which may be old.")
+@click.option("--raw", is_flag=True, help="The value alone, without a newline after it.")
+@click.pass_obj
+def get(
+    invocation: Invocation,
+    key: str,
+    prefix: bool,
+    keys_only: bool,
+    limit: int | None,
+    local: bool,
+    raw: bool,
+) -> None:
+    """Show the value of KEY, or with --prefix every key that begins with KEY and its value."""
+    if not prefix and (keys_only or limit is not None):
+        raise click.UsageError("--keys-only and --limit need --prefix")
+    if raw and (prefix or invocation.write_out not in (None, "simple")):
+        raise click.UsageError("--raw is for the value of one key, written simply")
+    consistency = "local" if local else "linearizable"
+    if prefix:
+        with invocation.client() as client:
+            found = client.prefix(
+                argument_bytes(key), limit=limit or 0, keys_only=keys_only, consistency=consistency
+            )
+        if invocation.write_out == "json":
+            items = [item_json(item, keys_only=keys_only) for item in found.items]
+            output.write_json(
+                {"revision": found.revision, "count": found.count, "more": found.more, "items": items}
+            )
+        else:
+            _write_items(invocation, found.items, keys_only=keys_only)
+        return
+    with invocation.client() as client:
+        item = client.get(argument_bytes(key), consistency=consistency)
+    if item is None:
+        raise KeyNotFound(key)
+    if raw:
+        output.write_raw(item.value)
+    elif invocation.write_out == "json":
+        output.write_json(item_json(item))
+    elif invocation.write_out == "table":
+        _write_items(invocation, [item], keys_only=False)
+    else:
+        output.write_line(item.value)
+
+
+@click.command("del")
+@click.argument("key")
+@click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
+@click.pass_obj
+def delete(invocation: Invocation, key: str, prefix: bool) -> None:
+    """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure."""
+    with invocation.client() as client:
+        remove = client.delete_prefix if prefix else client.delete
+        result = remove(argument_bytes(key))
+    if invocation.write_out == "json":
+        output.write_json({"revision": result.revision, "deleted": result.deleted})
+    else:
+        output.write_line(f"deleted {result.deleted}".encode())
+
+
+@click.command("watch")
+@click.argument("key")
+@click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
+@click.option(
+    "--rev", "start_revision", type=click.IntRange(1), help="Begin with this revision, not with now."
+)
+@click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@click.pass_obj
+def watch(
+    invocation: Invocation, key: str, prefix: bool, start_revision: int | None, count: int | None
+) -> None:
+    """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it."""
+    left = count if count is not None else -1
+    with invocation.client() as client:
+        stream = client.watch(argument_bytes(key), prefix=prefix, start_revision=start_revision or 0)
+        try:
+            for batch in stream:
+                for event in batch.events:
+                    name = EVENT_NAMES[event.type]
+                    if invocation.write_out == "json":
+                        output.write_json({"type": name, **item_json(event)})
+                    else:
+                        revision = str(event.mod_revision).encode()
+                        output.write_line(revision, name.encode(), event.key, event.value)
+                    left -= 1
+                    if left == 0:
+                        return
+                output.flush()
+        finally:
+            stream.cancel()
+
+
+def argument_bytes(text: str) -> bytes:
+    """The bytes that the shell handed over, whatever their encoding."""
+    return os.fsencode(text)
+
+
+def item_json(item: KeyValue, *, keys_only: bool = False) -> dict[str, object]:
+    """A key, its value and its revisions as JSON has them."""
+    shown: dict[str, object] = {"key": output.json_bytes(item.key)}
+    if not keys_only:
+        shown["value"] = output.json_bytes(item.value)
+    for field in ("create_revision", "mod_revision", "version", "lease"):
+        shown[field] = getattr(item, field)
+    return shown
+
+
+def _write_items(invocation: Invocation, items: list[KeyValue], *, keys_only: bool) -> None:
+    if invocation.write_out == "table":
+        header = ["KEY", "REVISION", "VERSION"] + ([] if keys_only else ["VALUE"])
+        rows = []
+        for item in items:
+            row: list[bytes | str] = [item.key, str(item.mod_revision), str(item.version)]
+            rows.append(row if keys_only else [*row, item.value])
+        output.write_table(header, rows)
+        return
+    for item in items:
+        if keys_only:
+            output.write_line(item.key)
+        else:
+            output.write_line(item.key, item.value)
