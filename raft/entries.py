@@ -1,8 +1,8 @@
 """Log entries, runs of them, and the hard state: the values that the core, the wire and the disk share.
 
 This file knows one byte layout and nothing about who sends or stores it. An entry is a plain tuple, because
-millions of them are alive at once and the garbage collector need not look at tuples of atoms. A run of entries
-is encoded once, column by column, and the same bytes go to the peers and into the write-ahead log.
+millions of them are alive at once and the garbage collector need not look at tuples of atoms. A run of
+entries is encoded once, column by column, and the same bytes go to the peers and into the write-ahead log.
 Bytes from outside are checked completely before an entry is made of them.
 """
 
@@ -101,7 +101,7 @@ class EntryBatch:
 
     @classmethod
     def decode(cls, blob: bytes | memoryview) -> EntryBatch:
-        """The batch that `blob` holds. Raises CorruptEntries; allocates in proportion to len(blob) at most."""
+        """The batch that `blob` holds. Raises CorruptEntries; allocates no more than its length warrants."""
         data = bytes(blob)  # no copy if it is bytes already
         first_index, entries = decode_entries(data)
         return cls(first_index, entries, data)
@@ -154,16 +154,10 @@ def _encode(first_index: Index, entries: list[Entry]) -> bytes:
     if not entries:
         return _HEADER.pack(first_index, 0, 0)
     terms, kinds, bodies = zip(*entries)
-    joined = b"".join(bodies)
-    return b"".join(
-        (
-            _HEADER.pack(first_index, len(entries), len(joined)),
-            _encode_terms(terms),
-            bytes(kinds),
-            _little_endian(array("I", map(len, bodies))),
-            joined,
-        )
-    )
+    lengths = list(map(len, bodies))
+    header = _HEADER.pack(first_index, len(entries), sum(lengths))
+    columns = (header, _encode_terms(terms), bytes(kinds), _little_endian(array("I", lengths)))
+    return b"".join(columns + bodies)  # one copy of each body, no more
 
 
 def _encode_terms(terms: tuple[Term, ...]) -> bytes:
