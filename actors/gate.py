@@ -1,0 +1,159 @@
+"""Decides which frames of other nodes are let in: may know headers and counters, nothing of sockets or
+payloads.
+
+A frame is refused and counted if it is of another version or cluster, not for this node, not from a peer,
+from a former life of its sender, or not later than one already let in. What is let in may still be old, or
+follow a gap: the receiver must be able to live with both.
+"""
+
+from __future__ import annotations
+
+from actors.address import Address
+from actors.counters import Counters
+from actors.errors import MalformedFrame
+from actors.header import (
+    LONGEST_HEADER_BYTES,
+    SEQUENCE_BYTES,
+    Header,
+    WrongVersion,
+    decode_prefix,
+    encode_prefix,
+)
+
+# How long the present life of a peer must be silent before frames of a former one are believed to be the
+# present. Lives are random numbers and have no order. A process that died sends no more once its last
+# connection is drained, so what talks on while the other is silent is the living one; without this rule a
+# pair of lives first seen in the wrong order would leave the peer unheard until its next restart.
+SILENCE_SECONDS = 1.0
+# Only senders that forge headers could make these grow.
+MOST_LIVES = 16
+MOST_KNOWN_PREFIXES = 4096
+
+
+class _Life:
+    """What was heard of one incarnation of a peer; owned by its _Source."""
+
+    __slots__ = ("heard_at", "incarnation", "sequence")
+
+    def __init__(self, incarnation: int, now: float) -> None:
+        self.incarnation = incarnation
+        self.sequence = -1  # highest let in; the next must be higher
+        self.heard_at = now
+
+
+class _Source:
+    """A peer as the gate knows it; owned by the Gate."""
+
+    __slots__ = ("life", "lives")
+
+    def __init__(self) -> None:
+        self.life: _Life | None = None  # the present one
+        self.lives: dict[int, _Life] = {}  # oldest first; includes the present one
+
+
+class Gate:
+    """Judges headers; one per System."""
+
+    __slots__ = ("_cluster_id", "_counters", "_known", "_node", "_sources")
+
+    def __init__(self, node: str, cluster_id: int, counters: Counters) -> None:
+        self._node = node
+        self._cluster_id = cluster_id
+        self._counters = counters
+        self._sources: dict[str, _Source] = {}
+        # Prefixes that passed every check which does not depend on time.
+        self._known: dict[bytes, tuple[_Source, Header]] = {}
+
+    def allow(self, node: str) -> None:
+        self._sources.setdefault(node, _Source())
+
+    def refuse(self, node: str) -> None:
+        self._sources.pop(node, None)
+        self._known.clear()
+
+    def admit(self, encoded: bytes, now: float) -> Header | None:
+        """The header of a frame that may come in, else None."""
+        prefix = encoded[:-SEQUENCE_BYTES]
+        known = self._known.get(prefix)
+        if known is None:
+            known = self._examine(encoded, prefix)
+            if known is None:
+                return None
+        source, header = known
+        life = source.life
+        if life is None or life.incarnation != header.incarnation:
+            life = self._change_life(source, header, now)
+            if life is None:
+                return None
+        sequence = int.from_bytes(encoded[-SEQUENCE_BYTES:], "big")
+        if sequence <= life.sequence:
+            self._counters.drop("peer_stale_sequence", f"peer={header.source.node}")
+            return None
+        life.sequence = sequence
+        life.heard_at = now
+        return header
+
+    def _examine(self, encoded: bytes, prefix: bytes) -> tuple[_Source, Header] | None:
+        """All checks that do not depend on time; None, and counted, if one fails."""
+        drop = self._counters.drop
+        if len(encoded) > LONGEST_HEADER_BYTES:
+            drop("peer_malformed_header", "reason=length")
+            return None
+        try:
+            header = decode_prefix(prefix)
+        except WrongVersion as error:
+            drop("peer_wrong_version", f"reason={error.reason!r}")
+            return None
+        except MalformedFrame as error:
+            drop("peer_malformed_header", f"reason={error.reason!r}")
+            return None
+        source = self._sources.get(header.source.node)
+        if header.cluster_id != self._cluster_id:
+            drop("peer_wrong_cluster", f"theirs={header.cluster_id} ours={self._cluster_id}")
+        elif header.destination.node != self._node:
+            drop("peer_wrong_destination", f"destination={header.destination.node!r}")
+        elif source is None:
+            drop("peer_unknown_source", f"source={header.source.node!r}")
+        else:
+            if len(self._known) >= MOST_KNOWN_PREFIXES:
+                self._known.clear()
+            self._known[prefix] = (source, header)
+            return source, header
+        return None
+
+    def _change_life(self, source: _Source, header: Header, now: float) -> _Life | None:
+        present = source.life
+        life = source.lives.get(header.incarnation)
+        if life is None:
+            life = source.lives[header.incarnation] = _Life(header.incarnation, now)
+            if len(source.lives) > MOST_LIVES:
+                del source.lives[next(iter(source.lives))]
+        elif present is not None and now - present.heard_at < SILENCE_SECONDS:
+            self._counters.drop("peer_stale_incarnation", f"peer={header.source.node}")
+            return None
+        source.life = life
+        return life
+
+
+class Prefixes:
+    """Writes headers: remembers the constant part for each pair of actors and counts each peer's sequence."""
+
+    __slots__ = ("_cluster_id", "_incarnation", "_next", "_node", "_prefixes")
+
+    def __init__(self, node: str, cluster_id: int, incarnation: int) -> None:
+        self._node = node
+        self._cluster_id = cluster_id
+        self._incarnation = incarnation
+        self._prefixes: dict[tuple[str, Address], bytes] = {}
+        self._next: dict[str, int] = {}
+
+    def header(self, actor: str, destination: Address) -> bytes:
+        """The header of the next frame from this node's `actor` to `destination`."""
+        prefix = self._prefixes.get((actor, destination))
+        if prefix is None:
+            source = Address(self._node, actor)
+            prefix = encode_prefix(Header(self._cluster_id, self._incarnation, source, destination))
+            self._prefixes[(actor, destination)] = prefix
+        sequence = self._next.get(destination.node, 0)
+        self._next[destination.node] = sequence + 1
+        return prefix + sequence.to_bytes(SEQUENCE_BYTES, "big")

@@ -1,0 +1,327 @@
+"""The loop of one node: may know actors, the codec, the gate, and the transport and clock only as protocols.
+
+One turn: wait; take in the peers' frames, bounded; then run each actor once on all that has arrived for it
+and let its outbox go, so that a message to a later actor is received within the turn. Actors with `runs_last`
+come behind all others. One thread runs a system; `stop` alone may be called from elsewhere. An exception out
+of an actor ends `run`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+from actors.actor import Actor
+from actors.address import Address
+from actors.clock import Clock
+from actors.codec import MOST_MESSAGES_IN_FRAME, Codec
+from actors.counters import Counters
+from actors.errors import MalformedFrame
+from actors.gate import Gate, Prefixes
+from actors.transport import Transport
+
+# Beyond this a turn endangers heartbeats, and its length is said in the log.
+SLOW_TURN_SECONDS = 0.2
+# Beyond this the process was stopped or starved, and the kernel may hold frames that the I/O thread has not
+# read.
+STALL_SECONDS = 0.1
+# A turn that leaves peers' frames unread does not call the deadlines of `runs_last` actors, for they might
+# judge by what is not read yet; but a flood must not silence them for longer than so many turns.
+MOST_TURNS_HELD = 4
+
+
+class _Cell:
+    """What the system keeps for one actor; owned by the System."""
+
+    __slots__ = ("actor", "addresses", "incoming", "ports")
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.ports: list[str] = []
+        self.incoming: list[tuple[Address, object]] = []  # from peers, taken in at the beginning of the turn
+        self.addresses: dict[str, Address] = {}  # of local senders
+
+
+class System:
+    """The actors of one node and their loop; owns its actors and its transport.
+
+    Use: add actors, open ports, connect peers, `run`. Or, instead of `run`, call `turn` (tests, simulators)
+    and at the end `close`. `incarnation` must differ in every life of the node; by default it is random.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        transport: Transport,
+        clock: Clock,
+        codec: Codec,
+        *,
+        cluster_id: int = 0,
+        incarnation: int | None = None,
+    ) -> None:
+        self.node = node
+        self.incarnation = secrets.randbits(63) if incarnation is None else incarnation
+        self.counters = Counters(clock)
+        self._transport = transport
+        self._clock = clock
+        self._codec = codec
+        self._cells: list[_Cell] = []  # in the order in which they run
+        self._by_name: dict[str, _Cell] = {}
+        self._gate = Gate(node, cluster_id, self.counters)
+        self._prefixes = Prefixes(node, cluster_id, self.incarnation)
+        self._owner: int | None = None  # the thread that runs the loop
+        self._stopping = False
+        self._turns_held = 0
+        self._stalled = False
+        transport.attach(node, self.counters)
+
+    # Putting a node together.
+
+    def add(self, actor: Actor) -> None:
+        """Actors run in the order in which they were added, those with `runs_last` behind all others."""
+        assert actor.name not in self._by_name, f"two actors are named {actor.name}"
+        assert self._owner is None, f"actor {actor.name} was added to a running system"
+        actor._context = self
+        actor._outbox = {}
+        cell = self._by_name[actor.name] = _Cell(actor)
+        self._cells.append(cell)
+        self._cells.sort(key=lambda each: each.actor.runs_last)  # stable
+        self._transport.open_mailbox(actor.name)
+
+    def open_peer_port(self, endpoint: str) -> None:
+        """Bind the endpoint that other nodes connect to; `endpoint("peer")` tells what it became."""
+        self._transport.open_peer_port(endpoint)
+
+    def open_client_port(self, actor: Actor, port: str, endpoint: str) -> None:
+        """Bind a port for clients; the actor gets and sends its raw frames."""
+        self._transport.open_client_port(port, endpoint)
+        self._by_name[actor.name].ports.append(port)
+
+    def open_publisher(self, actor: Actor, port: str, endpoint: str) -> None:
+        """Bind a port for subscribers; the actor gets their subscriptions and publishes."""
+        self._transport.open_publisher(port, endpoint)
+        self._by_name[actor.name].ports.append(port)
+
+    def connect_peer(self, node: str, endpoint: str) -> None:
+        """Frames from `node` are let in, and those for it go to `endpoint`; again, with another one, moves
+        it."""
+        assert node != self.node, f"node {node} is no peer of itself"
+        self._gate.allow(node)
+        self._transport.connect_peer(node, endpoint)
+
+    def disconnect_peer(self, node: str) -> None:
+        """Frames from `node` are refused, and those for it are dropped."""
+        self._gate.refuse(node)
+        self._transport.disconnect_peer(node)
+
+    def endpoint(self, port: str) -> str:
+        """Where a port, or the one named "peer", is really bound: with a number in place of port 0."""
+        return self._transport.endpoint(port)
+
+    # Running it.
+
+    def run(self) -> None:
+        """Turn until `stop`; then stop the actors and close. What an actor raises is raised again, with
+        nothing but the sockets closed: the state it left behind cannot be trusted."""
+        try:
+            self.start()
+            while not self._stopping:
+                self.turn(None)
+            self._stop_actors()
+        finally:
+            self._transport.close()
+
+    def stop(self) -> None:
+        """End `run` after the present turn; from any thread, or from a signal handler."""
+        self._stopping = True
+        self._transport.wake()
+
+    def start(self) -> None:
+        """Start the actors, unless that was done; this thread owns the system from here on."""
+        if self._owner is not None:
+            return
+        self._owner = threading.get_ident()
+        for cell in self._cells:
+            cell.actor.on_start()
+            self.flush(cell.actor)
+
+    def close(self) -> None:
+        """For those who call `turn` themselves: stop the actors and close the transport."""
+        try:
+            if self._owner is not None:
+                self._stop_actors()
+        finally:
+            self._transport.close()
+
+    def turn(self, timeout_seconds: float | None = 0.0) -> None:
+        """One turn, after a wait of at most the timeout (None: until the first deadline or frame)."""
+        self.start()
+        assert self._owner == threading.get_ident(), "a system is run by the thread that started it"
+        self._wait(timeout_seconds)
+        # Deadlines are judged by the time before anything is read, so what had arrived by then is received
+        # first.
+        started_at = self._clock.now()
+        self._receive_peers(started_at)
+        held = self._holds_deadlines()
+        for cell in self._cells:
+            self._run_actor(cell, started_at, held)
+        self._judge_turn(self._clock.now() - started_at)
+
+    def next_deadline(self) -> float | None:
+        """The time at which an actor next wants to be called; for whoever drives `turn` with a clock of its
+        own."""
+        deadlines = [cell.actor._deadline for cell in self._cells if cell.actor._deadline is not None]
+        return min(deadlines, default=None)
+
+    # What actors call, by their base class.
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def send_frame(self, port: str, connection: bytes, payload: bytes) -> None:
+        self._transport.send_frame(port, connection, payload)
+
+    def publish(self, port: str, parts: list[bytes]) -> None:
+        self._transport.publish(port, parts)
+
+    def flush(self, actor: Actor) -> None:
+        """Let an actor's outbox go: one frame for each destination, each message encoded once."""
+        outbox = actor._outbox
+        if not outbox:
+            return
+        assert self._owner == threading.get_ident(), (
+            f"actor {actor.name} sends from a thread that is not its own"
+        )
+        actor._outbox = {}
+        if len(outbox) == 1:
+            for to, messages in outbox.items():
+                if to.node == self.node and len(messages) <= MOST_MESSAGES_IN_FRAME:
+                    self._send_local(actor.name, to, self._codec.encode(messages))
+                    return
+        encoded: dict[int, bytes] = {}  # by the message's identity; the outbox keeps the messages alive
+        for to, messages in outbox.items():
+            if to.node == self.node:
+                self._send_local(actor.name, to, self._join(messages, encoded))
+            else:
+                self._send_to_peer(actor.name, to, messages, encoded)
+
+    # Private.
+
+    def _send_local(self, sender: str, to: Address, frame: bytes) -> None:
+        assert to.actor in self._by_name, f"actor {sender} sends to {to.actor}, which does not exist"
+        self._transport.send_local(sender, to.actor, frame)
+
+    def _encode_once(self, message: object, encoded: dict[int, bytes]) -> bytes:
+        frame = encoded.get(id(message))
+        if frame is None:
+            frame = encoded[id(message)] = self._codec.encode((message,))
+        return frame
+
+    def _join(self, messages: list[object], encoded: dict[int, bytes]) -> bytes:
+        if len(messages) == 1:
+            return self._encode_once(messages[0], encoded)
+        return self._codec.join([self._encode_once(message, encoded) for message in messages])
+
+    def _send_to_peer(
+        self, sender: str, to: Address, messages: list[object], encoded: dict[int, bytes]
+    ) -> None:
+        """In as many frames as the receiver's limits ask for; one, unless the messages are large."""
+        most_bytes = self._transport.limits.peer_frame_bytes - 16  # version byte and array header
+        frames: list[bytes] = []
+        waiting_bytes = 0
+        for message in messages:
+            frame = self._encode_once(message, encoded)
+            if frames and (waiting_bytes + len(frame) > most_bytes or len(frames) == MOST_MESSAGES_IN_FRAME):
+                self._send_frames_to_peer(sender, to, frames)
+                frames, waiting_bytes = [], 0
+            frames.append(frame)
+            waiting_bytes += len(frame)
+        self._send_frames_to_peer(sender, to, frames)
+
+    def _send_frames_to_peer(self, sender: str, to: Address, frames: list[bytes]) -> None:
+        frame = frames[0] if len(frames) == 1 else self._codec.join(frames)
+        self._transport.send_peer(to.node, self._prefixes.header(sender, to), frame)
+
+    def _wait(self, timeout_seconds: float | None) -> None:
+        deadline = self.next_deadline()
+        before = self._clock.now()
+        if deadline is not None:
+            until_deadline = max(0.0, deadline - before)
+            if timeout_seconds is None or until_deadline < timeout_seconds:
+                timeout_seconds = until_deadline
+        if self._stopping:
+            timeout_seconds = 0.0
+        self._transport.wait(timeout_seconds)
+        if timeout_seconds is not None:
+            overslept = self._clock.now() - before - timeout_seconds
+            self._stalled = self._stalled or overslept > STALL_SECONDS
+        if self._stalled:
+            self._stalled = False
+            self._transport.settle()
+
+    def _receive_peers(self, now: float) -> None:
+        for encoded_header, frame in self._transport.receive_peers():
+            header = self._gate.admit(encoded_header, now)
+            if header is None:
+                continue
+            cell = self._by_name.get(header.destination.actor)
+            if cell is None:
+                self.counters.drop("peer_unknown_actor", f"actor={header.destination.actor!r}")
+                continue
+            try:
+                messages = self._codec.decode_remote(frame)
+            except MalformedFrame as error:
+                self.counters.drop(
+                    "peer_malformed_frame", f"peer={header.source.node} reason={error.reason!r}"
+                )
+                continue
+            source = header.source
+            cell.incoming.extend([(source, message) for message in messages])
+
+    def _holds_deadlines(self) -> bool:
+        if self._transport.peers_waiting() and self._turns_held < MOST_TURNS_HELD:
+            self._turns_held += 1
+            return True
+        self._turns_held = 0
+        return False
+
+    def _run_actor(self, cell: _Cell, now: float, held: bool) -> None:
+        actor = cell.actor
+        for port in cell.ports:
+            frames = self._transport.receive_port(port)
+            if frames:
+                actor.receive_frames(port, frames)
+        batch = cell.incoming
+        local = self._transport.receive_local(actor.name)
+        if local:
+            self._decode_local(cell, local)
+        if batch:
+            cell.incoming = []
+            actor.receive(batch)
+        deadline = actor._deadline
+        if deadline is not None and deadline <= now and not (held and actor.runs_last):
+            actor._deadline = None
+            actor.on_deadline()
+        if actor._outbox:
+            self.flush(actor)
+
+    def _decode_local(self, cell: _Cell, frames: list[tuple[str, bytes]]) -> None:
+        batch = cell.incoming
+        for sender, frame in frames:
+            source = cell.addresses.get(sender)
+            if source is None:
+                source = cell.addresses[sender] = Address(self.node, sender)
+            for message in self._codec.decode_local(frame):
+                batch.append((source, message))
+
+    def _judge_turn(self, seconds: float) -> None:
+        if seconds > STALL_SECONDS:
+            self._stalled = True
+        self.counters.raise_to("turn_max_microseconds", int(seconds * 1e6))
+        if seconds > SLOW_TURN_SECONDS:
+            self.counters.warn("slow_turn", f"seconds={seconds:.3f}")
+
+    def _stop_actors(self) -> None:
+        for cell in self._cells:
+            cell.actor.on_stop()
+            self.flush(cell.actor)
