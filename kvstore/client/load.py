@@ -442,7 +442,7 @@ class _Load:
             p999_ms=percentile_ms(latencies, 0.999),
             max_ms=percentile_ms(latencies, 1.0),
             failures=dict(failures),
-            refusals=dict(self._refusals),
+            refusals=dict(+self._refusals),
         )
 
 
