@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ENOUGH = {"name": "n1", "data_dir": "data/n1", "cluster": CLUSTER}
 
 
 def refused(
-    flags: dict[str, object], environment: dict[str, str] | None = None, config: Path | None = None
+    flags: Mapping[str, object], environment: dict[str, str] | None = None, config: Path | None = None
 ) -> str:
     """What is said when these settings are refused."""
     with pytest.raises(SettingsError) as caught:
@@ -136,7 +137,7 @@ def test_the_longest_name_is_taken() -> None:
         ("tcp://127.0.0.1:7001/x", "has '7001/x' where the port belongs"),
         ("tcp://lo;127.0.0.1:7001", "has 'lo;127.0.0.1' where the host belongs"),
         ("tcp://::1:7001", "has an IPv6 address without brackets"),
-        ("tcp://[::1::]:7001", "is not an IPv6 address"),
+        ("tcp://[::1::]:7001", "has [::1::], which is not an IPv6 address"),
         ("ipc://", "has no path"),
         ("ipc://*", "has no path of its own"),
         ("ipc://@name", "is an abstract socket"),
@@ -144,9 +145,7 @@ def test_the_longest_name_is_taken() -> None:
     ],
 )
 def test_endpoints_that_are_refused(endpoint: str, wrong: str) -> None:
-    assert f"client: {endpoint!r} {wrong}" in refused({**ENOUGH, "client": endpoint}).replace(
-        "which is", "is"
-    )
+    assert f"client: {endpoint!r} {wrong}" in refused({**ENOUGH, "client": endpoint})
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_the_name_of_an_interface_is_refused_even_that_of_the_loopback_one() -> 
 
 
 def test_a_host_name_counts_as_what_it_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    addresses = {"inside": ["127.0.0.1"], "outside": ["127.0.0.1", "192.0.2.7"]}
+    addresses = {"127.0.0.1": ["127.0.0.1"], "inside": ["127.0.0.1"], "outside": ["127.0.0.1", "192.0.2.7"]}
 
     def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
         if host not in addresses:
@@ -298,10 +297,8 @@ def test_the_cluster_id_depends_on_members_and_token_not_on_their_order() -> Non
     assert derive_cluster_id(other_order) == derive_cluster_id(one)
     assert len(ids) == 3
     assert all(0 <= value < 1 << 63 for value in ids)
-    assert (
-        load_settings({**ENOUGH, "cluster_token": "token"}, {}).cluster_id
-        != load_settings(ENOUGH, {}).cluster_id
-    )
+    with_token = load_settings({**ENOUGH, "cluster_token": "token"}, {})
+    assert with_token.cluster_id == derive_cluster_id(with_token.cluster, "token")
 
 
 def test_a_wildcard_is_advertised_as_the_host_that_the_cluster_knows() -> None:

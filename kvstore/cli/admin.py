@@ -1,0 +1,116 @@
+"""node and status: running a cluster and looking at it.
+
+`node` hands over to kvstore.node, which is imported for nothing else; `status` knows the client only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kvstore.cli import exits, output
+from kvstore.cli.invocation import Invocation
+
+_ENDPOINT = "tcp://HOST:PORT"
+_FLAGS = (
+    ("--name", "NAME", "This node's name in the cluster."),
+    ("--data-dir", "DIR", "The directory of this node's log, its own alone."),
+    ("--cluster", "n1=ENDPOINT,…", "Every node of the cluster and its peer endpoint."),
+    ("--peer", _ENDPOINT, "Where the other nodes connect.  [default: as in --cluster]"),
+    ("--client", _ENDPOINT, "Where clients connect.  [default: tcp://127.0.0.1:7001]"),
+    ("--watch", _ENDPOINT, "Where watchers subscribe.  [default: tcp://127.0.0.1:7201]"),
+    ("--cluster-token", "TEXT", "Tells apart two clusters at the same endpoints."),
+    ("--heartbeat-interval-ms", "N", "How often a leader speaks.  [default: 50]"),
+    ("--election-timeout-ms", "N", "How long a leader may be silent.  [default: 200]"),
+    ("--log-format", "text|json", "How log lines are written.  [default: text]"),
+    ("--log-level", "LEVEL", "debug, info, warning or error.  [default: info]"),
+)
+
+STATUS_HEADER = ("NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
+
+
+def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    # Values stay text here: kvstore.settings reads them, so that it can name all that is wrong at once.
+    for flag, metavar, text in reversed(_FLAGS):
+        command = click.option(flag, metavar=metavar, default=None, help=text)(command)
+    return command
+
+
+@click.command("node")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="ASSENT_CONFIG", help="A TOML file of settings."
+)
+@_flags
+@click.option("--insecure", is_flag=True, default=None, help="Allow addresses that other machines can reach.")
+def node(config: Path | None, **flags: object) -> int:
+    """Run one node of a cluster until SIGTERM or Ctrl-C.
+
+    Every option can come from the environment as ASSENT_NAME, ASSENT_DATA_DIR and so on, or from the
+    file that --config names; an option goes before the environment, the environment before the file.
+    """
+    from kvstore.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(flags, os.environ, config)
+    except SettingsError as error:
+        count = len(error.problems)
+        click.echo(
+            f"assent node: {count} {'problem' if count == 1 else 'problems'} with the settings", err=True
+        )
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+        return exits.USAGE
+    from kvstore.node import run_node
+
+    return run_node(settings) or exits.OK
+
+
+@click.command("status")
+@click.pass_obj
+def status(invocation: Invocation) -> int:
+    """Show every node that the endpoints lead to. Fails only if none of them answers."""
+    with invocation.client() as client:
+        found = client.status_all()
+    rows = [_status_row(endpoint, answer) for endpoint, answer in found.items()]
+    rows.sort(key=lambda row: (row["node"] or "~", row["endpoint"]))
+    if invocation.write_out == "json":
+        output.write_json({"nodes": rows})
+    elif invocation.write_out == "simple":
+        for row in rows:
+            output.write_line(*(_cell(row[name.lower()]) for name in STATUS_HEADER))
+    else:
+        output.write_table(
+            STATUS_HEADER, [[_cell(row[name.lower()]) for name in STATUS_HEADER] for row in rows]
+        )
+    if all(row["error"] for row in rows):
+        click.echo(f"assent: no node answered at {', '.join(invocation.endpoints)}", err=True)
+        return exits.UNREACHABLE
+    return exits.OK
+
+
+def _status_row(endpoint: str, answer: Any) -> dict[str, Any]:
+    """A line about one node; of one that did not answer, the endpoint and why."""
+    row: dict[str, Any] = dict.fromkeys(name.lower() for name in STATUS_HEADER)
+    row |= {"leader": None, "watch_endpoint": None, "version": None, "error": None, "endpoint": endpoint}
+    if isinstance(answer, Exception):
+        return row | {"role": "unreachable", "error": str(answer) or type(answer).__name__}
+    return row | {
+        "node": answer.node,
+        "role": answer.role,
+        "term": answer.term,
+        "commit": answer.commit_index,
+        "applied": answer.applied_index,
+        "revision": answer.revision,
+        "endpoint": answer.client_endpoint,
+        "leader": answer.leader,
+        "watch_endpoint": answer.watch_endpoint,
+        "version": answer.version,
+    }
+
+
+def _cell(value: object) -> bytes:
+    return b"-" if value is None else str(value).encode()

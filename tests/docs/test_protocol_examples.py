@@ -1,0 +1,85 @@
+"""docs/protocol.md against the code: every example byte for byte, every code, limit and operation."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kvstore import protocol
+from tests.docs.markdown import ROOT, blocks
+from tests.docs.protocol_examples import examples
+
+PATH = ROOT / "docs" / "protocol.md"
+TEXT = PATH.read_text(encoding="utf-8")
+
+
+def documented() -> dict[str, list[bytes]]:
+    """The examples of the document: name to parts."""
+    found: dict[str, list[bytes]] = {}
+    for block in blocks(PATH):
+        if block.info == "frame":
+            name, *lines = block.text.splitlines()
+            assert name not in found, f"{PATH.name}:{block.line}: {name} is there twice"
+            plain = " ".join(line.partition(";")[0].strip() for line in lines)
+            found[name] = [bytes.fromhex(part) for part in plain.split("+")]
+    return found
+
+
+def test_the_document_has_every_example_and_no_other() -> None:
+    assert sorted(documented()) == sorted(examples())
+
+
+@pytest.mark.parametrize("name", sorted(examples()))
+def test_an_example_is_what_the_service_makes(name: str) -> None:
+    assert [part.hex(" ") for part in documented()[name]] == [part.hex(" ") for part in examples()[name]]
+
+
+def test_the_examples_are_read_back_by_the_decoders() -> None:
+    parts = documented()
+    for name, (frame, *rest) in parts.items():
+        if name.endswith("request"):
+            assert protocol.decode_request(frame).timeout_milliseconds in (1000, 5000)
+        elif name.endswith(("reply", "refused")):
+            protocol.decode_reply(frame)
+        elif name in ("stream message", "stream heartbeat"):
+            header, _events = protocol.decode_stream_message(*rest)
+            assert header.sequence == 1
+    assert protocol.decode_path_header(parts["path message"][1]).mod_revision == 2
+    assert protocol.decode_cluster_event(parts["cluster message"][1]).node == "n2"
+
+
+def test_every_code_is_in_the_table_with_its_name() -> None:
+    rows = re.findall(r"^\| (\d+) \| (?:result|refused) \| (\w+) \|", TEXT, re.MULTILINE)
+    assert {int(code): name for code, name in rows} == protocol.CODE_NAMES
+
+
+def test_every_operation_and_kind_is_in_a_table_with_its_number() -> None:
+    names = ["PUT", "DELETE", "OPEN_SESSION", "CLOSE_SESSION", "RANGE", "WATCH_HISTORY"]
+    for name in names:
+        assert f"| {getattr(protocol, name)} {name} |" in TEXT
+    for name in ("WRITE", "READ", "STALE_READ", "STATUS"):
+        assert f"| {getattr(protocol, name)} | {name} |" in TEXT
+    assert f"[{protocol.RESULTS}, first_request_id" in TEXT
+    assert f"[{protocol.REFUSED}, first_request_id" in TEXT
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert f"A **key** has 1 to {protocol.MAX_KEY_BYTES} bytes." in TEXT
+    assert f"has 0 to {_grouped(protocol.MAX_VALUE_BYTES)} bytes" in TEXT
+    assert (
+        f"at most {protocol.MAX_FRAME_BYTES >> 20} MiB: the version byte `{protocol.PROTOCOL_VERSION:02x}`"
+        in TEXT
+    )
+    assert f"up to {_grouped(protocol.MAX_REQUESTS_PER_FRAME)} bodies" in TEXT
+    assert f"at most {_grouped(protocol.MAX_TIMEOUT_MILLISECONDS)}, is how long" in TEXT
+    assert f"remembers at most {protocol.MAX_UNACKNOWLEDGED} sequences" in TEXT
+    assert f"at {protocol.MAX_RANGE_REPLY_BYTES >> 20} MiB, and a client" in TEXT
+    assert f"exceed {protocol.MAX_PREV_KVS_BYTES >> 20} MiB is then refused with {protocol.TOO_LARGE}" in TEXT
+    assert f"It comes every {protocol.WATCH_HEARTBEAT_SECONDS} s" in TEXT
+    assert f"Without one for {protocol.WATCH_SILENCE_SECONDS:.0f} s" in TEXT
+    assert protocol.MAX_BODY_BYTES == 1.5 * (1 << 20) and "at most 1.5 MiB" in TEXT
