@@ -356,6 +356,11 @@ def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
     return prefix, stem[:-1] + bytes([stem[-1] + 1])
 
 
+def range_is_inverted(key: bytes, range_end: bytes) -> bool:
+    """Ends at or before its begin; the end forms "" (one key) and zero byte (all from key on) never do."""
+    return range_end != b"" and range_end != b"\x00" and range_end <= key
+
+
 # ---------------------------------------------------------------- watch plane
 
 

@@ -1,0 +1,250 @@
+"""Commands and reads: from the bytes of a body to checked arguments, or to a result that says what is wrong.
+
+May know: the protocol. Pure and deterministic: what is wrong with a body, and the text that says so,
+depend on its bytes alone, never on the state, the version of a library or the node. No body whatsoever
+makes these functions raise. A decoded command is the list that the protocol describes, [session_id,
+sequence, acknowledged_below, op, arguments …], with every element of the right type and in range; a
+decoded read is [op, arguments …].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgpack
+
+from kvstore import protocol
+from kvstore.protocol import (
+    CLOSE_SESSION,
+    DELETE,
+    MAX_BODY_BYTES,
+    MAX_INTEGER,
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    NONCE_BYTES,
+    OPEN_SESSION,
+    PREV_KV,
+    PUT,
+    RANGE,
+    UNPACK_ERRORS,
+    WATCH_HISTORY,
+    unpack_guarded,
+)
+
+# A body up to this size is unpacked without guard: whatever it holds becomes a megabyte at most.
+UNGUARDED_BYTES: Final = 16_384
+
+_unpack: Callable[[bytes], Any] = msgpack.unpackb
+_RANGE_FLAGS: Final = protocol.KEYS_ONLY | protocol.COUNT_ONLY
+
+
+def error_result(code: int, message: str, *data: int) -> bytes:
+    packed: bytes = msgpack.packb((code, message, *data))
+    return packed
+
+
+MALFORMED: Final = error_result(protocol.BAD_REQUEST, "not a msgpack array of plain items")
+BAD_HEADER: Final = error_result(
+    protocol.BAD_REQUEST, "a command begins with session id, sequence, acknowledged_below, operation"
+)
+BAD_SEQUENCE: Final = error_result(
+    protocol.BAD_REQUEST, "a session needs a sequence from 1 on, no session needs 0 for both"
+)
+UNKNOWN_OPERATION: Final = error_result(protocol.BAD_REQUEST, "unknown operation")
+BAD_ARGUMENTS: Final = error_result(protocol.BAD_REQUEST, "wrong number, type or range of arguments")
+UNKNOWN_FLAG: Final = error_result(protocol.BAD_REQUEST, "unknown flag")
+UNKNOWN_LEASE: Final = error_result(protocol.BAD_REQUEST, "requested lease not found")
+BAD_NONCE: Final = error_result(protocol.BAD_REQUEST, f"a nonce has {NONCE_BYTES} bytes")
+KEY_EMPTY: Final = error_result(protocol.EMPTY_KEY, "key is not provided")
+KEY_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a key has at most {MAX_KEY_BYTES} bytes")
+VALUE_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a value has at most {MAX_VALUE_BYTES} bytes")
+BODY_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a request has at most {MAX_BODY_BYTES} bytes")
+RANGE_EMPTY: Final = error_result(protocol.WATCH_RANGE_EMPTY, "watcher range is empty")
+
+
+def decode_write(body: bytes) -> list[Any] | bytes:
+    """A command, or the result of a body that is none."""
+    if len(body) > UNGUARDED_BYTES:
+        items = _unpack_items(body)
+        return items if isinstance(items, bytes) else _checked_write(items)
+    try:
+        command = _unpack(body)
+    except UNPACK_ERRORS:
+        return MALFORMED
+    if type(command) is not list:
+        return MALFORMED
+    if len(command) == 8:
+        # A plain put within a session, the command that has to be fast, is let in by one expression. It may
+        # say no to other good commands, but yes to no bad one.
+        session_id, sequence, acknowledged_below, operation, key, value, lease, flags = command
+        if (
+            type(session_id) is int
+            and type(sequence) is int
+            and type(acknowledged_below) is int
+            and type(operation) is int
+            and type(key) is bytes
+            and type(value) is bytes
+            and type(lease) is int
+            and type(flags) is int
+            and operation == PUT
+            and 0 <= acknowledged_below <= sequence <= MAX_INTEGER
+            and 0 < session_id <= MAX_INTEGER
+            and sequence
+            and 0 < len(key) <= MAX_KEY_BYTES
+            and len(value) <= MAX_VALUE_BYTES
+            and lease == 0
+            and flags == 0
+        ):
+            return command
+    return _checked_write(command)
+
+
+def _checked_write(command: list[Any]) -> list[Any] | bytes:
+    if len(command) < 4:
+        return _blame(command, BAD_HEADER)
+    session_id, sequence, acknowledged_below, operation = command[:4]
+    if not (type(session_id) is type(sequence) is type(acknowledged_below) is type(operation) is int):
+        return _blame(command, BAD_HEADER)
+    if not (0 <= session_id <= MAX_INTEGER and 0 <= acknowledged_below <= sequence <= MAX_INTEGER):
+        return _blame(command, BAD_HEADER)
+    check = _WRITE_CHECKS.get(operation)
+    error = UNKNOWN_OPERATION if check is None else check(command)
+    if error is None and (session_id == 0) != (sequence == 0):
+        error = BAD_SEQUENCE
+    return command if error is None else _blame(command, error)
+
+
+def decode_read(body: bytes) -> list[Any] | bytes:
+    """A read, or the result of a body that is none."""
+    read = _unpack_items(body)
+    if isinstance(read, bytes):
+        return read
+    if not read or type(read[0]) is not int:
+        return _blame(read, UNKNOWN_OPERATION)
+    check = _READ_CHECKS.get(read[0])
+    error = UNKNOWN_OPERATION if check is None else check(read)
+    return read if error is None else _blame(read, error)
+
+
+def _unpack_items(body: bytes) -> list[Any] | bytes:
+    size_bytes = len(body)
+    try:
+        if size_bytes <= UNGUARDED_BYTES:
+            items = _unpack(body)
+        elif size_bytes <= MAX_BODY_BYTES:
+            items = unpack_guarded(body, max_arrays=1)
+        else:
+            return BODY_TOO_LARGE
+    except UNPACK_ERRORS:
+        return MALFORMED
+    return items if type(items) is list else MALFORMED
+
+
+def _blame(items: list[Any], error: bytes) -> bytes:
+    """Nested arrays and maps are malformed whatever else is wrong.
+
+    How deep they may go before unpacking itself fails depends on msgpack's build; the result must not.
+    """
+    if any(type(item) is list or type(item) is dict for item in items):
+        return MALFORMED
+    return error
+
+
+# ---------------------------------------------------------------- writes
+
+
+def _check_put(command: list[Any]) -> bytes | None:
+    if len(command) != 8:
+        return BAD_ARGUMENTS
+    _, _, _, _, key, value, lease, flags = command
+    if not (type(key) is type(value) is bytes and type(lease) is type(flags) is int):
+        return BAD_ARGUMENTS
+    if not 0 < len(key) <= MAX_KEY_BYTES:
+        return KEY_TOO_LARGE if key else KEY_EMPTY
+    if len(value) > MAX_VALUE_BYTES:
+        return VALUE_TOO_LARGE
+    if lease or flags:
+        if not (0 <= lease <= MAX_INTEGER and 0 <= flags <= MAX_INTEGER):
+            return BAD_ARGUMENTS
+        if flags & ~PREV_KV:
+            return UNKNOWN_FLAG
+        if lease:
+            return UNKNOWN_LEASE  # there are no leases yet, and a key must not outlive the one it asks for
+    return None
+
+
+def _check_delete(command: list[Any]) -> bytes | None:
+    if len(command) != 7:
+        return BAD_ARGUMENTS
+    _, _, _, _, key, range_end, flags = command
+    error = _check_range(key, range_end, flags, 0, 0)
+    if error is None and flags & ~PREV_KV:
+        return UNKNOWN_FLAG
+    return error
+
+
+def _check_open_session(command: list[Any]) -> bytes | None:
+    if len(command) != 5 or type(command[4]) is not bytes:
+        return BAD_ARGUMENTS
+    if command[0] or command[1]:
+        return BAD_SEQUENCE
+    return None if len(command[4]) == NONCE_BYTES else BAD_NONCE
+
+
+def _check_close_session(command: list[Any]) -> bytes | None:
+    if len(command) != 4:
+        return BAD_ARGUMENTS
+    return None if command[0] else BAD_SEQUENCE
+
+
+# ---------------------------------------------------------------- reads
+
+
+def _check_range_read(read: list[Any]) -> bytes | None:
+    if len(read) != 6:
+        return BAD_ARGUMENTS
+    _, key, range_end, limit, revision, flags = read
+    error = _check_range(key, range_end, flags, limit, revision)
+    if error is None and flags & ~_RANGE_FLAGS:
+        return UNKNOWN_FLAG
+    return error
+
+
+def _check_watch_history(read: list[Any]) -> bytes | None:
+    if len(read) != 6:
+        return BAD_ARGUMENTS
+    _, key, range_end, start_revision, limit_bytes, flags = read
+    error = _check_range(key, range_end, flags, start_revision, limit_bytes)
+    if error is None and flags:
+        return UNKNOWN_FLAG
+    if error is None and protocol.range_is_inverted(key, range_end):
+        return RANGE_EMPTY
+    return error
+
+
+def _check_range(key: Any, range_end: Any, flags: Any, first: Any, second: Any) -> bytes | None:
+    """`first` and `second` are whatever other integers the operation has."""
+    if not (type(key) is bytes and type(range_end) is bytes):
+        return BAD_ARGUMENTS
+    if not (type(flags) is int and type(first) is int and type(second) is int):
+        return BAD_ARGUMENTS
+    if not (0 <= flags <= MAX_INTEGER and 0 <= first <= MAX_INTEGER and 0 <= second <= MAX_INTEGER):
+        return BAD_ARGUMENTS
+    if not key:
+        return KEY_EMPTY
+    if len(key) > MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES:
+        return KEY_TOO_LARGE
+    return None
+
+
+_WRITE_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
+    PUT: _check_put,
+    DELETE: _check_delete,
+    OPEN_SESSION: _check_open_session,
+    CLOSE_SESSION: _check_close_session,
+}
+_READ_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
+    RANGE: _check_range_read,
+    WATCH_HISTORY: _check_watch_history,
+}

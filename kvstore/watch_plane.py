@@ -1,0 +1,291 @@
+"""The watch plane: who watches what, and so what is published. It decides; somebody else has the socket.
+
+May know: topics, subscription frames, changes, and a time that it is given. Two promises to a watcher of
+a range stream: the sequence of its messages has no gap unless something was lost, and all events of one
+revision are in one message. Whatever is dropped here by a bound leaves a gap in the sequence, so the
+watcher sees it and asks for the history. Nothing here is replicated: streams exist while somebody
+subscribes to them, on this node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from kvstore import protocol
+from kvstore.history import range_filter
+from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
+from kvstore.store import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
+
+Frame = list[bytes]
+"""The parts of one message; part 0 is the topic."""
+
+MAX_STREAMS: Final = 10_000
+MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix
+MAX_PATH_PREFIXES: Final = 10_000
+MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
+MAX_INCARNATION: Final = 2**31 - 1
+_FRAME_OVERHEAD_BYTES: Final = 128
+_NO_EVENTS: Final = protocol.encode_events([])
+
+
+class Stream:
+    """One watched range; owned by the watch plane, from the first subscription to the last unsubscription."""
+
+    __slots__ = ("concerns", "epoch", "sequence", "topic")
+
+    def __init__(self, topic: bytes, key: bytes, range_end: bytes, epoch: int) -> None:
+        self.topic = topic
+        self.concerns = range_filter(key, range_end)
+        self.epoch = epoch  # no other stream on any node has or had it
+        self.sequence = 0  # of the last message; grows by one with each, published or dropped
+
+
+class Interests:
+    """The streams, found by the keys that concern them: by key, by prefix, or by asking each."""
+
+    def __init__(self) -> None:
+        self._exact: dict[bytes, Stream] = {}
+        self._by_prefix: dict[int, dict[bytes, Stream]] = {}  # by length of the prefix; no empty dict
+        self._scanned: dict[bytes, Stream] = {}  # by topic
+
+    def add(self, key: bytes, range_end: bytes, stream: Stream) -> bool:
+        """False if there are too many of the kind that has to be asked one by one."""
+        prefix = prefix_of(key, range_end)
+        if not range_end:
+            self._exact[key] = stream
+        elif prefix is not None:
+            self._by_prefix.setdefault(len(prefix), {})[prefix] = stream
+        elif len(self._scanned) < MAX_SCANNED_STREAMS:
+            self._scanned[stream.topic] = stream
+        else:
+            return False
+        return True
+
+    def remove(self, key: bytes, range_end: bytes, stream: Stream) -> None:
+        prefix = prefix_of(key, range_end)
+        if not range_end:
+            del self._exact[key]
+        elif prefix is not None:
+            same_length = self._by_prefix[len(prefix)]
+            del same_length[prefix]
+            if not same_length:
+                del self._by_prefix[len(prefix)]
+        else:
+            del self._scanned[stream.topic]
+
+    def of(self, key: bytes) -> list[Stream]:
+        """The streams that this key concerns."""
+        found = [streams[key[:size]] for size, streams in self._by_prefix.items() if key[:size] in streams]
+        exact = self._exact.get(key)
+        if exact is not None:
+            found.append(exact)
+        if self._scanned:
+            found.extend(stream for stream in self._scanned.values() if stream.concerns(key))
+        return found
+
+
+def prefix_of(key: bytes, range_end: bytes) -> bytes | None:
+    """The prefix which all keys of the range have in common, and no others have; None if there is none."""
+    if key == range_end == ALL_FROM_KEY:
+        return b""
+    return key if range_end and protocol.prefix_range(key) == (key, range_end) else None
+
+
+class WatchPlane:
+    """Owned by one state machine; speaks to the applier as its announcer.
+
+    `incarnation` must differ from that of every other watch plane there ever was in the cluster: drawn at
+    random at each start of a node, from 1..MAX_INCARNATION.
+    """
+
+    def __init__(
+        self,
+        incarnation: int,
+        *,
+        max_streams: int = MAX_STREAMS,
+        max_path_prefixes: int = MAX_PATH_PREFIXES,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        assert 1 <= incarnation <= MAX_INCARNATION, f"incarnation {incarnation} is out of range"
+        self.revision = FIRST_REVISION  # of the store, as fed so far
+        self.counters: Counter[str] = Counter()
+        self._next_epoch = incarnation << 32  # a stream that is dropped and made again is another one
+        self._max_streams = max_streams
+        self._max_path_prefixes = max_path_prefixes
+        self._max_queued_bytes = max_queued_bytes
+        self._streams: dict[bytes, Stream] = {}  # by topic
+        self._interests = Interests()  # exactly those of _streams
+        self._path_prefixes: dict[int, set[bytes]] = {}  # by length; no empty set
+        self._queued: list[Frame] = []
+        self._queued_bytes = 0
+        self._next_heartbeats = 0.0
+        self._cluster_frame: Frame | None = None  # the last one said
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    # -- what was applied ------------------------------------------------------------------------------
+
+    def feed(self, changes: list[Change]) -> None:
+        """Takes what the store did, and queues what somebody wants of it."""
+        if not changes:
+            return
+        self.revision = change_revision(changes[-1])
+        if self._streams:
+            for change in changes:
+                self._feed_streams(change)
+        if self._path_prefixes:
+            for change in changes:
+                for event in change_events(change):
+                    self._feed_path(event)
+
+    def _feed_streams(self, change: Change) -> None:
+        if len(change) == 6:
+            streams = self._interests.of(change[0])
+            if streams:
+                events = protocol.encode_events(change_events(change))
+                for stream in streams:
+                    self._say(stream, change[3], events)
+            return
+        revision, all_events = change
+        concerned: dict[Stream, list[Event]] = {}
+        for event in all_events:
+            for stream in self._interests.of(event[1]):
+                concerned.setdefault(stream, []).append(event)
+        for stream, some_events in concerned.items():
+            self._say(stream, revision, protocol.encode_events(some_events))
+
+    def _say(self, stream: Stream, revision: int, events: bytes) -> None:
+        stream.sequence += 1
+        header = protocol.encode_stream_header(stream.epoch, stream.sequence, revision)
+        self._queue([stream.topic, header, events])
+
+    def _feed_path(self, event: Event) -> None:
+        """Best effort: a path topic has no sequence, and what is dropped is gone."""
+        key = event[1]
+        if key[0] == RESERVED_TOPIC_BYTE:
+            return
+        for size, prefixes in self._path_prefixes.items():
+            if key[:size] in prefixes:
+                self._queue([key, protocol.encode_path_header(event), event[2]])
+                return
+
+    def _queue(self, frame: Frame) -> None:
+        size_bytes = sum(map(len, frame)) + _FRAME_OVERHEAD_BYTES
+        if self._queued_bytes + size_bytes > self._max_queued_bytes:
+            self.counters["dropped_frames"] += 1
+            return
+        self._queued_bytes += size_bytes
+        self._queued.append(frame)
+
+    def announcements(self) -> list[Frame]:
+        """What is queued, in order of revision, to be published now."""
+        queued = self._queued
+        if queued:
+            self._queued = []
+            self._queued_bytes = 0
+        return queued
+
+    # -- who watches -----------------------------------------------------------------------------------
+
+    def subscribed(self, frames: Sequence[bytes]) -> list[Frame]:
+        """Notes raw XPUB frames, a byte 1 or 0 and the topic, and whatever else a peer may send there.
+
+        The socket passes on every subscription but only the last unsubscription of a topic. Answers with a
+        heartbeat for each stream subscribed to, so that a watcher knows that it is heard.
+        """
+        greeted: dict[bytes, None] = {}  # an ordered set: many watchers of one stream need one heartbeat
+        for frame in frames:
+            topic = frame[1:]
+            if frame[:1] == b"\x01":
+                if self._subscribe(topic):
+                    greeted[topic] = None
+            elif frame[:1] == b"\x00":
+                self._unsubscribe(topic)
+            else:
+                self.counters["malformed_subscriptions"] += 1
+        beats = self._beats(self._streams[topic] for topic in greeted if topic in self._streams)
+        if CLUSTER_TOPIC in greeted and self._cluster_frame is not None:
+            beats.append(self._cluster_frame)
+        return self.announcements() + beats
+
+    def _subscribe(self, topic: bytes) -> bool:
+        """True if the subscriber is to be greeted."""
+        if topic in self._streams or topic == CLUSTER_TOPIC:
+            return True
+        if topic[:1] == ALL_FROM_KEY:
+            return self._open_stream(topic)
+        prefixes = self._path_prefixes.get(len(topic), set())
+        if topic not in prefixes:
+            if len(topic) > MAX_KEY_BYTES or self._count_prefixes() >= self._max_path_prefixes:
+                self.counters["refused_subscriptions"] += 1
+                return False
+            prefixes.add(topic)
+            self._path_prefixes[len(topic)] = prefixes
+        return False
+
+    def _count_prefixes(self) -> int:
+        return sum(map(len, self._path_prefixes.values()))
+
+    def _open_stream(self, topic: bytes) -> bool:
+        interval = protocol.parse_stream_topic(topic)
+        if interval is None or protocol.range_is_inverted(*interval):
+            self.counters["malformed_subscriptions"] += 1
+            return False
+        stream = Stream(topic, *interval, self._next_epoch)
+        if len(self._streams) >= self._max_streams or not self._interests.add(*interval, stream):
+            self.counters["refused_subscriptions"] += 1
+            return False
+        self._next_epoch += 1
+        self._streams[topic] = stream
+        return True
+
+    def _unsubscribe(self, topic: bytes) -> None:
+        stream = self._streams.pop(topic, None)
+        if stream is not None:
+            interval = protocol.parse_stream_topic(topic)
+            assert interval is not None, f"a stream has the topic {topic!r}"
+            self._interests.remove(*interval, stream)
+            return
+        prefixes = self._path_prefixes.get(len(topic), set())
+        prefixes.discard(topic)
+        if not prefixes:
+            self._path_prefixes.pop(len(topic), None)
+
+    def position(self, key: bytes, range_end: bytes) -> tuple[int, int]:
+        """(epoch, sequence of the last message) of a range's stream; epoch 0 if nobody subscribes to it."""
+        stream = self._streams.get(protocol.stream_topic(key, range_end))
+        return (0, 0) if stream is None else (stream.epoch, stream.sequence)
+
+    # -- signs of life ---------------------------------------------------------------------------------
+
+    def heartbeats(self, now_seconds: float) -> list[Frame]:
+        """One for each stream, each WATCH_HEARTBEAT_SECONDS of the caller's clock.
+
+        They promise that all up to the revision they carry was sent, so they leave after what is queued.
+        """
+        if now_seconds < self._next_heartbeats:
+            return self.announcements()
+        self._next_heartbeats = now_seconds + protocol.WATCH_HEARTBEAT_SECONDS
+        return self.announcements() + self._beats(self._streams.values())
+
+    def _beats(self, streams: Iterable[Stream]) -> list[Frame]:
+        encode, revision = protocol.encode_stream_header, self.revision
+        return [
+            [stream.topic, encode(stream.epoch, stream.sequence, revision), _NO_EVENTS] for stream in streams
+        ]
+
+    def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
+        """On the cluster topic, once for each leader and each loss of one, whatever this node's own role."""
+        name = "leader_lost" if leader_id is None else "leader_elected"
+        frame = [CLUSTER_TOPIC, protocol.encode_cluster_event(name, term, leader_id or "")]
+        if frame == self._cluster_frame:
+            return []
+        self._cluster_frame = frame
+        return [frame]
+
+    def status(self) -> dict[str, int]:
+        counted = {name: self.counters[name] for name in sorted(self.counters)}
+        return {"watch_streams": len(self._streams), "watch_prefixes": self._count_prefixes(), **counted}
