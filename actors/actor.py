@@ -60,6 +60,11 @@ class Actor:
 
     # What a subclass calls.
 
+    @property
+    def node(self) -> str:
+        """The name of the node that this actor lives on."""
+        return self._context.node
+
     def send(self, to: Address, message: object) -> None:
         """Put into the outbox, which leaves with `flush`. It may be lost, but does not arrive twice."""
         messages = self._outbox.get(to)

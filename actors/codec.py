@@ -131,12 +131,13 @@ class Codec:
 
         Lists and dicts within a field come back as msgpack gives them: a tuple in a list is a list.
         """
-        pairs = iter(msgpack.unpackb(memoryview(frame)[1:], raw=False, use_list=True, strict_map_key=False))
+        pairs = msgpack.unpackb(memoryview(frame)[1:])
         messages: list[object] = []
-        for tag, fields in zip(pairs, pairs, strict=True):
-            kind = self._by_tag[tag]
-            for position, convert in kind.converters:
-                fields[position] = convert(fields[position])
+        for position in range(0, len(pairs), 2):
+            kind = self._by_tag[pairs[position]]
+            fields = pairs[position + 1]
+            for place, convert in kind.converters:
+                fields[place] = convert(fields[place])
             messages.append(kind.build(*fields))
         return messages
 

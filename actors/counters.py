@@ -35,11 +35,6 @@ class Counters(collections.Counter[str]):
         self[reason] += 1
         self._log(reason, detail)
 
-    def raise_to(self, name: str, value: int) -> None:
-        """Keep the maximum of a measured quantity."""
-        if value > self[name]:
-            self[name] = value
-
     def _log(self, reason: str, detail: str) -> None:
         now = self._clock.now()
         logged_at, logged_count = self._logged.get(reason, (float("-inf"), 0))

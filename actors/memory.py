@@ -202,6 +202,9 @@ class MemoryTransport:
     def endpoint(self, port: str) -> str:
         return self._ports[port].endpoint
 
+    def local_waiting(self) -> bool:
+        return self._local_waiting > 0
+
     def wait(self, timeout_seconds: float | None) -> None:
         if timeout_seconds == 0.0 or self._local_waiting or any(port.inbox for port in self._ports.values()):
             self._arrived.clear()

@@ -73,6 +73,7 @@ class System:
         self._stopping = False
         self._turns_held = 0
         self._stalled = False
+        self._longest_turn_seconds = 0.0
         transport.attach(node, self.counters)
 
     # Putting a node together.
@@ -243,21 +244,25 @@ class System:
         self._transport.send_peer(to.node, self._prefixes.header(sender, to), frame)
 
     def _wait(self, timeout_seconds: float | None) -> None:
+        if timeout_seconds == 0.0 or self._stopping or self._transport.local_waiting():
+            self._transport.wait(0.0)
+        else:
+            self._wait_for_deadline(timeout_seconds)
+        if self._stalled:
+            self._stalled = False
+            self._transport.settle()
+
+    def _wait_for_deadline(self, timeout_seconds: float | None) -> None:
         deadline = self.next_deadline()
         before = self._clock.now()
         if deadline is not None:
             until_deadline = max(0.0, deadline - before)
             if timeout_seconds is None or until_deadline < timeout_seconds:
                 timeout_seconds = until_deadline
-        if self._stopping:
-            timeout_seconds = 0.0
         self._transport.wait(timeout_seconds)
         if timeout_seconds is not None:
             overslept = self._clock.now() - before - timeout_seconds
             self._stalled = self._stalled or overslept > STALL_SECONDS
-        if self._stalled:
-            self._stalled = False
-            self._transport.settle()
 
     def _receive_peers(self, now: float) -> None:
         for encoded_header, frame in self._transport.receive_peers():
@@ -317,7 +322,9 @@ class System:
     def _judge_turn(self, seconds: float) -> None:
         if seconds > STALL_SECONDS:
             self._stalled = True
-        self.counters.raise_to("turn_max_microseconds", int(seconds * 1e6))
+        if seconds > self._longest_turn_seconds:
+            self._longest_turn_seconds = seconds
+            self.counters["turn_max_microseconds"] = int(seconds * 1e6)
         if seconds > SLOW_TURN_SECONDS:
             self.counters.warn("slow_turn", f"seconds={seconds:.3f}")
 

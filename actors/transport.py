@@ -62,6 +62,10 @@ class Transport(Protocol):
         """Where the port is really bound, with the number that the system chose in place of port 0."""
         ...
 
+    def local_waiting(self) -> bool:
+        """True if a mailbox holds a frame, so that the next wait will not wait."""
+        ...
+
     def wait(self, timeout_seconds: float | None) -> None:
         """Return when a frame can be received, after the timeout (None: never), or when woken."""
         ...

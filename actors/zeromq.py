@@ -38,15 +38,27 @@ class _Mailbox:
         self.waiting = 0  # frames sent to it and not yet received
 
 
+class _Sender:
+    """A DEALER to a mailbox or to a peer; owned by its transport."""
+
+    __slots__ = ("send", "socket")
+
+    def __init__(self, socket: Socket) -> None:
+        self.socket = socket
+        self.send = sockets.quick_send(socket)
+
+
 class _Port:
     """A bound outward socket; owned by its transport."""
 
-    __slots__ = ("endpoint", "name", "ready", "socket")
+    __slots__ = ("endpoint", "is_publisher", "name", "ready", "send", "socket")
 
     def __init__(self, name: str, socket: Socket, endpoint: str) -> None:
         self.name = name
         self.socket = socket
+        self.send = sockets.quick_send(socket)
         self.endpoint = endpoint
+        self.is_publisher = socket.type == zmq.XPUB
         self.ready = False  # the last wait found frames, or the last drain left some
 
 
@@ -58,11 +70,11 @@ class ZeroMqTransport:
         self._context = sockets.make_context()
         self._poller = zmq.Poller()
         self._mailboxes: dict[str, _Mailbox] = {}
-        self._senders: dict[tuple[str, str], Socket] = {}
+        self._senders: dict[tuple[str, str], _Sender] = {}
         self._local_waiting = 0
         self._ports: dict[str, _Port] = {}
         self._by_socket: dict[object, _Port] = {}
-        self._peers: dict[str, Socket] = {}
+        self._peers: dict[str, _Sender] = {}
         self._node = ""
         self._woken = False
         self._wake_receiver, self._wake_sender = posix.socketpair()
@@ -110,17 +122,20 @@ class ZeroMqTransport:
             socket.close()
             raise
         self.disconnect_peer(node)
-        self._peers[node] = socket
+        self._peers[node] = _Sender(socket)
 
     def disconnect_peer(self, node: str) -> None:
-        socket = self._peers.pop(node, None)
-        if socket is not None:
-            socket.close()
+        peer = self._peers.pop(node, None)
+        if peer is not None:
+            peer.socket.close()
 
     def endpoint(self, port: str) -> str:
         return self._ports[port].endpoint
 
     # Waiting.
+
+    def local_waiting(self) -> bool:
+        return self._local_waiting > 0
 
     def wait(self, timeout_seconds: float | None) -> None:
         if self._local_waiting or timeout_seconds == 0.0 or self._woken:
@@ -156,46 +171,47 @@ class ZeroMqTransport:
     # Sending.
 
     def send_local(self, sender: str, actor: str, frame: bytes) -> bool:
-        socket = self._senders.get((sender, actor))
-        if socket is None:
-            socket = self._connect_mailbox(sender, actor)
+        found = self._senders.get((sender, actor))
+        if found is None:
+            found = self._connect_mailbox(sender, actor)
         try:
-            socket.send(frame, _DONTWAIT)
+            found.send(frame, _DONTWAIT)
         except zmq.Again:
-            # The mailbox's reports of what it has read are themselves read only now and then, or when asked
-            # for.
-            if not self._retry_local(socket, frame):
+            # The mailbox's reports of what it has read are themselves read only now and then, or when
+            # asked for.
+            if not self._retry_local(found, frame):
                 self._counters.drop("mailbox_full", f"actor={actor} sender={sender}")
                 return False
         self._mailboxes[actor].waiting += 1
         self._local_waiting += 1
         return True
 
-    def _retry_local(self, socket: Socket, frame: bytes) -> bool:
-        socket.get(_EVENTS)
+    def _retry_local(self, sender: _Sender, frame: bytes) -> bool:
+        sender.socket.get(_EVENTS)
         try:
-            socket.send(frame, _DONTWAIT)
+            sender.send(frame, _DONTWAIT)
         except zmq.Again:
             return False
         return True
 
-    def _connect_mailbox(self, sender: str, actor: str) -> Socket:
+    def _connect_mailbox(self, sender: str, actor: str) -> _Sender:
         socket = sockets.mailbox_sender(self._context, self.limits, sender)
         sockets.connect(socket, f"inproc://{actor}")
-        self._senders[(sender, actor)] = socket
-        return socket
+        found = self._senders[(sender, actor)] = _Sender(socket)
+        return found
 
     def send_peer(self, node: str, header: bytes, frame: bytes) -> bool:
         if len(frame) > self.limits.peer_frame_bytes:
             self._counters.drop("peer_frame_too_large", f"peer={node} bytes={len(frame)}")
             return False
-        socket = self._peers.get(node)
-        if socket is None:
+        peer = self._peers.get(node)
+        if peer is None:
             self._counters.drop("peer_unreachable", f"peer={node}")
             return False
         try:
-            socket.send(header, _SENDMORE)
-            socket.send(frame, _DONTWAIT)
+            # Only a first part can find a queue full, so a frame goes whole or not at all.
+            peer.send(header, _SENDMORE)
+            peer.send(frame, _DONTWAIT)
         except zmq.Again:
             # No connection, or its queue is full. Either way what is in the queue is older and goes first.
             self._counters.drop("peer_unreachable", f"peer={node}")
@@ -203,10 +219,10 @@ class ZeroMqTransport:
         return True
 
     def send_frame(self, port: str, connection: bytes, payload: bytes) -> bool:
-        socket = self._ports[port].socket
+        send = self._ports[port].send
         try:
-            socket.send(connection, _SENDMORE)
-            socket.send(payload, _DONTWAIT)
+            send(connection, _SENDMORE)
+            send(payload, _DONTWAIT)
         except zmq.Again:
             self._counters.drop("client_full", f"port={port}")
             return False
@@ -218,11 +234,11 @@ class ZeroMqTransport:
         return True
 
     def publish(self, port: str, parts: list[bytes]) -> bool:
-        socket = self._ports[port].socket
+        send = self._ports[port].send
         try:
             for part in parts[:-1]:
-                socket.send(part, _SENDMORE)
-            socket.send(parts[-1], _DONTWAIT)
+                send(part, _SENDMORE)
+            send(parts[-1], _DONTWAIT)
         except zmq.Again:
             self._counters.drop("publisher_full", f"port={port}")
             return False
@@ -263,7 +279,7 @@ class ZeroMqTransport:
         found = self._ports[port]
         if not found.ready:
             return []
-        if found.socket.type == zmq.XPUB:
+        if found.is_publisher:
             return self._drain_subscriptions(found)
         return [(parts[0], parts[1]) for parts in self._drain(found, 2, "client_wrong_parts")]
 
@@ -326,8 +342,8 @@ class ZeroMqTransport:
             port.socket.close()
         for mailbox in self._mailboxes.values():
             mailbox.socket.close()
-        for socket in (*self._senders.values(), *self._peers.values()):
-            socket.close()
+        for sender in (*self._senders.values(), *self._peers.values()):
+            sender.socket.close()
         self._wake_sender.close()
         self._wake_receiver.close()
         self._context.term()
