@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import msgpack
 
@@ -83,7 +85,9 @@ class GatewayActor(Actor):
 
     name = "gateway"
 
-    def __init__(self, *, client_endpoint: str, watch_endpoint: str, peers: list[str], about: dict[str, object]) -> None:
+    def __init__(
+        self, *, client_endpoint: str, watch_endpoint: str, peers: list[str], about: dict[str, object]
+    ) -> None:
         super().__init__()
         self._announce = Announce(client_endpoint, watch_endpoint)
         self._peers = peers
@@ -97,6 +101,13 @@ class GatewayActor(Actor):
         self._leader_id: str | None = None
         self._announce_at = 0.0
         self.counters: Counter[str] = Counter()
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Applied: self._on_applied,
+            Refused: self._on_refused,
+            Abandoned: self._on_abandoned,
+            StatusReport: self._on_status,
+            RoleChanged: self._on_role,
+        }
 
     def on_start(self) -> None:
         self.on_deadline()
@@ -125,7 +136,13 @@ class GatewayActor(Actor):
                 self._refuse_frame(connection, 0, 1, protocol.BAD_FRAME, error.reason)
                 continue
             pending = Pending(
-                connection, first_request_id, len(bodies), len(bodies), len(payload), now + timeout_ms / 1000, kind == protocol.WRITE
+                connection,
+                first_request_id,
+                len(bodies),
+                len(bodies),
+                len(payload),
+                now + timeout_ms / 1000,
+                kind == protocol.WRITE,
             )
             if kind == protocol.STATUS:
                 pending.count = pending.remaining = 1
@@ -190,23 +207,31 @@ class GatewayActor(Actor):
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
         for sender, message in batch:
-            kind = type(message)
-            if kind is Applied:
-                for ticket, offset, size, results in message.slices:
-                    self._answer(ticket, offset, size, results)
-            elif kind is Refused:
-                for ticket in message.tickets:
-                    self._give_up(ticket, Reason(message.reason), message.leader_id)
-            elif kind is Abandoned:
-                for ticket in message.tickets:
-                    self._give_up(ticket, Reason(message.reason), None)
-            elif kind is StatusReport:
-                self._answer(message.ticket, 0, 1, msgpack.packb((protocol.OK, message.fields)))
-            elif kind is RoleChanged:
-                self._is_leader = message.role == "leader"
-                self._leader_id = message.leader_id
-            elif kind is Announce and sender.node != self.node:
+            if type(message) is Announce:
                 self._endpoints[sender.node] = message
+                continue
+            handler = self._handlers.get(type(message))
+            if handler is not None:
+                handler(message)
+
+    def _on_applied(self, message: Applied) -> None:
+        for ticket, offset, size, results in message.slices:
+            self._answer(ticket, offset, size, results)
+
+    def _on_refused(self, message: Refused) -> None:
+        for ticket in message.tickets:
+            self._give_up(ticket, Reason(message.reason), message.leader_id)
+
+    def _on_abandoned(self, message: Abandoned) -> None:
+        for ticket in message.tickets:
+            self._give_up(ticket, Reason(message.reason), None)
+
+    def _on_status(self, message: StatusReport) -> None:
+        self._answer(message.ticket, 0, 1, msgpack.packb((protocol.OK, message.fields)))
+
+    def _on_role(self, message: RoleChanged) -> None:
+        self._is_leader = message.role == "leader"
+        self._leader_id = message.leader_id
 
     def _answer(self, ticket: int, offset: int, size: int, results: bytes) -> None:
         pending = self._pending.get(ticket)

@@ -7,7 +7,9 @@ nothing of terms, votes or the disk. Bodies and results stay opaque bytes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 from actors import Actor, Address
 from raft.actor_messages import (
@@ -26,7 +28,7 @@ HEARTBEAT_CHECK_SECONDS = 0.25
 
 
 class ApplierActor(Actor):
-    """One per node. Results of one turn leave as one message to the gateway, events as one publication each."""
+    """One per node. A turn's results leave as one message to the gateway, a revision's events as one frame."""
 
     name = "applier"
 
@@ -38,6 +40,13 @@ class ApplierActor(Actor):
         self.applied_index = 0  # all entries up to here are in the machine; never falls
         self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
         self._results: list[tuple[int, int, int, bytes]] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Committed: self._apply,
+            ReadReady: self._waiting_reads.append,
+            LocalRead: self._answer_now,
+            QueryStatus: self._report,
+            RoleChanged: self._announce_role,
+        }
 
     def on_start(self) -> None:
         if self._announces:
@@ -52,19 +61,10 @@ class ApplierActor(Actor):
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
-        for sender, message in batch:
-            kind = type(message)
-            if kind is Committed:
-                self._apply(message)
-            elif kind is ReadReady:
-                self._waiting_reads.append(message)
-            elif kind is LocalRead:
-                self._answer(message.tickets, message.counts, message.bodies)
-            elif kind is QueryStatus:
-                self._report(message, sender)
-            elif kind is RoleChanged:
-                frames = self._announcer.role_changed(message.role, message.term, message.leader_id)
-                self._publish(frames)
+        for _, message in batch:
+            handler = self._handlers.get(type(message))
+            if handler is not None:
+                handler(message)
         self._answer_waiting()
         if self._results:
             self.send_local("gateway", Applied(self._results))
@@ -88,18 +88,21 @@ class ApplierActor(Actor):
         for _ in range(len(waiting)):
             read = waiting.popleft()
             if read.read_index <= self.applied_index:
-                self._answer(read.tickets, read.counts, read.bodies)
+                self._answer_now(read)
             else:
                 waiting.append(read)
 
-    def _answer(self, tickets: list[int], counts: list[int], bodies: list[bytes]) -> None:
-        results = self._machine.query(bodies)
-        for ticket, count, end in zip(tickets, counts, accumulate(counts)):
+    def _answer_now(self, read: LocalRead | ReadReady) -> None:
+        results = self._machine.query(read.bodies)
+        for ticket, count, end in zip(read.tickets, read.counts, accumulate(read.counts)):
             self._results.append((ticket, 0, count, b"".join(results[end - count : end])))
 
-    def _report(self, message: QueryStatus, sender: Address) -> None:
+    def _report(self, message: QueryStatus) -> None:
         fields = {**message.fields, "applied_index": self.applied_index, **self._machine.status()}
         self.send_local("gateway", StatusReport(message.ticket, fields))
+
+    def _announce_role(self, message: RoleChanged) -> None:
+        self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
 
     def _publish(self, frames: list[Frame]) -> None:
         for parts in frames:

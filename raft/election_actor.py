@@ -1,8 +1,8 @@
 """Election: decides when to try, never what is true.
 
-Owns time: the randomised election timeout, the heartbeat cadence, when the vote gate opens and when a leader must prove its
-quorum. All of it is volatile, and no mistake here can break safety: a campaign too early, late or
-twice costs availability only. May know the clock and the messages to replication; nothing of the log.
+Owns time: the randomised election timeout, the heartbeat cadence, when the vote gate opens and when a leader
+must prove its quorum. All of it is volatile, and no mistake here can break safety: a campaign too early, late
+or twice costs availability only. May know the clock and the messages to replication; nothing of the log.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ElectionActor(Actor):
             self._restart_timeout()
 
     def _restart_timeout(self) -> None:
-        """A fresh random timeout in [T, 2T) at each attempt, so that split votes do not repeat (Raft §5.2)."""
+        """A new random timeout in [T, 2T) at each attempt, lest split votes repeat (Raft §5.2)."""
         now = self.now()
         self._campaign_at = now + self._election_timeout_seconds * (1.0 + self._rng.random())
         # Nobody may depose a leader that was heard within the least timeout (dissertation 4.2.3).

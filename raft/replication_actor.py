@@ -1,15 +1,15 @@
 """Replication: decides what is true. The Raft core at work on messages and on the disk.
 
 Owns the core and its storage; nobody else touches either. One turn steps all that arrived, lets the appends
-leave, syncs once, and only then lets the answers leave that promise durability (dissertation 10.2.1). May know
-messages, storage and the clock (only to thin out notes to election and to forget stale reads).
+leave, syncs once, and only then lets the answers leave that promise durability (dissertation 10.2.1). May
+know messages, storage and the clock (only to thin out notes to election and to forget stale reads).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from actors import Actor, Address
@@ -252,7 +252,7 @@ class ReplicationActor(Actor):
         if ready.role_change is not None:
             self._change_role(ready.role_change)
 
-    def _send(self, messages: list[tuple[str, object]]) -> None:
+    def _send(self, messages: Sequence[tuple[str, object]]) -> None:
         for node, message in messages:
             self.send(Address(node, self.name), message)
 
@@ -281,7 +281,7 @@ class ReplicationActor(Actor):
         log.info("role=%s term=%d leader=%s", change.role.value, change.term, change.leader_id or "none")
         if change.role is not Role.LEADER:
             # The next leader may keep these entries or overwrite them. A client that asks again with the same
-            # session and sequence gets the one true answer, so it hears of it now rather than at its deadline.
+            # session and sequence gets the one true answer, so it hears of it now, not at its deadline.
             self._abandon(self._tickets.drop_all(), Reason.OUTCOME_UNKNOWN)
         self._tell_role(change)
 

@@ -1,0 +1,138 @@
+"""One node: the only file where everything meets.
+
+Reads downwards: the directory is locked, the log recovered, the core made from it, the four actors added in
+the order of the ring, the sockets opened, the loop run. Whatever goes wrong from then on ends the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+
+from actors import Codec, SystemClock, System, TransportLimits, ZeroMqTransport
+from kvstore import logs, protocol
+from kvstore.gateway_actor import CLIENT_PORT, Announce, GatewayActor
+from kvstore.settings import NodeSettings
+from kvstore.state_machine import StoreMachine
+from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
+from raft import Configuration, Core, RaftConfig
+from raft.applier_actor import WATCH_PORT, ApplierActor
+from raft.directory import DataDirectory
+from raft.election_actor import ElectionActor
+from raft.files import OsFiles
+from raft.replication_actor import ReplicationActor
+from raft.storage import Storage
+from raft.wal import WriteAheadLog
+from raft.wire import FIRST_FREE_TAG, register_messages
+
+log = logging.getLogger("assent.node")
+
+# Peers' and clients' frames, the watch plane's topics: no larger than the protocol says.
+LIMITS = TransportLimits(client_frame_bytes=protocol.MAX_FRAME_BYTES, topic_bytes=protocol.MAX_TOPIC_BYTES)
+# A collection looks at every object that may be part of a cycle; what a command leaves behind never is. So
+# the young generation may grow larger than Python's default before anybody looks.
+YOUNG_OBJECTS = 50_000
+
+
+def run_node(settings: NodeSettings) -> None:
+    """Run the node that `settings` describe until SIGTERM or SIGINT; returns after a clean stop.
+
+    Raises StorageError if the data directory cannot be used, EndpointUnusable if a port cannot be bound, and
+    whatever ends an actor.
+    """
+    logs.configure(settings.name, settings.log_level, settings.log_format)
+    with DataDirectory(settings.data_dir, settings.cluster_id, settings.name) as directory:
+        storage = WriteAheadLog(directory.wal_path, OsFiles(), directory.identity)
+        system = build_system(settings, storage)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, lambda *_: system.stop())
+        log.info(
+            "started pid=%d client=%s watch=%s peer=%s",
+            os.getpid(),
+            *map(system.endpoint, ("client", "watch", "peer")),
+        )
+        if settings.insecure:
+            log.warning("insecure=true anybody who reaches these addresses can read and write everything")
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+        system.run()
+        log.info("stopped")
+
+
+def build_system(settings: NodeSettings, storage: Storage) -> System:
+    """The actors and sockets of one node, ready to run."""
+    codec = Codec()
+    register_messages(codec)
+    codec.register(FIRST_FREE_TAG, Announce, remote=True)
+    system = System(
+        settings.name, ZeroMqTransport(LIMITS), SystemClock(), codec, cluster_id=settings.cluster_id
+    )
+
+    # The ring: gateway, replication, applier, and back. Election comes last in every turn.
+    gateway = _make_gateway(settings)
+    replication = _make_replication(settings, storage)
+    applier = _make_applier()
+    election = _make_election(settings)
+    for actor in (gateway, replication, applier, election):
+        system.add(actor)
+
+    system.open_peer_port(settings.peer)
+    system.open_client_port(gateway, CLIENT_PORT, settings.client)
+    system.open_publisher(applier, WATCH_PORT, settings.watch)
+    for node, endpoint in settings.cluster.items():
+        if node != settings.name:
+            system.connect_peer(node, endpoint)
+    return system
+
+
+def _make_gateway(settings: NodeSettings) -> GatewayActor:
+    return GatewayActor(
+        client_endpoint=settings.advertised_client,
+        watch_endpoint=settings.advertised_watch,
+        peers=[node for node in settings.cluster if node != settings.name],
+        about={
+            "cluster_id": settings.cluster_id,
+            "version": package_version(),
+            "insecure": settings.insecure,
+        },
+    )
+
+
+def _make_replication(settings: NodeSettings, storage: Storage) -> ReplicationActor:
+    recovered = storage.load()
+    log.info(
+        "recovered term=%d last_index=%d commit_index=%d",
+        recovered.hard_state.term,
+        recovered.last_index,
+        recovered.hard_state.commit_index,
+    )
+    config = replace(RaftConfig(), incarnation=secrets.randbits(31))
+    return ReplicationActor(Core(settings.name, Configuration(settings.cluster), recovered, config), storage)
+
+
+def _make_applier() -> ApplierActor:
+    watch_plane = WatchPlane(secrets.randbelow(MAX_INCARNATION) + 1)
+    return ApplierActor(StoreMachine(watch_plane), watch_plane)
+
+
+def _make_election(settings: NodeSettings) -> ElectionActor:
+    return ElectionActor(
+        election_timeout_seconds=settings.election_timeout_ms / 1000,
+        heartbeat_interval_seconds=settings.heartbeat_interval_ms / 1000,
+        rng=random.Random(secrets.randbits(64)),
+    )
+
+
+def package_version() -> str:
+    """The installed version, or "unknown" in a tree that was never installed."""
+    try:
+        return version("assent")
+    except PackageNotFoundError:
+        return "unknown"
