@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from kvstore.cli.invocation import DEFAULT_ENDPOINTS, Invocation, parse_endpoints
+from kvstore.cli.invocation import DEFAULT_ENDPOINTS, ClusterClients, Invocation, parse_endpoints
 
 # name -> (module, attribute, its line in `--help`, which thereby imports nothing)
 COMMANDS = {
@@ -106,7 +106,7 @@ def cli(
     ctx: click.Context, endpoints: tuple[str, ...], timeout_seconds: float, write_out: str | None
 ) -> None:
     """Talk to an Assent cluster, or run a node of one."""
-    ctx.obj = Invocation(endpoints, timeout_seconds, write_out, ctx.obj)
+    ctx.obj = Invocation(endpoints, timeout_seconds, write_out, ctx.obj or ClusterClients())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvstore.cli import exits, output
 from kvstore.cli.invocation import Invocation
+from kvstore.errors import AssentError
+
+if TYPE_CHECKING:
+    from kvstore.client import Client, NodeStatus
 
 _ENDPOINT = "tcp://HOST:PORT"
 _FLAGS = (
@@ -30,6 +34,7 @@ _FLAGS = (
     ("--log-level", "LEVEL", "debug, info, warning or error.  [default: info]"),
 )
 
+STATUS_SECONDS = 1.0
 STATUS_HEADER = ("NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
 
 
@@ -66,17 +71,17 @@ def node(config: Path | None, **flags: object) -> int:
         return exits.USAGE
     from kvstore.node import run_node
 
-    return run_node(settings) or exits.OK
+    run_node(settings)
+    return exits.OK
 
 
 @click.command("status")
 @click.pass_obj
 def status(invocation: Invocation) -> int:
     """Show every node that the endpoints lead to. Fails only if none of them answers."""
+    seconds = min(invocation.timeout_seconds, STATUS_SECONDS)
     with invocation.client() as client:
-        found = client.status_all()
-    rows = [_status_row(endpoint, answer) for endpoint, answer in found.items()]
-    rows.sort(key=lambda row: (row["node"] or "~", row["endpoint"]))
+        rows = _status_rows(client, seconds)
     if invocation.write_out == "json":
         output.write_json({"nodes": rows})
     elif invocation.write_out == "simple":
@@ -86,18 +91,35 @@ def status(invocation: Invocation) -> int:
         output.write_table(
             STATUS_HEADER, [[_cell(row[name.lower()]) for name in STATUS_HEADER] for row in rows]
         )
-    if all(row["error"] for row in rows):
+    if all(row["role"] == "unreachable" for row in rows):
         click.echo(f"assent: no node answered at {', '.join(invocation.endpoints)}", err=True)
         return exits.UNREACHABLE
     return exits.OK
 
 
-def _status_row(endpoint: str, answer: Any) -> dict[str, Any]:
-    """A line about one node; of one that did not answer, the endpoint and why."""
-    row: dict[str, Any] = dict.fromkeys(name.lower() for name in STATUS_HEADER)
-    row |= {"leader": None, "watch_endpoint": None, "version": None, "error": None, "endpoint": endpoint}
-    if isinstance(answer, Exception):
-        return row | {"role": "unreachable", "error": str(answer) or type(answer).__name__}
+def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
+    """The nodes at the given endpoints, and those which they know of besides."""
+    answers = client.status_all(timeout_seconds=seconds)
+    known = {
+        endpoint: name for answer in answers.values() if answer for name, endpoint in answer.peers.items()
+    }
+    heard = {answer.client_endpoint for answer in answers.values() if answer}
+    for endpoint in known.keys() - answers.keys() - heard:
+        try:
+            answers[endpoint] = client.status(endpoint, timeout_seconds=seconds)
+        except AssentError:
+            answers[endpoint] = None
+    rows = [_status_row(endpoint, known.get(endpoint), answer) for endpoint, answer in answers.items()]
+    return sorted(rows, key=lambda row: (row["node"] is None, row["node"], row["endpoint"]))
+
+
+def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> dict[str, Any]:
+    """A line about one node; of one that did not answer, what the others know of it."""
+    row: dict[str, Any] = dict.fromkeys(
+        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint"]
+    )
+    if answer is None:
+        return row | {"node": name, "role": "unreachable", "endpoint": endpoint, "version": None}
     return row | {
         "node": answer.node,
         "role": answer.role,

@@ -21,6 +21,7 @@ REFUSED = 10
 DATA_DIRECTORY = 11
 CORRUPT = 12
 DISK_FAILED = 13
+ADDRESS_UNUSABLE = 14
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -36,6 +37,9 @@ _CODES = {
     "kvstore.errors.ConflictWithLeader": NO_LEADER,
     "kvstore.errors.DeadlineExceeded": NO_LEADER,
     "kvstore.errors.OutcomeUnknown": OUTCOME_UNKNOWN,
+    "kvstore.errors.SessionExpired": OUTCOME_UNKNOWN,
+    "kvstore.errors.SequenceForgotten": OUTCOME_UNKNOWN,
+    "kvstore.errors.UnknownAnswer": OUTCOME_UNKNOWN,
     "kvstore.errors.Compacted": COMPACTED,
     "kvstore.errors.TreeError": BAD_TREE,
     "kvstore.errors.RequestFailed": REFUSED,
@@ -49,6 +53,7 @@ _CODES = {
     "raft.storage.CorruptLog": CORRUPT,
     "raft.storage.StorageFailed": DISK_FAILED,
     "raft.storage.StorageError": DISK_FAILED,
+    "actors.errors.EndpointUnusable": ADDRESS_UNUSABLE,
 }
 
 
@@ -72,10 +77,8 @@ def code_of(error: Exception) -> int | None:
     """The exit code for an error, None if it is no failure that was thought of."""
     for kind in type(error).__mro__:
         code = _CODES.get(f"{kind.__module__}.{kind.__qualname__}")
-        if code is None:
-            continue
-        # A write of unknown outcome has a code of its own, whatever class of failure told of it.
-        return OUTCOME_UNKNOWN if getattr(error, "may_be_applied", False) else code
+        if code is not None:
+            return code
     return None
 
 

@@ -5,44 +5,69 @@ The client library is imported when a command asks for a client, not before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 if TYPE_CHECKING:
-    from kvstore.client import Client
+    from kvstore.client import AsyncClient, Client
 
 DEFAULT_ENDPOINTS = "tcp://127.0.0.1:7001,tcp://127.0.0.1:7002,tcp://127.0.0.1:7003"
 
-ClientFactory = Callable[[tuple[str, ...], float], "AbstractContextManager[Any]"]
+
+class Clients(Protocol):
+    """Where clients come from; tests have another source than the cluster."""
+
+    def client(
+        self, endpoints: tuple[str, ...], timeout_seconds: float
+    ) -> AbstractContextManager[Client]: ...
+
+    def async_client(
+        self, endpoints: tuple[str, ...], timeout_seconds: float
+    ) -> AbstractAsyncContextManager[AsyncClient]: ...
+
+
+class ClusterClients:
+    """Real clients of the cluster."""
+
+    def client(self, endpoints: tuple[str, ...], timeout_seconds: float) -> AbstractContextManager[Client]:
+        from kvstore.client import Client
+
+        return Client(endpoints, timeout_seconds=timeout_seconds)
+
+    def async_client(
+        self, endpoints: tuple[str, ...], timeout_seconds: float
+    ) -> AbstractAsyncContextManager[AsyncClient]:
+        from kvstore.client import AsyncClient
+
+        return AsyncClient(endpoints, timeout_seconds=timeout_seconds)
 
 
 class Invocation:
     """The global options of one call; owned by click's context, read by the subcommand."""
 
-    __slots__ = ("endpoints", "factory", "timeout_seconds", "write_out")
+    __slots__ = ("_clients", "endpoints", "timeout_seconds", "write_out")
 
     def __init__(
         self,
         endpoints: tuple[str, ...],
         timeout_seconds: float,
         write_out: str | None,
-        factory: ClientFactory | None,
+        clients: Clients,
     ) -> None:
         self.endpoints = endpoints
         self.timeout_seconds = timeout_seconds
         self.write_out = write_out
-        self.factory = factory  # None: the real client
+        self._clients = clients
 
     def client(self) -> AbstractContextManager[Client]:
         """A client of the cluster, closed at the end of the `with`."""
-        if self.factory is not None:
-            return self.factory(self.endpoints, self.timeout_seconds)
-        from kvstore.client import Client
+        return self._clients.client(self.endpoints, self.timeout_seconds)
 
-        return Client(self.endpoints, timeout_seconds=self.timeout_seconds)
+    def async_client(self) -> AbstractAsyncContextManager[AsyncClient]:
+        """The same for many requests at a time."""
+        return self._clients.async_client(self.endpoints, self.timeout_seconds)
 
 
 def parse_endpoints(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:

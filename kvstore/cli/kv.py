@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.cli import output
-from kvstore.cli.exits import KeyNotFound
+from kvstore.cli.exits import BadKey, KeyNotFound
 from kvstore.cli.invocation import Invocation
+from kvstore.protocol import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvstore.client import KeyValue
@@ -31,9 +32,9 @@ def put(invocation: Invocation, key: str, value: str, previous: bool) -> None:
 
     Put -- before a value that begins with a dash.
     """
-    data = sys.stdin.buffer.read() if value == "-" else argument_bytes(value)
+    data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     with invocation.client() as client:
-        result = client.put(argument_bytes(key), data, previous=previous)
+        result = client.put(key_bytes(key), data, previous=previous)
     before = result.previous
     if invocation.write_out == "json":
         shown: dict[str, object] = {"revision": result.revision}
@@ -72,7 +73,7 @@ def get(
     if prefix:
         with invocation.client() as client:
             found = client.prefix(
-                argument_bytes(key), limit=limit or 0, keys_only=keys_only, consistency=consistency
+                key_bytes(key), limit=limit or 0, keys_only=keys_only, consistency=consistency
             )
         if invocation.write_out == "json":
             items = [item_json(item, keys_only=keys_only) for item in found.items]
@@ -83,7 +84,7 @@ def get(
             _write_items(invocation, found.items, keys_only=keys_only)
         return
     with invocation.client() as client:
-        item = client.get(argument_bytes(key), consistency=consistency)
+        item = client.get(key_bytes(key), consistency=consistency)
     if item is None:
         raise KeyNotFound(key)
     if raw:
@@ -102,9 +103,12 @@ def get(
 @click.pass_obj
 def delete(invocation: Invocation, key: str, prefix: bool) -> None:
     """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure."""
+    if prefix and not key:
+        # It is what an unset variable of a script would mean: the whole store.
+        raise BadKey("bad key: an empty prefix would delete everything; name at least one byte")
     with invocation.client() as client:
         remove = client.delete_prefix if prefix else client.delete
-        result = remove(argument_bytes(key))
+        result = remove(key_bytes(key))
     if invocation.write_out == "json":
         output.write_json({"revision": result.revision, "deleted": result.deleted})
     else:
@@ -125,7 +129,7 @@ def watch(
     """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it."""
     left = count if count is not None else -1
     with invocation.client() as client:
-        stream = client.watch(argument_bytes(key), prefix=prefix, start_revision=start_revision or 0)
+        stream = client.watch(key_bytes(key), prefix=prefix, start_revision=start_revision or 0)
         try:
             for batch in stream:
                 for event in batch.events:
@@ -143,9 +147,12 @@ def watch(
             stream.cancel()
 
 
-def argument_bytes(text: str) -> bytes:
-    """The bytes that the shell handed over, whatever their encoding."""
-    return os.fsencode(text)
+def key_bytes(text: str) -> bytes:
+    """A key as the bytes that the shell handed over; raises BadKey."""
+    key = os.fsencode(text)
+    if len(key) > MAX_KEY_BYTES:
+        raise BadKey(f"bad key: it has {len(key)} bytes, more than {MAX_KEY_BYTES}")
+    return key
 
 
 def item_json(item: KeyValue, *, keys_only: bool = False) -> dict[str, object]:
