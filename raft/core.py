@@ -117,7 +117,10 @@ class Core:
     # -- the door: messages ----------------------------------------------------------------------------
 
     def step(self, sender: NodeId, message: object) -> None:
-        """Take in a message of a peer. Whatever is in it, no exception comes out for it."""
+        """Take in a message of a peer; its fields have the types that they are declared with.
+
+        What cannot be is counted in ignored_messages. Only proof of lost safety raises (InvariantBroken).
+        """
         kind = type(message)
         if kind not in _KINDS or sender == self.node_id:
             self.ignored_messages += 1

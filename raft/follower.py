@@ -31,13 +31,22 @@ if TYPE_CHECKING:
 class Follower:
     """Owned by the core; one for each term and leader."""
 
-    __slots__ = ("_asked_reads", "_core", "_match_index", "_new_reads", "_reads_waiting", "_resend_through")
+    __slots__ = (
+        "_acknowledged_index",
+        "_asked_reads",
+        "_core",
+        "_match_index",
+        "_new_reads",
+        "_reads_waiting",
+        "_resend_through",
+    )
     role = Role.FOLLOWER
 
     def __init__(self, core: Core) -> None:
         self._core = core
         # Highest match to acknowledge at the end of the turn: one answer for all appends of a turn.
         self._match_index: Index | None = None
+        self._acknowledged_index: Index = -1  # highest match that an answer to this leader has told
         self._new_reads: list[int] = []  # contexts for which the leader was not asked yet
         self._asked_reads: dict[int, list[int]] = {}  # number of the request -> contexts; in order of asking
         self._reads_waiting = 0  # contexts in both
@@ -73,6 +82,7 @@ class Follower:
         leader_id = core.leader_id
         if self._match_index is not None and leader_id is not None:
             core.send_after_sync(leader_id, AppendResponse(core.term, self._match_index))
+            self._acknowledged_index = max(self._acknowledged_index, self._match_index)
             self._match_index = None
         if self._new_reads and leader_id is not None:
             number = core.next_read_number()
@@ -104,7 +114,11 @@ class Follower:
             self._reject(leader_id, message.prev_index)
             return
         self._take(batch)
-        self._acknowledge(match_index)
+        # An empty append that moves the commit index asks for nothing, if its match was told before. Should
+        # that answer have been lost, the leader asks again after a heartbeat, and then it has no such news.
+        has_news = min(message.commit_index, match_index) > core.commit_index
+        if batch.entries or match_index > self._acknowledged_index or not has_news:
+            self._acknowledge(match_index)
         # Raft §5.3, receiver rule 5: only what is known to match may commit, whatever else is in the log.
         core.commit_to(min(message.commit_index, match_index))
 

@@ -49,7 +49,9 @@ class Log:
     def __init__(self, first_index: Index, entries: list[Entry], snapshot_term: Term = 0) -> None:
         self.snapshot_index: Index = first_index - 1  # 0: nothing was compacted yet
         self.snapshot_term: Term = snapshot_term  # 0 exactly if snapshot_index is 0
-        self._entries: list[Entry] = list(entries)  # entry of index i is at i - snapshot_index - 1
+        self._entries: list[Entry] = (
+            entries  # its own from here on; entry of index i is at i - snapshot_index - 1
+        )
         self.last_index: Index = self.snapshot_index + len(entries)
         self.last_term: Term = entries[-1][0] if entries else snapshot_term
         # stable_index <= persisting_index <= last_index. Entries up to stable_index are durable here;

@@ -119,8 +119,8 @@ class Progress:
         A rejection at or below match_index is always a late one: what matched in this term stays
         (catalogue B6, B7).
         """
-        if prev_index <= self.match_index or self.state is ProgressState.SNAPSHOT:
-            return False
+        if not self.match_index < prev_index < self.next_index or self.state is ProgressState.SNAPSHOT:
+            return False  # also if it is about more than was ever sent
         if self.state is ProgressState.PROBE and prev_index != self.next_index - 1:
             return False
         self.become_probe(max(self.match_index + 1, min(prev_index, resume_index)))

@@ -1,0 +1,188 @@
+"""The checks themselves: each fact that they guard is broken here once, and must be found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import pytest
+
+from raft import RaftConfig
+from raft.core import Core
+from raft.errors import InvariantBroken
+from raft.invariants import Facts, check_log, check_state, check_succession, facts_of
+from raft.messages import AppendEntries, AppendResponse, Heartbeat
+from raft.progress import Progress
+from raft.ready import Role
+from tests.raft.network import batch, drain, make_core, make_leader, role_object
+
+
+def commit_beyond_the_log(core: Core) -> None:
+    core.commit_index = core.last_index + 1
+
+
+def deliver_beyond_the_commit(core: Core) -> None:
+    core.delivered_index = core.commit_index + 1
+
+
+def forget_deliveries(core: Core) -> None:
+    core.log.snapshot_index = core.delivered_index + 1
+
+
+def sync_before_writing(core: Core) -> None:
+    core.log.stable_index = core.log.persisting_index + 1
+
+
+def write_what_is_not_there(core: Core) -> None:
+    core.log.persisting_index = core.log.last_index + 1
+
+
+def fall_behind_the_log(core: Core) -> None:
+    core.term = core.log.last_term - 1
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        commit_beyond_the_log,
+        deliver_beyond_the_commit,
+        forget_deliveries,
+        sync_before_writing,
+        write_what_is_not_there,
+        fall_behind_the_log,
+    ],
+)
+def test_facts_about_one_state(break_it: Callable[[Core], None]) -> None:
+    core = make_core(log=[1, 2, 2], commit_index=2)
+    check_state(core)
+    break_it(core)
+    with pytest.raises(InvariantBroken):
+        check_state(core)
+
+
+def test_facts_about_a_leader() -> None:
+    for name, value in (("leader_id", "b"), ("voted_for", "b"), ("term", 9)):
+        core = make_leader()
+        check_state(core)
+        setattr(core, name, value)
+        with pytest.raises(InvariantBroken):
+            check_state(core)
+
+
+def test_a_candidate_follows_nobody() -> None:
+    core = make_core()
+    core.campaign()
+    check_state(core)
+    core.leader_id = "b"
+    with pytest.raises(InvariantBroken):
+        check_state(core)
+
+
+BEFORE = Facts(Role.FOLLOWER, 3, "a", 5, 4, 9)
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (BEFORE._replace(term=2), "term"),
+        (BEFORE._replace(commit_index=4), "commit"),
+        (BEFORE._replace(delivered_index=3), "delivered"),
+        (BEFORE._replace(voted_for="b"), "vote"),  # A4
+        (BEFORE._replace(voted_for=None), "vote"),
+    ],
+)
+def test_facts_about_two_successive_states(after: Facts, message: str) -> None:
+    with pytest.raises(InvariantBroken, match=message):
+        check_succession(BEFORE, after)
+
+
+def test_what_may_change_does() -> None:
+    check_succession(BEFORE, BEFORE._replace(term=4, voted_for=None, last_index=6, role=Role.CANDIDATE))
+    check_succession(BEFORE._replace(voted_for=None), BEFORE)
+    check_succession(BEFORE, BEFORE._replace(last_index=6))
+
+
+def test_p17_a_leaders_log_never_becomes_shorter() -> None:
+    leading = BEFORE._replace(role=Role.LEADER)
+    check_succession(leading, leading._replace(last_index=10))
+    with pytest.raises(InvariantBroken, match="leader"):
+        check_succession(leading, leading._replace(last_index=8))
+    check_succession(leading, BEFORE._replace(term=4, voted_for=None, last_index=8))
+
+
+def test_every_ready_is_checked_against_the_one_before() -> None:
+    core = make_core(log=[1, 1], commit_index=2)
+    drain(core)
+    core.commit_index = core.delivered_index = 1
+    core.step("b", Heartbeat(1, 0, 0))
+    with pytest.raises(InvariantBroken):
+        core.ready()
+
+
+def test_every_ready_is_checked_by_itself() -> None:
+    core = make_core(log=[1, 1])
+    core.voted_for, core.term = "b", 0
+    with pytest.raises(InvariantBroken):
+        core.ready()
+
+
+def test_recovered_state_is_checked() -> None:
+    with pytest.raises(InvariantBroken, match="ahead"):
+        make_core(log=[1, 5], term=4)
+
+
+def test_ready_and_advance_alternate() -> None:
+    core = make_core()
+    with pytest.raises(InvariantBroken):
+        core.advance()
+    core.ready()
+    with pytest.raises(InvariantBroken):
+        core.ready()
+
+
+def test_a_log_whose_terms_decrease_is_found() -> None:
+    core = make_core(log=[1, 2, 3])
+    check_log(core)
+    core.log._entries[1] = (4, 1, b"")
+    with pytest.raises(InvariantBroken):
+        check_log(core)
+
+
+def test_progress_out_of_order_is_found() -> None:
+    for match_index, next_index in ((0, 9), (3, 3), (-1, 1)):
+        core = make_leader()
+        check_log(core)
+        progress = role_object(core).progress["b"]
+        progress.match_index, progress.next_index = match_index, next_index
+        with pytest.raises(InvariantBroken):
+            check_log(core)
+
+
+def test_facts_are_those_of_the_core() -> None:
+    core = make_leader(log=[1])
+    core.step("b", AppendResponse(2, 2))
+    drain(core)
+    assert facts_of(core) == Facts(Role.LEADER, 2, "a", 2, 2, 2)
+
+
+def test_the_bounds_of_a_configuration_are_checked() -> None:
+    for field in fields(RaftConfig):
+        if field.name != "incarnation":
+            with pytest.raises(AssertionError, match=field.name):
+                RaftConfig(**{field.name: 0})
+    for incarnation in (-1, 1 << 31):
+        with pytest.raises(AssertionError, match="incarnation"):
+            RaftConfig(incarnation=incarnation)
+
+
+def test_a_new_progress_knows_nothing() -> None:
+    progress = Progress(7, RaftConfig(), is_active=False)
+    assert (progress.match_index, progress.next_index, progress.read_round) == (0, 7, 0)
+    assert not progress.is_active
+
+
+def test_a_breach_names_the_numbers() -> None:
+    core = make_core(log=[1, 1, 1], commit_index=3)
+    with pytest.raises(InvariantBroken, match="3"):
+        core.step("b", AppendEntries(2, 2, 1, 0, batch(3, [2])))
+    assert core.leader_id == "b"

@@ -1,0 +1,178 @@
+"""The vote gate, check-quorum, and nodes that disturb (dissertation 4.2.3, 6.2 and 9.6)."""
+
+from __future__ import annotations
+
+from raft.core import Core
+from raft.entries import HardState
+from raft.messages import (
+    AppendEntries,
+    AppendRejected,
+    AppendResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    PreVoteResponse,
+    RequestPreVote,
+    RequestVote,
+    VoteResponse,
+)
+from raft.ready import Role, RoleChange
+from tests.raft.network import (
+    Disk,
+    Network,
+    batch,
+    drain,
+    entries_of,
+    make_core,
+    make_leader,
+    outgoing,
+)
+
+
+def follower_of_b() -> Core:
+    """In term 3, and it has just heard its leader."""
+    core = make_core(term=2)
+    core.step("b", Heartbeat(3, 0, 0))
+    drain(core)
+    return core
+
+
+def test_4_2_3_who_hears_a_live_leader_refuses_to_be_disturbed() -> None:
+    core = follower_of_b()
+    core.step("c", RequestPreVote(9, 9, 9))
+    core.step("c", RequestVote(9, 9, 9))
+    ready = drain(core)
+    assert outgoing(ready, PreVoteResponse) == [PreVoteResponse(3, False)]
+    assert not any(vote.granted for vote in outgoing(ready, VoteResponse))
+    assert (core.term, core.leader_id) == (3, "b")  # the term of a refused request is not adopted
+
+
+def test_4_2_3_the_gate_opens_when_the_leader_is_silent_and_shuts_when_it_is_heard() -> None:
+    core = follower_of_b()
+    core.leader_silent()
+    core.step("c", RequestPreVote(4, 0, 0))
+    assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(4, True)]
+    core.step("b", AppendEntries(3, 0, 0, 0, batch(1)))
+    core.step("c", RequestPreVote(4, 0, 0))
+    assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(3, False)]
+    core.leader_silent()
+    core.step("b", AppendEntries(2, 0, 0, 0, batch(1)))  # an old term is no sign of life
+    core.step("c", RequestVote(4, 0, 0))
+    assert (core.term, core.voted_for) == (4, "c")
+
+
+def test_4_2_3_a_leader_is_not_deposed_by_a_candidate_while_it_has_its_quorum() -> None:
+    core = make_leader()
+    core.leader_silent()  # does not concern a leader
+    core.step("c", RequestPreVote(9, 99, 9))
+    core.step("c", RequestVote(9, 99, 9))
+    assert (core.role, core.term) == (Role.LEADER, 1)
+    assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(1, False)]
+
+
+def test_t13_a_campaign_that_the_leader_itself_asked_for_passes_the_gate() -> None:
+    core = follower_of_b()
+    core.step("c", RequestVote(4, 0, 0, transfer=True))
+    assert (core.term, core.voted_for) == (4, "c")
+
+
+def test_t24_a_partitioned_node_returns_without_disturbing() -> None:
+    network = Network("abc")
+    leader = network.elect("a")
+    network.isolate("c")
+    for _ in range(5):
+        network["c"].campaign()
+        network.settle()
+    leader.propose([b"x"])
+    network.settle()
+    network.heal()
+    network["c"].campaign()
+    network.settle()
+    leader.heartbeat()
+    network.settle()
+    assert (leader.role, leader.term) == (Role.LEADER, 1)
+    assert (network["c"].leader_id, network["c"].last_index) == ("a", 2)
+
+
+def test_a11_a_removed_node_with_a_higher_term_deposes_nobody() -> None:
+    network = Network("abc")
+    leader = network.elect("a")
+    for term in range(2, 9):
+        for name in "abc":
+            network[name].step("removed", RequestPreVote(term, 99, 99))
+            network[name].step("removed", RequestVote(term, 99, 99))
+    leader.heartbeat()
+    network.settle()
+    assert [(core.term, core.leader_id) for core in network.cores.values()] == [(1, "a")] * 3
+
+
+def test_a12_a_stuck_candidate_with_a_higher_term_is_freed() -> None:
+    """It cannot win, since the others hear a leader; it does not follow, since that leader's term is old."""
+    disks = {
+        "a": Disk(HardState(1, None, 0), entries_of([1, 1])),
+        "b": Disk(HardState(1, None, 0), entries_of([1, 1])),
+        "c": Disk(HardState(7, "c", 0), entries_of([1])),
+    }
+    network = Network("abc", disks=disks)
+    network.isolate("c")
+    network.elect("a")
+    network.heal()
+    network["c"].campaign()
+    network.settle()
+    assert (network["a"].role, network["c"].term) == (Role.LEADER, 7)
+    network["a"].heartbeat()
+    network.settle()
+    assert (network["a"].role, network["a"].term) == (
+        Role.FOLLOWER,
+        7,
+    )  # it heard a higher term in the answer
+    leader = network.elect("a")
+    assert leader.term == 8
+    assert [core.leader_id for core in network.cores.values()] == [leader.node_id] * 3
+
+
+def test_t19_a_leader_steps_down_unless_it_hears_a_quorum() -> None:
+    core = make_leader(voters="abcde", learners="l")
+    core.check_quorum()  # those who elected it were heard
+    assert core.role is Role.LEADER
+    core.step("b", HeartbeatResponse(1, 0))
+    core.step("c", AppendResponse(1, 0))
+    core.check_quorum()
+    assert core.role is Role.LEADER
+    core.step("b", HeartbeatResponse(1, 0))  # a minority, and who does not count
+    core.step("l", HeartbeatResponse(1, 0))
+    core.step("stranger", HeartbeatResponse(1, 0))
+    core.check_quorum()
+    assert (core.role, core.term, core.leader_id) == (Role.FOLLOWER, 1, None)
+    assert drain(core).role_change == RoleChange(Role.FOLLOWER, 1, None)
+
+
+def test_a14_only_a_quorum_that_was_active_since_the_last_check_counts() -> None:
+    core = make_leader(voters="abcde")
+    core.check_quorum()
+    core.step("b", HeartbeatResponse(1, 0))
+    core.step("b", HeartbeatResponse(1, 0))
+    core.check_quorum()
+    assert core.role is Role.FOLLOWER
+
+
+def test_check_quorum_counts_rejections_as_signs_of_life() -> None:
+    core = make_leader()
+    core.check_quorum()
+    core.step("b", AppendRejected(1, 0, 1, 0))
+    core.check_quorum()
+    assert core.role is Role.LEADER
+
+
+def test_a17_candidates_that_duel_elect_one_in_the_end() -> None:
+    network = Network("abcde")
+    for name in "abcde":
+        network[name].campaign()
+    network.settle()
+    assert sum(core.role is Role.LEADER for core in network.cores.values()) <= 1
+    for name in "cab":
+        for core in network.cores.values():
+            core.leader_silent()
+        network[name].campaign()
+        network.settle()
+    assert len({core.leader_id for core in network.cores.values()} - {None}) == 1
+    assert len({core.term for core in network.cores.values()}) == 1
