@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft.entries import EntryBatch, HardState
-from raft.messages import AppendEntries, (
+from raft.messages import (
     AppendEntries,
     AppendRejected,
     RequestVote,
@@ -14,9 +14,9 @@ from raft.messages import AppendEntries, (
 from raft.progress import ProgressState
 from raft.ready import Role
 from tests.raft.network import (
-    batch,
     Disk,
     Network,
+    batch,
     become_candidate,
     drain,
     entries_of,
