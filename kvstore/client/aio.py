@@ -1,0 +1,366 @@
+"""The asyncio face of the client.
+
+May know: the engine and the event loop. Rules: an operation is a plain future, with no task and no timer of
+its own; what is asked for in one iteration of the loop leaves in one frame; the loop waits for descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+from kvstore import errors
+from kvstore.client import calls
+from kvstore.client.calls import Call, Consistency
+from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
+from kvstore.client.engine import Engine
+from kvstore.client.results import (
+    DeleteResult,
+    KeyValue,
+    NodeStatus,
+    PutResult,
+    RangeResult,
+    State,
+    WatchBatch,
+)
+from kvstore.client.watch import Phase, Watch
+
+CLOSE_SECONDS = 0.25
+STATUS_ALL_SECONDS = 1.0
+
+StateListener = Callable[[State], None]
+
+
+class AsyncClient:
+    """A client of one cluster, of one event loop, and of the process that made it.
+
+    `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method returns
+    a future to be awaited. It ends within `timeout_seconds`, with a result or with an error of
+    kvstore.errors. To cancel a future abandons the wait, not the request.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        *,
+        timeout_seconds: float = 5.0,
+        max_outstanding: int = DEFAULT_MAX_OUTSTANDING,
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._engine = Engine(calls.endpoint_list(endpoints), max_outstanding=max_outstanding)
+        self._engine.connections.on_descriptor = self._on_descriptor
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process_id = os.getpid()
+        self._is_pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._listeners: list[StateListener] = []
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        self._running_loop()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- operations ------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str | bytes,
+        value: str | bytes,
+        *,
+        previous: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> asyncio.Future[PutResult]:
+        """Stores a value; with `previous`, answers with what was there before."""
+        return self._submit(calls.put_call(key, value, previous), timeout_seconds)
+
+    def get(
+        self,
+        key: str | bytes,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> asyncio.Future[KeyValue | None]:
+        """The key, or None. "local" is what the first endpoint that answers has now, which may be old."""
+        return self._submit(calls.get_call(key, consistency), timeout_seconds)
+
+    def range(
+        self,
+        key: str | bytes,
+        end: str | bytes,
+        *,
+        limit: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> asyncio.Future[RangeResult]:
+        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end."""
+        call = calls.range_call(
+            calls.key_range(key, end), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+        )
+        return self._submit(call, timeout_seconds)
+
+    def prefix(
+        self,
+        prefix: str | bytes,
+        *,
+        limit: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> asyncio.Future[RangeResult]:
+        """All keys that begin with `prefix`, in order; of all keys when it is empty."""
+        call = calls.range_call(
+            calls.key_prefix(prefix), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+        )
+        return self._submit(call, timeout_seconds)
+
+    def delete(
+        self, key: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
+    ) -> asyncio.Future[DeleteResult]:
+        return self._submit(calls.delete_call(*calls.one_key(key), previous), timeout_seconds)
+
+    def delete_prefix(
+        self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
+    ) -> asyncio.Future[DeleteResult]:
+        """Deletes all keys that begin with `prefix`, in one revision."""
+        return self._submit(calls.delete_call(*calls.key_prefix(prefix), previous), timeout_seconds)
+
+    def status(
+        self, endpoint: str | None = None, *, timeout_seconds: float | None = None
+    ) -> asyncio.Future[NodeStatus]:
+        """The node at `endpoint` about itself, or whichever of the cluster answers first."""
+        call = calls.status_call()
+        if endpoint is not None:
+            call.pinned = self._engine.core.links.pin(endpoint)
+        return self._submit(call, timeout_seconds)
+
+    async def status_all(
+        self, *, timeout_seconds: float = STATUS_ALL_SECONDS
+    ) -> dict[str, NodeStatus | None]:
+        """By endpoint given; None where nobody answers."""
+        endpoints = self._engine.core.links.configured
+        asked = [self.status(endpoint, timeout_seconds=timeout_seconds) for endpoint in endpoints]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return dict(zip(endpoints, (calls.status_or_none(answer) for answer in answers), strict=True))
+
+    def watch(
+        self,
+        key: str | bytes,
+        *,
+        prefix: bool = False,
+        start_revision: int = 0,
+        progress: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> AsyncWatch:
+        """Follows a key or a prefix. To await the watch is to wait until nothing can be missed any more.
+
+        It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
+        tells now and then up to which revision there is nothing more to come.
+        """
+        span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
+        watch = Watch(*span, start_revision, progress=progress)
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        return AsyncWatch(self, watch, seconds)
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._engine.core.state
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened to this client so far, for operators and tests."""
+        return dict(self._engine.core.counters)
+
+    def add_listener(self, listener: StateListener) -> None:
+        """`listener` is called in the event loop with each new state."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: StateListener) -> None:
+        self._listeners.remove(listener)
+
+    # -- inner works -------------------------------------------------------------------------------------
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        return loop
+
+    def _submit(self, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
+        loop = self._loop or self._running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        now = loop.time()
+        call.token = future
+        call.callback = _resolve
+        call.deadline = now + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        try:
+            self._engine.submit(call, now)
+        except errors.AssentError as error:
+            future.set_exception(error)
+        if not self._is_pump_due:
+            self._is_pump_due = True
+            loop.call_soon(self._pump)
+        return future
+
+    def _start_watch(self, watch: Watch) -> None:
+        loop = self._running_loop()
+        if self._is_closed:
+            raise errors.ClientClosed
+        self._engine.watches.start(watch, loop.time())
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if not self._is_pump_due and self._loop is not None:
+            self._is_pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._is_pump_due = False
+        loop, engine = self._loop, self._engine
+        if loop is None or self._is_closed:
+            return
+        engine.pump(loop.time())
+        deadline = engine.next_deadline()
+        if deadline is not None and (self._timer is None or deadline < self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            # A timer that fires too early costs one pump; to move it for each answer would cost more.
+            self._timer_at = deadline
+            self._timer = loop.call_at(deadline, self._on_timer)
+        for state in engine.take_state_changes():
+            for listener in list(self._listeners):
+                loop.call_soon(listener, state)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _on_descriptor(self, descriptor: int, is_open: bool) -> None:
+        loop = self._running_loop()
+        if is_open:
+            loop.add_reader(descriptor, self._on_readable, descriptor)
+        elif not loop.is_closed():
+            loop.remove_reader(descriptor)
+
+    def _on_readable(self, descriptor: int) -> None:
+        self._engine.connections.touch((descriptor,))
+        self._pump()
+
+    async def close(self) -> None:
+        """Ends what is outstanding; the cluster is told that the session is over if that is quickly done."""
+        if self._is_closed or self._process_id != os.getpid():
+            return
+        loop = self._running_loop()
+        call = self._engine.core.begin_close(loop.time())
+        if call is not None:
+            with suppress(errors.AssentError, asyncio.CancelledError):
+                await self._submit(call, CLOSE_SECONDS)
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._engine.close()
+
+
+def _resolve(call: Call) -> None:
+    """A future that was cancelled meanwhile is left alone."""
+    future: asyncio.Future[Any] = call.token
+    call.token = None
+    if future.done():
+        return
+    if call.error is not None:
+        future.set_exception(call.error)
+    else:
+        future.set_result(call.value)
+
+
+class AsyncWatch:
+    """`async for batch in watch`; one consumer. Ends when cancelled; raises what ended it otherwise."""
+
+    def __init__(self, client: AsyncClient, watch: Watch, timeout_seconds: float) -> None:
+        self._client = client
+        self._watch = watch
+        self._timeout_seconds = timeout_seconds
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_started = False
+        watch.on_ready = self._on_ready
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        return self._watch.revision
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._establish().__await__()
+
+    async def _establish(self) -> Self:
+        watch = self._watch
+        if not self._is_started:
+            self._is_started = True
+            self._client._start_watch(watch)
+        if not watch.is_established:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    while not watch.is_established and watch.phase is not Phase.ENDED:
+                        await self._wait()
+            except TimeoutError:
+                self.cancel()
+                raise self._client._engine.core.links.why_unserved(wants_leader=False) from None
+        if watch.phase is Phase.ENDED and watch.error is not None and not watch.is_established:
+            raise watch.error
+        return self
+
+    def __aiter__(self) -> AsyncIterator[WatchBatch]:
+        return self
+
+    async def __anext__(self) -> WatchBatch:
+        await self._establish()
+        watch, engine = self._watch, self._client._engine
+        while True:
+            if watch.queue:
+                batch = engine.watches.take(watch, self._client._running_loop().time())
+                assert batch is not None, f"{len(watch.queue)} batches, none taken"
+                if engine.connections.has_touched or watch.phase is not Phase.STREAMING:
+                    self._client._pump_soon()
+                return batch
+            if watch.phase is Phase.ENDED:
+                if watch.error is not None:
+                    raise watch.error
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = self._client._running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _on_ready(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        return await self._establish()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Ends the watch; whoever iterates over it comes to an end."""
+        self._is_started = True
+        if self._watch.phase is Phase.ENDED:
+            return
+        self._client._engine.watches.cancel(self._watch)
+        self._client._pump_soon()

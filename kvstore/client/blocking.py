@@ -1,0 +1,455 @@
+"""The blocking face of the client, for any number of threads.
+
+May know: the engine, threads and the clock. Rules: no thread of its own moves the bytes. A caller that waits
+drives the sockets itself, so that a lone caller's answer passes through no other thread; when several wait,
+one of them drives for all and hands over when its own answer is there. The lock guards the engine and is not
+held while waiting. Only listeners, who want to hear of states while nobody calls, cost a background thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, Self
+
+from kvstore import errors
+from kvstore.client import calls
+from kvstore.client.calls import Call, Consistency
+from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
+from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
+from kvstore.client.engine import Engine
+from kvstore.client.results import (
+    DeleteResult,
+    KeyValue,
+    NodeStatus,
+    PutResult,
+    RangeResult,
+    State,
+    WatchBatch,
+)
+from kvstore.client.watch import Phase, Watch
+
+log = logging.getLogger("assent.client")
+
+CLOSE_SECONDS: Final = 0.25
+STATUS_ALL_SECONDS: Final = 1.0
+HOUSEKEEPING_SECONDS: Final = 0.05
+
+StateListener = Callable[[State], None]
+
+
+class Client:
+    """A client of one cluster, for any number of threads of the process that made it.
+
+    `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method ends
+    within `timeout_seconds`, with a result or with an error of kvstore.errors.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        *,
+        timeout_seconds: float = 5.0,
+        max_outstanding: int = DEFAULT_MAX_OUTSTANDING,
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._engine = Engine(calls.endpoint_list(endpoints), max_outstanding=max_outstanding)
+        self._driver = Driver(self._engine)
+        self._driving: Waiter | None = None  # whose thread drives
+        self._sleeping: deque[Waiter] = deque()  # whose threads wait for a driver to serve them
+        self._process_id = os.getpid()
+        self._listeners: list[StateListener] = []
+        self._housekeeper: threading.Thread | None = None
+        self._end_of_housekeeping = threading.Event()
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- operations ------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str | bytes,
+        value: str | bytes,
+        *,
+        previous: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> PutResult:
+        """Stores a value; with `previous`, answers with what was there before."""
+        result: PutResult = self._ask(calls.put_call(key, value, previous), timeout_seconds)
+        return result
+
+    def get(
+        self,
+        key: str | bytes,
+        *,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> KeyValue | None:
+        """The key, or None. "local" is what the first endpoint that answers has now, which may be old."""
+        result: KeyValue | None = self._ask(calls.get_call(key, consistency), timeout_seconds)
+        return result
+
+    def range(
+        self,
+        key: str | bytes,
+        end: str | bytes,
+        *,
+        limit: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> RangeResult:
+        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end."""
+        call = calls.range_call(
+            calls.key_range(key, end), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+        )
+        result: RangeResult = self._ask(call, timeout_seconds)
+        return result
+
+    def prefix(
+        self,
+        prefix: str | bytes,
+        *,
+        limit: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> RangeResult:
+        """All keys that begin with `prefix`, in order; of all keys when it is empty."""
+        call = calls.range_call(
+            calls.key_prefix(prefix), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+        )
+        result: RangeResult = self._ask(call, timeout_seconds)
+        return result
+
+    def delete(
+        self, key: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
+    ) -> DeleteResult:
+        call = calls.delete_call(*calls.one_key(key), previous)
+        result: DeleteResult = self._ask(call, timeout_seconds)
+        return result
+
+    def delete_prefix(
+        self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
+    ) -> DeleteResult:
+        """Deletes all keys that begin with `prefix`, in one revision."""
+        call = calls.delete_call(*calls.key_prefix(prefix), previous)
+        result: DeleteResult = self._ask(call, timeout_seconds)
+        return result
+
+    def status(self, endpoint: str | None = None, *, timeout_seconds: float | None = None) -> NodeStatus:
+        """The node at `endpoint` about itself, or whichever of the cluster answers first."""
+        result: NodeStatus = self._ask(self._status_call(endpoint), timeout_seconds)
+        return result
+
+    def _status_call(self, endpoint: str | None) -> Call:
+        call = calls.status_call()
+        if endpoint is not None:
+            with self._lock:
+                call.pinned = self._engine.core.links.pin(endpoint)
+        return call
+
+    def status_all(self, *, timeout_seconds: float = STATUS_ALL_SECONDS) -> dict[str, NodeStatus | None]:
+        """By endpoint given; None where nobody answers."""
+        endpoints = self._engine.core.links.configured
+        asked = [self._begin(self._status_call(endpoint), timeout_seconds) for endpoint in endpoints]
+        found: dict[str, NodeStatus | None] = {}
+        for endpoint, (call, waiter) in zip(endpoints, asked, strict=True):
+            self._wait(waiter)
+            found[endpoint] = calls.status_or_none(call.value if call.error is None else call.error)
+        return found
+
+    def watch(
+        self,
+        key: str | bytes,
+        *,
+        prefix: bool = False,
+        start_revision: int = 0,
+        progress: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> BlockingWatch:
+        """Follows a key or a prefix; nothing that is done after this returns is missed.
+
+        It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
+        tells now and then up to which revision there is nothing more to come.
+        """
+        span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
+        watch = BlockingWatch(self, Watch(*span, start_revision, progress=progress))
+        watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        return watch
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._engine.core.state
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened to this client so far, for operators and tests."""
+        with self._lock:
+            return dict(self._engine.core.counters)
+
+    def add_listener(self, listener: StateListener) -> None:
+        """`listener` is called with each new state, by any thread, which it must not hold up."""
+        with self._lock:
+            self._check_usable()
+            self._listeners.append(listener)
+            if self._housekeeper is None:
+                name = "assent-client-housekeeper"
+                self._housekeeper = threading.Thread(target=self._keep_house, name=name, daemon=True)
+                self._housekeeper.start()
+
+    def remove_listener(self, listener: StateListener) -> None:
+        with self._lock:
+            self._listeners.remove(listener)
+
+    def _keep_house(self) -> None:
+        """While nobody drives, this thread does, a little late."""
+        while not self._end_of_housekeeping.wait(HOUSEKEEPING_SECONDS):
+            with self._lock:
+                if self._is_closed:
+                    return
+                if self._driving is None:
+                    self._driver.heard(self._driver.sleep(0.0))
+                    self._engine.pump(time.monotonic())
+            self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        if not self._listeners or not self._engine.core.state_changes:
+            return
+        with self._lock:
+            changes, listeners = self._engine.take_state_changes(), list(self._listeners)
+        for state in changes:
+            for listener in listeners:
+                try:
+                    listener(state)
+                except Exception:
+                    log.exception("event=listener_failed state=%s", state.value)
+
+    # -- inner works -------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._is_closed or self._process_id != os.getpid():
+            raise errors.ClientClosed
+
+    def _ask(self, call: Call, timeout_seconds: float | None) -> Any:
+        call, waiter = self._begin(call, timeout_seconds)
+        self._wait(waiter)
+        if call.error is not None:
+            raise call.error
+        return call.value
+
+    def _begin(self, call: Call, timeout_seconds: float | None) -> tuple[Call, Waiter]:
+        waiter = Waiter()
+        call.callback = _answered
+        call.token = waiter
+        with self._lock:
+            self._check_usable()
+            now = time.monotonic()
+            call.deadline = now + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+            self._engine.submit(call, now)
+            self._pump(now)
+        return call, waiter
+
+    def _pump(self, now: float) -> None:
+        """Under the lock, by a thread that may not be the driving one."""
+        self._engine.pump(now)
+        self._driver.alarm_if_needed()
+
+    def _wait(self, waiter: Waiter, deadline: float = float("inf")) -> None:
+        """Until `waiter` is ready or the deadline has passed. Drives the sockets unless another one does."""
+        try:
+            while not waiter.is_ready and time.monotonic() < deadline:
+                with self._lock:
+                    if waiter.is_ready:
+                        break
+                    may_drive = self._driving is None
+                    if may_drive:
+                        self._driving = waiter
+                    else:
+                        signal = waiter.signal = waiter.signal or threading.Lock()
+                        signal.acquire(blocking=False)
+                        self._sleeping.append(waiter)
+                if may_drive:
+                    self._drive(waiter, deadline)
+                else:
+                    self._sleep(waiter, signal, deadline)
+        finally:
+            with self._lock:
+                # Whoever drove, or was woken to drive and then did not have to, leaves it to another.
+                if self._driving is None and self._sleeping:
+                    self._sleeping.popleft().wake()
+            if self._listeners:
+                self._tell_listeners()
+
+    def _sleep(self, waiter: Waiter, signal: threading.Lock, deadline: float) -> None:
+        left_seconds = deadline - time.monotonic()
+        try:
+            signal.acquire(timeout=-1 if left_seconds > LONGEST_SLEEP_SECONDS else max(left_seconds, 0.0))
+        finally:
+            with self._lock:
+                if waiter in self._sleeping:
+                    self._sleeping.remove(waiter)
+
+    def _drive(self, waiter: Waiter, deadline: float) -> None:
+        driver, engine, lock = self._driver, self._engine, self._lock
+        try:
+            while True:
+                with lock:
+                    now = time.monotonic()
+                    engine.pump(now)
+                    if waiter.is_ready or now >= deadline:
+                        return
+                    until = min(driver.until(now), deadline)
+                    driver.is_sleeping = True
+                readable = driver.sleep(until - now)
+                with lock:
+                    driver.is_sleeping = False
+                    driver.heard(readable)
+                if self._listeners:
+                    self._tell_listeners()
+        finally:
+            with lock:
+                driver.is_sleeping = False
+                self._driving = None
+
+    def close(self) -> None:
+        """Ends what is outstanding; the cluster is told that the session is over if that is quickly done."""
+        if self._is_closed or self._process_id != os.getpid():
+            return
+        with self._lock:
+            call = self._engine.core.begin_close(time.monotonic())
+        if call is not None:
+            with suppress(errors.AssentError):
+                self._ask(call, CLOSE_SECONDS)
+        self._end_of_housekeeping.set()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._engine.close()
+            self._driver.alarm()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nobody may be asleep on descriptors when these are closed."""
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            with self._lock:
+                if self._driving is None:
+                    self._driver.close()
+                    return
+            time.sleep(0.001)
+
+
+def _answered(call: Call) -> None:
+    call.token.ready()
+
+
+class BlockingWatch:
+    """`for batch in watch`, by one thread; cancel() by any. Raises what ended it, unless it was cancelled."""
+
+    def __init__(self, client: Client, watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+        self._waiter: Waiter | None = None
+        watch.on_ready = self._on_ready
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        with self._client._lock:
+            return self._watch.revision
+
+    def _establish(self, timeout_seconds: float) -> None:
+        client, watch = self._client, self._watch
+        deadline = time.monotonic() + timeout_seconds
+        with client._lock:
+            client._check_usable()
+            now = time.monotonic()
+            client._engine.watches.start(watch, now)
+            client._pump(now)
+        try:
+            while not self._is_settled():
+                if time.monotonic() >= deadline:
+                    raise client._engine.core.links.why_unserved(wants_leader=False)
+                self._wait(deadline, self._is_settled)
+        except BaseException:
+            self.cancel()
+            raise
+        if not watch.is_established and watch.error is not None:
+            raise watch.error
+
+    def _is_settled(self) -> bool:
+        return self._watch.is_established or self._watch.phase is Phase.ENDED
+
+    def _has_something(self) -> bool:
+        return bool(self._watch.queue) or self._watch.phase is Phase.ENDED
+
+    def _wait(self, deadline: float, is_met: Callable[[], bool]) -> None:
+        waiter = Waiter()
+        with self._client._lock:
+            if is_met():
+                return
+            self._waiter = waiter
+        self._client._wait(waiter, deadline)
+
+    def _on_ready(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.ready()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Iterator[WatchBatch]:
+        while True:
+            batch = self.next()
+            if batch is None:
+                return
+            yield batch
+
+    def next(self, timeout_seconds: float = float("inf")) -> WatchBatch | None:
+        """The next batch; None if there is none in time, or never, because the watch was cancelled."""
+        client, watch = self._client, self._watch
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            with client._lock:
+                batch = client._engine.watches.take(watch, time.monotonic())
+                if batch is not None:
+                    if watch.phase is not Phase.STREAMING:
+                        client._pump(time.monotonic())
+                    return batch
+                if watch.phase is Phase.ENDED:
+                    if watch.error is not None:
+                        raise watch.error
+                    return None
+            if time.monotonic() >= deadline:
+                return None
+            self._wait(deadline, self._has_something)
+
+    def cancel(self) -> None:
+        """Ends the watch; whoever iterates over it comes to an end."""
+        client = self._client
+        with client._lock:
+            if self._watch.phase is Phase.ENDED:
+                return
+            client._engine.watches.cancel(self._watch)
+            client._pump(time.monotonic())

@@ -1,0 +1,234 @@
+"""A call: one request of the caller's, from its submission to its one outcome, over however many attempts.
+
+May know: the protocol's bodies and limits, and how each operation's result is decoded. Decides nothing: the
+core sends, retries and ends calls; the builders here only turn arguments into calls, for both faces alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from kvstore import protocol
+from kvstore.client import results
+from kvstore.errors import AssentError, EmptyKey, TooLarge
+
+if TYPE_CHECKING:
+    from kvstore.client.links import Link
+
+Consistency = Literal["linearizable", "local"]
+_CONSISTENCIES: Final = {"linearizable": protocol.READ, "local": protocol.STALE_READ}
+_OVERHEAD_BYTES: Final = 64  # of a body, beside key and value
+FRAME_BYTES: Final = 2 << 20  # of a request frame, its envelope included
+_ENVELOPE_BYTES: Final = 64
+_PER_BODY_BYTES: Final = 5
+_NO_DEADLINE: Final = float("inf")
+_SERVER_TIMEOUT_MILLISECONDS: Final = 5000  # told to the server for a call without a deadline
+
+
+class Call:
+    """Owned by the core from submit() until `callback` has run, once; the callback reads value and error."""
+
+    # The defaults live on the class, so that making a call stores only what differs from them: one is made
+    # for each operation.
+    body: bytes = b""  # complete; empty for a write with a sequence, whose body `encode` makes per attempt
+    encode: Callable[..., bytes] | None = None
+    key: bytes = b""
+    argument: bytes = b""  # value of a put, range end of a delete
+    flags: int = 0
+    callback: Callable[[Call], None]
+    token: Any = None  # the callback's own
+    deadline: float = _NO_DEADLINE
+    pinned: Link | None = None  # only this link will do, and no other is tried
+    is_internal: bool = False  # not counted against what callers may have outstanding
+    session_id: int = 0
+    sequence: int = 0  # 0 until the first attempt; never changes after it
+    link: Link | None = None  # where the attempt in flight is
+    request_id: int = -1  # of the attempt in flight; a later attempt has a later one
+    sent_at: float = 0.0  # of the attempt in flight
+    may_be_applied: bool = False  # an attempt ended without anyone knowing how
+    refusal: int = 0  # code of the last refusal
+    floor: int = 0  # a linearizable result must not be of a revision below
+    done: bool = False
+    value: Any = None
+    error: Exception | None = None
+
+    def __init__(self, kind: int, decode: Callable[[list[Any]], Any], size_bytes: int) -> None:
+        self.kind = kind
+        self.decode = decode
+        self.size_bytes = size_bytes  # about what one attempt sends
+
+    def release(self) -> None:
+        """Frees what only attempts need: finished calls wait in the deadline queue for some time."""
+        self.key = self.argument = self.body = b""
+        self.encode = None
+        self.link = self.pinned = None
+
+
+def to_bytes(text: str | bytes) -> bytes:
+    """Keys and values as the store has them: str as UTF-8."""
+    if type(text) is bytes:
+        return text
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def _too_large(what: str, encoded: bytes, limit_bytes: int) -> TooLarge:
+    return TooLarge(f"the {what} has {len(encoded)} bytes, more than {limit_bytes}")
+
+
+def _checked_key(key: str | bytes) -> bytes:
+    encoded = to_bytes(key)
+    if not encoded:
+        raise EmptyKey("a key has at least one byte")
+    if len(encoded) > protocol.MAX_KEY_BYTES:
+        raise _too_large("key", encoded, protocol.MAX_KEY_BYTES)
+    return encoded
+
+
+def put_call(key: str | bytes, value: str | bytes, previous: bool) -> Call:
+    encoded_key, encoded_value = _checked_key(key), to_bytes(value)
+    if len(encoded_value) > protocol.MAX_VALUE_BYTES:
+        raise _too_large("value", encoded_value, protocol.MAX_VALUE_BYTES)
+    size_bytes = len(encoded_key) + len(encoded_value) + _OVERHEAD_BYTES
+    call = Call(protocol.WRITE, results.decode_put, size_bytes)
+    call.encode = protocol.put_body
+    call.key, call.argument = encoded_key, encoded_value
+    call.flags = protocol.PREV_KV if previous else 0
+    return call
+
+
+def delete_call(key: bytes, range_end: bytes, previous: bool) -> Call:
+    call = Call(protocol.WRITE, results.decode_delete, len(key) + len(range_end) + _OVERHEAD_BYTES)
+    call.encode = protocol.delete_body
+    call.key, call.argument = key, range_end
+    call.flags = protocol.PREV_KV if previous else 0
+    return call
+
+
+def one_key(key: str | bytes) -> tuple[bytes, bytes]:
+    return _checked_key(key), b""
+
+
+def key_range(key: str | bytes, end: str | bytes) -> tuple[bytes, bytes]:
+    return _checked_key(key), to_bytes(end)
+
+
+def key_prefix(prefix: str | bytes) -> tuple[bytes, bytes]:
+    encoded = to_bytes(prefix)
+    if len(encoded) > protocol.MAX_KEY_BYTES:
+        raise _too_large("prefix", encoded, protocol.MAX_KEY_BYTES)
+    return protocol.prefix_range(encoded)
+
+
+def range_call(
+    span: tuple[bytes, bytes],
+    consistency: Consistency,
+    *,
+    limit: int = 0,
+    keys_only: bool = False,
+    count_only: bool = False,
+) -> Call:
+    flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
+    if limit < 0:
+        raise ValueError(f"limit: {limit} is negative")
+    if consistency not in _CONSISTENCIES:
+        raise ValueError(f"consistency: {consistency!r} is neither 'linearizable' nor 'local'")
+    body = protocol.range_body(span[0], span[1], limit=limit, flags=flags)
+    call = Call(_CONSISTENCIES[consistency], results.decode_range, len(body))
+    call.body = body
+    return call
+
+
+def _first_item(result: list[Any]) -> results.KeyValue | None:
+    items = results.decode_range(result).items
+    return items[0] if items else None
+
+
+def get_call(key: str | bytes, consistency: Consistency) -> Call:
+    call = range_call(one_key(key), consistency)
+    call.decode = _first_item
+    return call
+
+
+def status_call() -> Call:
+    return Call(protocol.STATUS, results.decode_status, _OVERHEAD_BYTES)
+
+
+def history_call(key: bytes, range_end: bytes, start_revision: int, limit_bytes: int) -> Call:
+    body = protocol.watch_history_body(key, range_end, start_revision=start_revision, limit_bytes=limit_bytes)
+    call = Call(protocol.STALE_READ, results.decode_history, len(body))
+    call.body = body
+    call.is_internal = True
+    return call
+
+
+def open_session_call(nonce: bytes) -> Call:
+    call = Call(protocol.WRITE, results.decode_open_session, _OVERHEAD_BYTES)
+    call.body = protocol.open_session_body(nonce)
+    call.is_internal = True
+    return call
+
+
+def _encode_close(session_id: int, sequence: int, below: int, *_: bytes, flags: int) -> bytes:
+    assert flags == 0, f"flags {flags}"
+    return protocol.close_session_body(session_id, sequence, below)
+
+
+def close_session_call() -> Call:
+    call = Call(protocol.WRITE, results.decode_close_session, _OVERHEAD_BYTES)
+    call.encode = _encode_close
+    call.is_internal = True
+    return call
+
+
+
+
+def split_frames(calls: list[Call], acknowledged_below: int) -> Iterator[tuple[list[Call], list[bytes]]]:
+    """The calls with their bodies, in as few frames as the limits allow. Nothing is yielded empty."""
+    batch: list[Call] = []
+    bodies: list[bytes] = []
+    size_bytes = _ENVELOPE_BYTES
+    for call in calls:
+        body, encode = call.body, call.encode
+        if encode is not None:
+            body = encode(
+                call.session_id, call.sequence, acknowledged_below, call.key, call.argument, flags=call.flags
+            )
+        size_bytes += len(body) + _PER_BODY_BYTES
+        if batch and (size_bytes > FRAME_BYTES or len(batch) >= protocol.MAX_REQUESTS_PER_FRAME):
+            yield batch, bodies
+            batch, bodies = [], []
+            size_bytes = _ENVELOPE_BYTES + len(body) + _PER_BODY_BYTES
+        batch.append(call)
+        bodies.append(body)
+    if batch:
+        yield batch, bodies
+
+
+def frame_timeout_milliseconds(batch: list[Call], now: float) -> int:
+    """The longest time left: better a node that answers some too late than one that refuses others."""
+    left_seconds = max(call.deadline for call in batch) - now
+    if left_seconds == _NO_DEADLINE:
+        return _SERVER_TIMEOUT_MILLISECONDS
+    return min(max(int(left_seconds * 1000), 1), protocol.MAX_TIMEOUT_MILLISECONDS)
+
+
+def endpoint_list(endpoints: str | Sequence[str]) -> list[str]:
+    """Endpoints as given to a client: one, several separated by commas, or a sequence."""
+    given = endpoints.split(",") if isinstance(endpoints, str) else endpoints
+    return [endpoint.strip() for endpoint in given if endpoint.strip()]
+
+
+def watch_span(key: str | bytes, *, is_prefix: bool, start_revision: int) -> tuple[bytes, bytes]:
+    if start_revision < 0:
+        raise ValueError(f"start_revision: {start_revision} is negative")
+    return key_prefix(key) if is_prefix else one_key(key)
+
+
+def status_or_none(answer: object) -> results.NodeStatus | None:
+    """For a table of nodes: why one did not answer is not told, but what is no answer at all is raised."""
+    if isinstance(answer, results.NodeStatus):
+        return answer
+    if isinstance(answer, BaseException) and not isinstance(answer, AssentError):
+        raise answer
+    return None

@@ -1,0 +1,200 @@
+"""Sockets: the one place of the client that knows ZeroMQ.
+
+Moves bytes and notices the beginning and the end of connections; knows nothing of what the bytes say.
+Rules: one thread at a time; nothing blocks; the descriptor of a ZeroMQ socket tells of changes only, so a
+socket that was sent to or received from is drained before anybody waits for its descriptor again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+# As plain integers: looking an option up by its enumeration takes longer than asking for it.
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_DONTWAIT: Final = int(zmq.DONTWAIT)
+
+_REFUSED: Final = zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
+_LOST: Final = zmq.EVENT_DISCONNECTED
+_CONNECTED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
+_MOST_RECEIVED_AT_ONCE: Final = 1000  # from one socket, before the others have their turn
+_MAX_REPLY_BYTES: Final = 256 << 20
+
+_OPTIONS: Final = {
+    zmq.LINGER: 0,
+    zmq.SNDHWM: 1000,
+    zmq.RCVHWM: 16_384,
+    zmq.MAXMSGSIZE: _MAX_REPLY_BYTES,
+    zmq.RECONNECT_IVL: 20,  # milliseconds; only until the first connection, after which the core decides
+    zmq.RECONNECT_IVL_MAX: 250,
+    zmq.HANDSHAKE_IVL: 5000,
+    # A half-open connection is noticed even while nothing is sent.
+    zmq.HEARTBEAT_IVL: 1000,
+    zmq.HEARTBEAT_TIMEOUT: 3000,
+}
+
+
+class Sink(Protocol):
+    """Whom the sockets report to."""
+
+    def on_connected(self, connection: int) -> None: ...
+
+    def on_refused(self, connection: int) -> None: ...
+
+    def on_lost(self, connection: int) -> None: ...
+
+    def on_frame(self, connection: int, payload: bytes) -> None: ...
+
+    def on_message(self, connection: int, parts: list[bytes]) -> None: ...
+
+
+class _Connection:
+    """One connecting socket and its monitor; owned by Connections."""
+
+    __slots__ = ("descriptor", "is_subscriber", "monitor", "monitor_descriptor", "number", "socket")
+
+    def __init__(self, number: int, socket: zmq.Socket[bytes], *, is_subscriber: bool) -> None:
+        self.number = number
+        self.socket = socket
+        self.is_subscriber = is_subscriber
+        self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_REFUSED | _LOST | _CONNECTED)
+        self.monitor.setsockopt(zmq.LINGER, 0)
+        self.descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self.monitor_descriptor: int = self.monitor.getsockopt(zmq.FD)  # type: ignore[assignment]
+
+
+class Connections:
+    """The sockets of one client, which owns this and enters it with one thread at a time."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._context: zmq.Context[Any] = zmq.Context.instance()
+        self._connections: dict[int, _Connection] = {}
+        self._by_socket: dict[int, int] = {}  # descriptor to number
+        self._by_monitor: dict[int, int] = {}
+        self._touched: set[int] = set()  # numbers whose sockets are to be drained before anybody waits
+        self._noticed: set[int] = set()  # the same for their monitors
+        self._unusable: set[int] = set()  # could not even begin to connect, to be reported
+        # Told of each descriptor to be waited for (True) and not to be (False).
+        self.on_descriptor: Callable[[int, bool], None] = _ignore
+
+    # -- the wire, as the core and the watches see it ----------------------------------------------------
+
+    def open(self, connection: int, endpoint: str) -> None:
+        self._open(connection, endpoint, zmq.DEALER)
+
+    def open_subscriber(self, connection: int, endpoint: str) -> None:
+        self._open(connection, endpoint, zmq.SUB)
+
+    def _open(self, number: int, endpoint: str, kind: int) -> None:
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
+        for option, value in _OPTIONS.items():
+            socket.setsockopt(option, value)
+        opened = _Connection(number, socket, is_subscriber=kind == zmq.SUB)
+        self._connections[number] = opened
+        self._by_socket[opened.descriptor] = number
+        self._by_monitor[opened.monitor_descriptor] = number
+        self.on_descriptor(opened.descriptor, True)
+        self.on_descriptor(opened.monitor_descriptor, True)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError:
+            self._unusable.add(number)  # an endpoint that a server told of may be anything
+        self._touched.add(number)
+
+    def close(self, connection: int) -> None:
+        closed = self._connections.pop(connection)
+        self._touched.discard(connection)
+        self._noticed.discard(connection)
+        del self._by_socket[closed.descriptor]
+        del self._by_monitor[closed.monitor_descriptor]
+        self.on_descriptor(closed.descriptor, False)
+        self.on_descriptor(closed.monitor_descriptor, False)
+        closed.socket.disable_monitor()
+        closed.monitor.close(0)
+        closed.socket.close(0)
+
+    def send(self, connection: int, frame: bytes) -> bool:
+        try:
+            self._connections[connection].socket.send(frame, _DONTWAIT)
+        except zmq.Again:
+            return False
+        self._touched.add(connection)
+        return True
+
+    def subscribe(self, connection: int, topic: bytes) -> None:
+        self._connections[connection].socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self._touched.add(connection)
+
+    def unsubscribe(self, connection: int, topic: bytes) -> None:
+        self._connections[connection].socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+        self._touched.add(connection)
+
+    # -- what arrived ------------------------------------------------------------------------------------
+
+    @property
+    def has_touched(self) -> bool:
+        """True if drain() is to be called before anybody waits for descriptors."""
+        return bool(self._touched or self._noticed)
+
+    def touch(self, descriptors: Iterable[int]) -> None:
+        """These descriptors are readable. Unknown ones belonged to a socket that is closed."""
+        for descriptor in descriptors:
+            number = self._by_socket.get(descriptor)
+            if number is not None:
+                self._touched.add(number)
+            elif descriptor in self._by_monitor:
+                self._noticed.add(self._by_monitor[descriptor])
+
+    def drain(self) -> None:
+        """Reports what arrived at the touched sockets; those that have more stay touched."""
+        unusable, self._unusable = self._unusable, set()
+        for number in unusable:
+            if number in self._connections:
+                self._sink.on_refused(number)
+        noticed, self._noticed = self._noticed, set()
+        for number in noticed:
+            found = self._connections.get(number)
+            if found is not None:
+                self._drain_events(found)
+        touched, self._touched = self._touched, set()
+        for number in touched:
+            found = self._connections.get(number)  # a lost connection is closed by now
+            if found is not None:
+                self._drain_frames(found)
+
+    def _drain_events(self, found: _Connection) -> None:
+        monitor = found.monitor
+        while not monitor.closed and monitor.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+            event = parse_monitor_message(monitor.recv_multipart(_DONTWAIT))["event"]
+            if event == _CONNECTED:
+                self._sink.on_connected(found.number)
+            elif event & _LOST:
+                # What arrived before the end is still to be read: each answer in it is one retry less.
+                self._drain_frames(found)
+                self._sink.on_lost(found.number)
+            elif event & _REFUSED:
+                self._sink.on_refused(found.number)
+
+    def _drain_frames(self, found: _Connection) -> None:
+        socket, number, sink = found.socket, found.number, self._sink
+        for _ in range(_MOST_RECEIVED_AT_ONCE):
+            if socket.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+                return
+            if found.is_subscriber:
+                sink.on_message(number, socket.recv_multipart(_DONTWAIT))
+            else:
+                sink.on_frame(number, socket.recv(_DONTWAIT))
+        self._touched.add(number)
+
+    def close_all(self) -> None:
+        for number in list(self._connections):
+            self.close(number)
+
+
+def _ignore(_descriptor: int, _is_open: bool) -> None:
+    pass

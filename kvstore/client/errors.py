@@ -1,0 +1,38 @@
+"""Errors that only a client can notice, beside those of kvstore.errors: answers that contradict one another.
+
+May know: nothing but their base class.
+"""
+
+from __future__ import annotations
+
+from kvstore.errors import AssentError
+
+
+class ClusterMismatch(AssentError):
+    """The node at `endpoint` belongs to another cluster than the first one this client spoke to."""
+
+    __slots__ = ("endpoint", "expected_cluster_id", "found_cluster_id")
+
+    def __init__(self, endpoint: str, expected_cluster_id: str, found_cluster_id: str) -> None:
+        super().__init__(
+            f"{endpoint} is of cluster {found_cluster_id}, but this client began with {expected_cluster_id}"
+        )
+        self.endpoint = endpoint
+        self.expected_cluster_id = expected_cluster_id
+        self.found_cluster_id = found_cluster_id
+
+
+class RevisionWentBack(AssentError):
+    """A linearizable answer of `found_revision`, though `known_revision` had been seen before the question.
+
+    The store has lost history, or is another one: nothing that was read from it may be relied on.
+    """
+
+    __slots__ = ("found_revision", "known_revision")
+
+    may_be_applied = True
+
+    def __init__(self, known_revision: int, found_revision: int) -> None:
+        super().__init__(f"the store answered at revision {found_revision}, after {known_revision} was seen")
+        self.known_revision = known_revision
+        self.found_revision = found_revision

@@ -1,0 +1,225 @@
+"""What a call answers with, and how a result of the protocol becomes it.
+
+May know: the client protocol's results; nothing of sockets, sessions or time. Every decoder takes one result
+whose code is OK, believes nothing of it, and raises MalformedFrame when its shape is not the promised one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from kvstore import protocol
+from kvstore.protocol import MalformedFrame, is_integer
+
+_MAX_NAME_CHARACTERS = 1024
+
+
+class KeyValue(NamedTuple):
+    """A key as it is in the store. `version` counts its changes since creation, from 1; `lease` 0 is none."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+
+
+class PutResult(NamedTuple):
+    """`revision` is the one that the put made; `previous` what was there before, if asked for."""
+
+    revision: int
+    previous: KeyValue | None
+
+
+class DeleteResult(NamedTuple):
+    """`revision` is the store's after the delete, which is unchanged when nothing was `deleted`."""
+
+    revision: int
+    deleted: int
+    previous: list[KeyValue]
+
+
+@dataclass(slots=True)
+class RangeResult:
+    """`count` is the number of keys in the range whatever the limit; `more` is true if `items` was cut."""
+
+    revision: int
+    count: int
+    more: bool
+    items: list[KeyValue]
+
+
+class Event(NamedTuple):
+    """One change of one key. A delete carries key and mod_revision only."""
+
+    type: int  # protocol.EVENT_PUT or protocol.EVENT_DELETE
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+
+    @property
+    def is_delete(self) -> bool:
+        return self.type == protocol.EVENT_DELETE
+
+    @property
+    def is_create(self) -> bool:
+        """The key was not there before."""
+        return self.type == protocol.EVENT_PUT and self.create_revision == self.mod_revision
+
+
+class WatchBatch(NamedTuple):
+    """All events of one revision in the watched range; none: a progress notification up to `revision`."""
+
+    revision: int
+    events: list[Event]
+
+
+class NodeStatus(NamedTuple):
+    """A node about itself. `leader` and `leader_client` are None while it knows of no leader."""
+
+    cluster_id: str
+    node: str
+    role: str
+    term: int
+    leader: str | None
+    leader_client: str | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    revision: int
+    client_endpoint: str
+    watch_endpoint: str
+    peers: dict[str, str]  # node name to client endpoint, as far as the node knows them
+    version: str
+    libzmq: str
+
+
+class State(Enum):
+    """CONNECTED: the leader is reachable. SUSPENDED: not now. LOST: the session is gone, and what it held."""
+
+    CONNECTED = "connected"
+    SUSPENDED = "suspended"
+    LOST = "lost"
+
+
+class SessionOpened(NamedTuple):
+    revision: int
+    session_id: int
+
+
+class SessionClosed(NamedTuple):
+    revision: int
+
+
+class History(NamedTuple):
+    """A page of a watch's past, and where in the stream it ends."""
+
+    revision: int
+    epoch: int
+    sequence: int
+    more: bool
+    batches: list[WatchBatch]
+
+
+def _integers(result: list[Any], least_length: int, *positions: int) -> None:
+    if len(result) < least_length:
+        raise MalformedFrame("a result is too short")
+    for position in positions:
+        if not is_integer(result[position]):
+            raise MalformedFrame("a result has something else where an integer belongs")
+
+
+def decode_key_value(item: Any) -> KeyValue:
+    if type(item) is not list or len(item) != 6 or type(item[0]) is not bytes or type(item[1]) is not bytes:
+        raise MalformedFrame("a key-value has key, value and four integers")
+    if not all(map(is_integer, item[2:])):
+        raise MalformedFrame("a key-value has key, value and four integers")
+    return KeyValue._make(item)
+
+
+def _key_values(items: Any) -> list[KeyValue]:
+    if type(items) is not list:
+        raise MalformedFrame("the key-values are not an array")
+    return [decode_key_value(item) for item in items]
+
+
+def decode_put(result: list[Any]) -> PutResult:
+    _integers(result, 3, 1)
+    previous = result[2]
+    return PutResult(result[1], None if previous is None else decode_key_value(previous))
+
+
+def decode_delete(result: list[Any]) -> DeleteResult:
+    _integers(result, 4, 1, 2)
+    return DeleteResult(result[1], result[2], _key_values(result[3] or []))
+
+
+def decode_range(result: list[Any]) -> RangeResult:
+    _integers(result, 5, 1, 2)
+    return RangeResult(result[1], result[2], bool(result[3]), _key_values(result[4]))
+
+
+def decode_open_session(result: list[Any]) -> SessionOpened:
+    _integers(result, 3, 1, 2)
+    return SessionOpened(result[1], result[2])
+
+
+def decode_close_session(result: list[Any]) -> SessionClosed:
+    _integers(result, 2, 1)
+    return SessionClosed(result[1])
+
+
+def make_batch(revision: int, events: list[protocol.Event]) -> WatchBatch:
+    return WatchBatch(revision, [Event._make(event) for event in events])
+
+
+def decode_history(result: list[Any]) -> History:
+    _integers(result, 6, 1, 2, 3)
+    pages = result[5]
+    if type(pages) is not list:
+        raise MalformedFrame("a history is an array of revisions")
+    batches: list[WatchBatch] = []
+    last = 0
+    for page in pages:
+        if type(page) is not list or len(page) != 2 or not is_integer(page[0]) or page[0] <= last:
+            raise MalformedFrame("a history has revisions in ascending order, each with its events")
+        last = page[0]
+        batches.append(make_batch(last, protocol.decode_events(page[1])))
+    if result[4] and not batches:
+        raise MalformedFrame("a history that has more must have something")
+    return History(result[1], result[2], result[3], bool(result[4]), batches)
+
+
+def decode_status(result: list[Any]) -> NodeStatus:
+    fields = result[1] if len(result) > 1 else None
+    if type(fields) is not dict:
+        raise MalformedFrame("a status is a map")
+    for name in ("term", "commit_index", "applied_index", "last_index", "revision"):
+        if not is_integer(fields.get(name)):
+            raise MalformedFrame("a status lacks an integer")
+    if type(fields.get("cluster_id")) is int:
+        fields["cluster_id"] = str(fields["cluster_id"])
+    for name in ("cluster_id", "node", "role", "client_endpoint", "watch_endpoint"):
+        if not _is_name(fields.get(name)):
+            raise MalformedFrame("a status lacks a name")
+    for name in ("leader", "leader_client"):
+        if fields.get(name) is not None and not _is_name(fields[name]):
+            raise MalformedFrame("a status has a leader that is no name")
+    peers = fields.get("peers", {})
+    if type(peers) is not dict or not all(_is_name(item) for pair in peers.items() for item in pair):
+        raise MalformedFrame("the peers of a status are a map of names to endpoints")
+    known: dict[str, Any] = {name: fields.get(name) for name in NodeStatus._fields}
+    known["peers"] = peers
+    for name in ("version", "libzmq"):
+        known[name] = str(fields.get(name, ""))
+    return NodeStatus(**known)
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and 0 < len(value) <= _MAX_NAME_CHARACTERS
