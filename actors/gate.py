@@ -73,10 +73,13 @@ class Gate:
 
     def admit(self, encoded: bytes, now: float) -> Header | None:
         """The header of a frame that may come in, else None."""
+        if len(encoded) > LONGEST_HEADER_BYTES:
+            self._counters.drop("peer_malformed_header", "reason='a header is too long'")
+            return None
         prefix = encoded[:-SEQUENCE_BYTES]
         known = self._known.get(prefix)
         if known is None:
-            known = self._examine(encoded, prefix)
+            known = self._examine(prefix)
             if known is None:
                 return None
         source, header = known
@@ -93,12 +96,9 @@ class Gate:
         life.heard_at = now
         return header
 
-    def _examine(self, encoded: bytes, prefix: bytes) -> tuple[_Source, Header] | None:
+    def _examine(self, prefix: bytes) -> tuple[_Source, Header] | None:
         """All checks that do not depend on time; None, and counted, if one fails."""
         drop = self._counters.drop
-        if len(encoded) > LONGEST_HEADER_BYTES:
-            drop("peer_malformed_header", "reason=length")
-            return None
         try:
             header = decode_prefix(prefix)
         except WrongVersion as error:

@@ -59,7 +59,7 @@ def peer_listener(context: zmq.Context[Socket], limits: TransportLimits) -> Sock
     """
     socket = context.socket(zmq.ROUTER)
     _set_common(socket, limits.peer_frames, limits.peer_frame_bytes)
-    _set_heartbeat(socket, 500)
+    _set_heartbeat(socket, limits.peer_heartbeat_seconds)
     return socket
 
 
@@ -76,7 +76,7 @@ def peer_sender(context: zmq.Context[Socket], limits: TransportLimits) -> Socket
     socket.set(zmq.RECONNECT_IVL_MAX, 2000)
     # A SYN into a void must not hold up the next attempt for the two minutes that the kernel would take.
     socket.set(zmq.CONNECT_TIMEOUT, 2000)
-    _set_heartbeat(socket, 500)
+    _set_heartbeat(socket, limits.peer_heartbeat_seconds)
     return socket
 
 
@@ -87,7 +87,7 @@ def client_listener(context: zmq.Context[Socket], limits: TransportLimits) -> So
     # Replies made before a clean stop should still reach their clients.
     socket.set(zmq.LINGER, 500)
     # A client that vanished without a word is forgotten, with its queue.
-    _set_heartbeat(socket, 2000)
+    _set_heartbeat(socket, limits.client_heartbeat_seconds)
     return socket
 
 
@@ -101,7 +101,7 @@ def publisher_listener(context: zmq.Context[Socket], limits: TransportLimits) ->
     # Every subscription is passed up, not only a topic's first: each new subscriber wants the stream's state
     # at once.
     socket.set(zmq.XPUB_VERBOSE, 1)
-    _set_heartbeat(socket, 2000)
+    _set_heartbeat(socket, limits.client_heartbeat_seconds)
     return socket
 
 
@@ -145,9 +145,10 @@ def _set_common(socket: Socket, frames: int, largest_bytes: int) -> None:
         socket.set(zmq.ROUTER_MANDATORY, 1)
 
 
-def _set_heartbeat(socket: Socket, interval_ms: int) -> None:
+def _set_heartbeat(socket: Socket, interval_seconds: float) -> None:
     # Finds half-open connections. The I/O thread answers these, so they say that a process is there, not that
     # its loop turns: that is what the heartbeats of actors are for.
+    interval_ms = max(1, int(interval_seconds * 1000.0))
     socket.set(zmq.HEARTBEAT_IVL, interval_ms)
     socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * interval_ms)
     socket.set(zmq.HEARTBEAT_TTL, 3 * interval_ms)

@@ -59,6 +59,7 @@ class System:
         cluster_id: int = 0,
         incarnation: int | None = None,
     ) -> None:
+        assert 0 <= cluster_id < 2**64, f"cluster id {cluster_id} is out of range"
         self.node = node
         self.incarnation = secrets.randbits(63) if incarnation is None else incarnation
         self.counters = Counters(clock)

@@ -32,7 +32,10 @@ class TransportLimits:
     publisher_frames: int = 1000
     # A subscription is kept in memory by libzmq for as long as the subscriber stays.
     topic_bytes: int = 4096
-    client_connections: int = 4096
+    client_connections: int = 4096  # for each client port and each publisher
+    # Connections that answer nothing for three times as long are taken for dead.
+    peer_heartbeat_seconds: float = 0.5
+    client_heartbeat_seconds: float = 2.0
 
 
 class Transport(Protocol):

@@ -16,6 +16,7 @@ import zmq
 
 from actors import sockets
 from actors.counters import Counters
+from actors.door import Door
 from actors.ports import is_subscription
 from actors.sockets import Socket
 from actors.transport import PEER_PORT, TransportLimits
@@ -26,6 +27,8 @@ _POLLIN = int(zmq.POLLIN)
 _DONTWAIT = int(zmq.DONTWAIT)
 _SENDMORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 _SETTLE_SECONDS = 0.002
+# A loop that never waits asks at the door this often.
+_LOOKS_PER_POLL = 32
 
 
 class _Mailbox:
@@ -68,7 +71,9 @@ class ZeroMqTransport:
     def __init__(self, limits: TransportLimits | None = None) -> None:
         self.limits = limits or TransportLimits()
         self._context = sockets.make_context()
-        self._poller = zmq.Poller()
+        self._poller = zmq.Poller()  # everything there is to wait for
+        self._ports_poller = zmq.Poller()  # only what brings frames; for a look in passing
+        self._looks = 0
         self._mailboxes: dict[str, _Mailbox] = {}
         self._senders: dict[tuple[str, str], _Sender] = {}
         self._local_waiting = 0
@@ -81,6 +86,7 @@ class ZeroMqTransport:
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._poller.register(self._wake_receiver.fileno(), zmq.POLLIN)
+        self._door = Door(self._context, self._poller, self.limits.client_connections)
 
     def attach(self, node: str, counters: Counters) -> None:
         assert not self._node, f"the transport of node {self._node} was given to node {node} too"
@@ -98,10 +104,14 @@ class ZeroMqTransport:
         self._open(PEER_PORT, sockets.peer_listener(self._context, self.limits), endpoint)
 
     def open_client_port(self, port: str, endpoint: str) -> None:
-        self._open(port, sockets.client_listener(self._context, self.limits), endpoint)
+        socket = sockets.client_listener(self._context, self.limits)
+        self._door.guard(socket, port)
+        self._open(port, socket, endpoint)
 
     def open_publisher(self, port: str, endpoint: str) -> None:
-        self._open(port, sockets.publisher_listener(self._context, self.limits), endpoint)
+        socket = sockets.publisher_listener(self._context, self.limits)
+        self._door.guard(socket, port)
+        self._open(port, socket, endpoint)
 
     def _open(self, name: str, socket: Socket, endpoint: str) -> None:
         assert name not in self._ports, f"port {name} is open already"
@@ -113,6 +123,7 @@ class ZeroMqTransport:
         port = _Port(name, socket, real_endpoint)
         self._ports[name] = self._by_socket[socket] = port
         self._poller.register(socket, zmq.POLLIN)
+        self._ports_poller.register(socket, zmq.POLLIN)
 
     def connect_peer(self, node: str, endpoint: str) -> None:
         socket = sockets.peer_sender(self._context, self.limits)
@@ -139,18 +150,29 @@ class ZeroMqTransport:
 
     def wait(self, timeout_seconds: float | None) -> None:
         if self._local_waiting or timeout_seconds == 0.0 or self._woken:
-            timeout_ms = 0
-        elif timeout_seconds is None:
-            timeout_ms = -1
-        else:
-            # Rounded up: a wait that ends before its deadline would only be followed by another one.
-            timeout_ms = int(timeout_seconds * 1000.0) + 1
+            self._look()
+            return
+        # Rounded up: a wait that ends before its deadline would only be followed by another one.
+        self._poll(-1 if timeout_seconds is None else int(timeout_seconds * 1000.0) + 1)
+
+    def _look(self) -> None:
+        """Find what is readable now. Each socket costs time, so the seldom used ones are not always asked."""
+        self._looks += 1
+        if self._woken or self._looks % _LOOKS_PER_POLL == 0:
+            self._poll(0)
+            return
+        for socket, _ in self._ports_poller.poll(0):
+            self._by_socket[socket].ready = True
+
+    def _poll(self, timeout_ms: int) -> None:
         for socket, _ in self._poller.poll(timeout_ms):
             port = self._by_socket.get(socket)
             if port is not None:
                 port.ready = True
-            else:
+            elif isinstance(socket, int):
                 self._take_wake_bytes()
+            else:
+                self._door.serve(self._counters)
 
     def settle(self) -> None:
         # The I/O thread was stopped as the loop was; it needs a moment of its own to read what the kernel
@@ -304,19 +326,15 @@ class ZeroMqTransport:
                 parts.append(last.bytes)
                 last = receive(_DONTWAIT, copy=False)
             parts.append(last.bytes)
-            taken_bytes += len(parts[-1])
+            taken_bytes += sum(map(len, parts))
             if last.more or len(parts) != part_count:
-                self._skip_parts(socket, last.more)
+                _skip_parts(socket, last.more)
                 self._counters.drop(reason, f"port={port.name}")
             else:
                 taken.append(parts)
             if taken_bytes >= self.limits.drain_bytes:
                 break
         return taken
-
-    def _skip_parts(self, socket: Socket, more: bool) -> None:
-        while more:
-            more = socket.recv(_DONTWAIT, copy=False).more
 
     def _drain_subscriptions(self, port: _Port) -> list[tuple[bytes, bytes]]:
         taken: list[tuple[bytes, bytes]] = []
@@ -328,7 +346,7 @@ class ZeroMqTransport:
                 return taken
             payload = frame.bytes
             if frame.more or not is_subscription(payload) or len(payload) > self.limits.topic_bytes + 1:
-                self._skip_parts(port.socket, frame.more)
+                _skip_parts(port.socket, frame.more)
                 self._counters.drop("publisher_bad_subscription", f"port={port.name} bytes={len(payload)}")
             else:
                 taken.append((b"", payload))
@@ -339,7 +357,9 @@ class ZeroMqTransport:
         if self._context.closed:
             return
         for port in self._ports.values():
+            port.socket.disable_monitor()
             port.socket.close()
+        self._door.close()
         for mailbox in self._mailboxes.values():
             mailbox.socket.close()
         for sender in (*self._senders.values(), *self._peers.values()):
@@ -347,3 +367,9 @@ class ZeroMqTransport:
         self._wake_sender.close()
         self._wake_receiver.close()
         self._context.term()
+
+
+def _skip_parts(socket: Socket, more: bool) -> None:
+    """Leave the rest of a frame unread; all of its parts are here, for libzmq delivers frames whole."""
+    while more:
+        more = socket.recv(_DONTWAIT, copy=False).more
