@@ -51,8 +51,11 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except BrokenPipeError:
+            _give_up_stdout()
+            ctx.exit(141)
         except KeyboardInterrupt:
             ctx.exit(130)
         except Exception as error:
@@ -112,18 +115,23 @@ def cli(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is the result. Nothing but a defect of Assent shows a traceback."""
     try:
-        result = cli.main(args=arguments, prog_name="assent", standalone_mode=False)
+        # An exit code, by way of Context.exit; otherwise what the command returned, which is nothing.
+        code = cli.main(args=arguments, prog_name="assent", standalone_mode=False)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The reader went away, as `| head` does. What is still buffered must not be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 141
+
+
+def _give_up_stdout() -> None:
+    """The reader went away, as `| head` does. What is still buffered must not be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> NoReturn:

@@ -51,7 +51,8 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_flags
 @click.option("--insecure", is_flag=True, default=None, help="Allow addresses that other machines can reach.")
-def node(config: Path | None, **flags: object) -> int:
+@click.pass_context
+def node(ctx: click.Context, /, config: Path | None, **flags: object) -> None:
     """Run one node of a cluster until SIGTERM or Ctrl-C.
 
     Every option can come from the environment as ASSENT_NAME, ASSENT_DATA_DIR and so on, or from the
@@ -68,17 +69,17 @@ def node(config: Path | None, **flags: object) -> int:
         )
         for problem in error.problems:
             click.echo(f"  {problem}", err=True)
-        return exits.USAGE
+        ctx.exit(exits.USAGE)
     from kvstore.node import run_node
 
     run_node(settings)
-    return exits.OK
 
 
 @click.command("status")
-@click.pass_obj
-def status(invocation: Invocation) -> int:
+@click.pass_context
+def status(ctx: click.Context) -> None:
     """Show every node that the endpoints lead to. Fails only if none of them answers."""
+    invocation: Invocation = ctx.obj
     seconds = min(invocation.timeout_seconds, STATUS_SECONDS)
     with invocation.client() as client:
         rows = _status_rows(client, seconds)
@@ -93,8 +94,7 @@ def status(invocation: Invocation) -> int:
         )
     if all(row["role"] == "unreachable" for row in rows):
         click.echo(f"assent: no node answered at {', '.join(invocation.endpoints)}", err=True)
-        return exits.UNREACHABLE
-    return exits.OK
+        ctx.exit(exits.UNREACHABLE)
 
 
 def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:

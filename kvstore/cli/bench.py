@@ -17,9 +17,9 @@ from kvstore.cli.invocation import Invocation
 @click.option("--keys", default=1_000, show_default=True, help="Keys to choose from.")
 @click.option("--seed", default=1, show_default=True, help="Of the choice of keys.")
 @click.option("--deadline", default=60.0, show_default=True, help="Seconds for the whole run.")
-@click.pass_obj
+@click.pass_context
 def bench(
-    invocation: Invocation,
+    ctx: click.Context,
     kind: str,
     connections: int,
     in_flight: int,
@@ -28,10 +28,11 @@ def bench(
     keys: int,
     seed: int,
     deadline: float,
-) -> int:
+) -> None:
     """Measure puts or gets, each of them acknowledged on its own. Keys are written below /bench/."""
     from kvstore.client.load import LoadSettings, run_load
 
+    invocation: Invocation = ctx.obj
     settings = LoadSettings(
         kind=kind,  # type: ignore[arg-type]
         endpoints=list(invocation.endpoints),
@@ -54,7 +55,8 @@ def bench(
         else:
             for name, figure in pairs:
                 output.write_line(name.encode(), figure.encode())
-    return exits.GENERAL if result["errors"] else exits.OK
+    if result["errors"]:
+        ctx.exit(exits.GENERAL)
 
 
 def _figure(value: float) -> str:

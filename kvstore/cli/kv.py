@@ -17,7 +17,8 @@ from kvstore.cli.invocation import Invocation
 from kvstore.protocol import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
-    from kvstore.client import KeyValue
+    from kvstore.client import Event, KeyValue
+    from kvstore.client.calls import Consistency
 
 EVENT_NAMES = ("put", "delete")
 
@@ -69,7 +70,7 @@ def get(
         raise click.UsageError("--keys-only and --limit need --prefix")
     if raw and (prefix or invocation.write_out not in (None, "simple")):
         raise click.UsageError("--raw is for the value of one key, written simply")
-    consistency = "local" if local else "linearizable"
+    consistency: Consistency = "local" if local else "linearizable"
     if prefix:
         with invocation.client() as client:
             found = client.prefix(
@@ -155,7 +156,7 @@ def key_bytes(text: str) -> bytes:
     return key
 
 
-def item_json(item: KeyValue, *, keys_only: bool = False) -> dict[str, object]:
+def item_json(item: KeyValue | Event, *, keys_only: bool = False) -> dict[str, object]:
     """A key, its value and its revisions as JSON has them."""
     shown: dict[str, object] = {"key": output.json_bytes(item.key)}
     if not keys_only:

@@ -1,7 +1,7 @@
 """The README's tour, executed command by command against three real nodes on ports of their own.
 
-The documented ports are replaced by those of the test on the way in, and the other way round in what comes out.
-Blocks marked `varies` show what depends on chance: which node leads, terms, indexes. They are compared by shape.
+The documented ports are replaced by those of the test on the way in, and back again in what comes out. Blocks
+marked `varies` show what depends on chance: which node leads, terms, indexes. They are compared by shape.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def _steps_of(block: Block) -> Iterator[Step]:
         yield Step(command, shown, "varies" in block.info, block.line)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessCluster]:
-    with ProcessCluster(tmp_path_factory.mktemp("tour")) as running:
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ProcessCluster]:
+    """One for each test: the tour's revisions are those of a new store."""
+    with ProcessCluster(tmp_path) as running:
         yield running
 
 

@@ -1,0 +1,148 @@
+"""Clients of a store in memory, for tests of the command line: the same methods, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kvstore.client import DeleteResult, Event, KeyValue, NodeStatus, PutResult, RangeResult, WatchBatch
+from kvstore.errors import EmptyKey
+from kvstore.protocol import prefix_range
+
+PAGE_KEYS = 3  # of a range; small, so that tests cross pages
+
+
+class FakeCluster:
+    """The store that all its clients share, and what was asked of them. Owned by one test."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.records: dict[bytes, KeyValue] = {}
+        self.batches: list[WatchBatch] = []
+        self.statuses: dict[str, NodeStatus | None] = {}
+        self.failure: Exception | None = None  # of every call
+        self.before_page: Callable[[], None] = lambda: None
+        self.opened_with: tuple[tuple[str, ...], float] | None = None
+        self.consistencies: list[str] = []
+        self.watched: tuple[bytes, bool, int] | None = None
+
+    def put(self, key: bytes, value: bytes) -> PutResult:
+        if not key:
+            raise EmptyKey("a key has at least one byte")
+        self.revision += 1
+        before = self.records.get(key)
+        created = before.create_revision if before else self.revision
+        version = before.version + 1 if before else 1
+        self.records[key] = KeyValue(key, value, created, self.revision, version, 0)
+        return PutResult(self.revision, before)
+
+    # -- what the command line asks for
+
+    def client(self, endpoints: tuple[str, ...], timeout_seconds: float) -> Any:
+        self.opened_with = endpoints, timeout_seconds
+        return FakeClient(self)
+
+    def async_client(self, endpoints: tuple[str, ...], timeout_seconds: float) -> Any:
+        self.opened_with = endpoints, timeout_seconds
+        return FakeAsyncClient(self)
+
+
+class FakeClient:
+    """Blocking."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+
+    def __enter__(self) -> FakeClient:
+        if self._cluster.failure is not None:
+            raise self._cluster.failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def put(self, key: bytes, value: bytes, *, previous: bool = False) -> PutResult:
+        revision, before = self._cluster.put(key, value)
+        return PutResult(revision, before if previous else None)
+
+    def get(self, key: bytes, *, consistency: str = "linearizable") -> KeyValue | None:
+        self._cluster.consistencies.append(consistency)
+        return self._cluster.records.get(key)
+
+    def range(self, key: bytes, end: bytes, *, limit: int = 0, keys_only: bool = False) -> RangeResult:
+        self._cluster.before_page()
+        records = self._cluster.records
+        found = [records[name] for name in sorted(records) if key <= name and (end == b"\0" or name < end)]
+        shown = found[: limit or PAGE_KEYS]
+        if keys_only:
+            shown = [item._replace(value=b"") for item in shown]
+        return RangeResult(self._cluster.revision, len(found), len(shown) < len(found), shown)
+
+    def prefix(
+        self, prefix: bytes, *, limit: int = 0, keys_only: bool = False, consistency: str = "linearizable"
+    ) -> RangeResult:
+        self._cluster.consistencies.append(consistency)
+        return self.range(*prefix_range(prefix), limit=limit, keys_only=keys_only)
+
+    def delete(self, key: bytes) -> DeleteResult:
+        gone = [] if self._cluster.records.pop(key, None) is None else [key]
+        self._cluster.revision += bool(gone)
+        return DeleteResult(self._cluster.revision, len(gone), [])
+
+    def delete_prefix(self, prefix: bytes) -> DeleteResult:
+        gone = [key for key in self._cluster.records if key.startswith(prefix)]
+        for key in gone:
+            del self._cluster.records[key]
+        self._cluster.revision += bool(gone)
+        return DeleteResult(self._cluster.revision, len(gone), [])
+
+    def watch(self, key: bytes, *, prefix: bool = False, start_revision: int = 0) -> FakeWatch:
+        self._cluster.watched = key, prefix, start_revision
+        return FakeWatch(self._cluster.batches)
+
+    def status_all(self, *, timeout_seconds: float) -> dict[str, NodeStatus | None]:
+        assert self._cluster.opened_with is not None
+        return {endpoint: self._cluster.statuses.get(endpoint) for endpoint in self._cluster.opened_with[0]}
+
+    def status(self, endpoint: str, *, timeout_seconds: float) -> NodeStatus:
+        found = self._cluster.statuses.get(endpoint)
+        if found is None:
+            from kvstore.errors import Unreachable
+
+            raise Unreachable((endpoint,))
+        return found
+
+
+class FakeWatch:
+    """Ends after its batches, as a cancelled one does."""
+
+    def __init__(self, batches: list[WatchBatch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[WatchBatch]:
+        return iter(self._batches)
+
+    def cancel(self) -> None:
+        self._batches.clear()
+
+
+class FakeAsyncClient:
+    """For asyncio."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+
+    async def __aenter__(self) -> FakeAsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def put(self, key: bytes, value: bytes) -> PutResult:
+        if self._cluster.failure is not None:
+            raise self._cluster.failure
+        return self._cluster.put(key, value)
+
+
+def event(kind: int, key: bytes, value: bytes, revision: int) -> Event:
+    return Event(kind, key, value, revision if kind == 0 else 0, revision, 1 - kind, 0)
