@@ -1,0 +1,120 @@
+"""The data directory of one node: whose it is, and that only one process has it.
+
+May know `Files` and the log's place in the directory. Writes the identity last, after an empty log is
+durable: so a directory with an identity and without a log has lost its log, and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from raft.files import Descriptor, FailStop, Files, OsFiles
+from raft.segment import MAX_ID_BYTES, Identity
+from raft.storage import DirectoryInUse, WrongDirectory
+from raft.wal import DEFAULT_SEGMENT_BYTES, WriteAheadLog
+
+FORMAT_VERSION = 1
+LOCK_NAME = "lock"
+IDENTITY_NAME = "identity"
+DRAFT_NAME = "identity.tmp"
+LOG_NAME = "wal"
+# What a start that broke off may leave behind, and what a file system brings along.
+OWN_NAMES = frozenset({LOCK_NAME, DRAFT_NAME, LOG_NAME, "lost+found"})
+
+
+class DataDirectory:
+    """Opened and locked when it is made, until close(). Owned by the node's process, not by its parts."""
+
+    def __init__(self, path: Path, cluster_id: str, node_id: str, files: Files | None = None) -> None:
+        longest = max(len(cluster_id.encode()), len(node_id.encode()))
+        assert longest <= MAX_ID_BYTES, f"an id of {longest} bytes is longer than {MAX_ID_BYTES}"
+        self.path = path
+        self.identity = Identity(cluster_id, node_id)
+        self._files: Files = OsFiles() if files is None else files
+        self._disk = FailStop(self._files)
+        self._disk.call(path, self._files.make_directory, path)
+        self._disk.call(path.parent, self._files.fsync_directory, path.parent)
+        self._lock: Descriptor | None = self._take_lock()
+        try:
+            self._claim()
+        except BaseException:
+            self.close()
+            raise
+
+    def open_log(self, *, segment_bytes: int = DEFAULT_SEGMENT_BYTES) -> WriteAheadLog:
+        """The node's log. Its owner calls load() first, and close() before this directory is closed."""
+        return WriteAheadLog(self.path / LOG_NAME, self._files, self.identity, segment_bytes=segment_bytes)
+
+    def close(self) -> None:
+        """Let another process have it. May be called again."""
+        descriptor, self._lock = self._lock, None
+        if descriptor is not None:
+            self._disk.close(descriptor)
+
+    def _take_lock(self) -> Descriptor:
+        path, disk = self.path / LOCK_NAME, self._disk
+
+        def lock() -> Descriptor | None:
+            try:
+                return self._files.lock(path)
+            except BlockingIOError:
+                return None
+
+        descriptor = disk.call(path, lock)
+        if descriptor is None:
+            raise DirectoryInUse(self.path, _number(disk.call(path, self._files.read, path)))
+        disk.call(path, self._files.truncate, descriptor, 0)
+        disk.write(path, descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def _claim(self) -> None:
+        """Check that the directory is this node's; make it so if it is nobody's."""
+        names = self._disk.call(self.path, self._files.list_directory, self.path)
+        if IDENTITY_NAME in names:
+            self._compare()
+            return
+        strangers = sorted(name for name in names if name not in OWN_NAMES and not name.startswith("."))
+        if strangers:
+            raise WrongDirectory(self.path, "content", expected="an empty directory", found=strangers[0])
+        WriteAheadLog.create(self.path / LOG_NAME, self._files, self.identity)
+        self._write_identity(draft_is_there=DRAFT_NAME in names)
+
+    def _compare(self) -> None:
+        path = self.path / IDENTITY_NAME
+        found = _parse(self._disk.call(path, self._files.read, path))
+        for field, expected in _content(self.identity).items():
+            if found.get(field) != expected:
+                name = field.replace("_", " ")
+                raise WrongDirectory(self.path, name, expected=expected, found=found.get(field))
+
+    def _write_identity(self, *, draft_is_there: bool) -> None:
+        disk, files, draft = self._disk, self._files, self.path / DRAFT_NAME
+        if draft_is_there:
+            disk.call(draft, files.unlink, draft)
+        descriptor = disk.call(draft, files.create, draft)
+        disk.write(draft, descriptor, (json.dumps(_content(self.identity)) + "\n").encode(), 0)
+        disk.call(draft, files.fdatasync, descriptor)
+        disk.close(descriptor)
+        disk.call(draft, files.rename, draft, self.path / IDENTITY_NAME)
+        disk.call(self.path, files.fsync_directory, self.path)
+
+
+def _content(identity: Identity) -> dict[str, object]:
+    """What the identity file says, in the order in which it is checked."""
+    return {"format": FORMAT_VERSION, "cluster_id": identity.cluster_id, "node_id": identity.node_id}
+
+
+def _parse(data: bytes) -> dict[str, object]:
+    """The fields of an identity file; none of them if it cannot be read."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(data: bytes) -> int | None:
+    text = data.strip()
+    return int(text) if text.isdigit() else None

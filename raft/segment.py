@@ -1,0 +1,280 @@
+"""One segment of the write-ahead log: its header block, its name, and the judgement of how it ends.
+
+Knows bytes, not files. The judgement rests on one property that the writer keeps: whatever follows the last
+record was zero before it was written over. So an unfinished write leaves zeros where it should have written,
+and anything else that is not as it should be is damage.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
+from zlib import crc32
+
+from raft.entries import HardState, Index
+from raft.record import (
+    HEADER_BYTES,
+    SECTOR_BYTES,
+    STUFFED,
+    Header,
+    RecordType,
+    encode_record,
+    payload_is_intact,
+    possible_places,
+    read_header,
+    read_payload,
+    stored_payload,
+)
+
+SEGMENT_HEADER_BYTES = 512
+FORMAT_VERSION = 1
+MAX_ID_BYTES = 200  # of a cluster id or node id, in UTF-8
+# No more than this is ever written between two syncs, unless a single record is longer.
+MAX_UNSYNCED_BYTES = 16 << 20
+
+_MAGIC = b"ASSENT\x1aW"
+_FIXED = struct.Struct("<8sIIQIBB")  # magic, version, sequence, first index, previous crc, lengths of the ids
+_CRC = struct.Struct("<I")
+_HARD_STATE = struct.Struct("<QQ?")
+_SUFFIX = ".wal"
+
+
+class Identity(NamedTuple):
+    """Whose data it is. A node never reads another node's."""
+
+    cluster_id: str
+    node_id: str
+
+
+class SegmentHeader(NamedTuple):
+    identity: Identity
+    sequence: int  # 1 for the first segment of a log, then without a gap
+    first_index: Index  # of the entry that is to be written next
+    previous_crc: int  # header_crc of the last record of the segment before; 0 in the first
+    crc: int  # of the header block; seeds the checksums of all records in the segment
+
+
+class Ending(Enum):
+    CLEAN = "clean"
+    TORN = "torn"
+    CORRUPT = "corrupt"
+
+
+class Tail(NamedTuple):
+    """What is found where the good records of a segment end."""
+
+    ending: Ending
+    reason: str = ""
+
+
+def segment_name(sequence: int) -> str:
+    return f"{sequence:010d}{_SUFFIX}"
+
+
+def sequence_of(name: str) -> int | None:
+    """The sequence in a segment's file name, None for any other file."""
+    stem, dot, _ = name.partition(_SUFFIX)
+    return int(stem) if dot and stem.isdecimal() and segment_name(int(stem)) == name else None
+
+
+def encode_segment_header(
+    identity: Identity, *, sequence: int, first_index: Index, previous_crc: int
+) -> tuple[bytes, int]:
+    """The header block of a segment, and its checksum."""
+    cluster_id, node_id = identity.cluster_id.encode(), identity.node_id.encode()
+    assert max(len(cluster_id), len(node_id)) <= MAX_ID_BYTES, f"an id of {identity} is too long"
+    lengths = (len(cluster_id), len(node_id))
+    fixed = _FIXED.pack(_MAGIC, FORMAT_VERSION, sequence, first_index, previous_crc, *lengths)
+    block = (fixed + cluster_id + node_id).ljust(SEGMENT_HEADER_BYTES - _CRC.size, b"\0")
+    crc = crc32(block)
+    return block + _CRC.pack(crc), crc
+
+
+def decode_segment_header(data: bytes) -> SegmentHeader | str:
+    """The header in the first block of a segment, or the reason why there is none."""
+    block = data[: SEGMENT_HEADER_BYTES - _CRC.size]
+    if len(data) < SEGMENT_HEADER_BYTES:
+        return f"the file has only {len(data)} bytes"
+    magic, version, sequence, first_index, previous_crc, *lengths = _FIXED.unpack_from(block)
+    (crc,) = _CRC.unpack_from(data, len(block))
+    if magic != _MAGIC:
+        return "it does not begin as a segment does"
+    if crc32(block) != crc:
+        return "the checksum of the segment header is wrong"
+    if version != FORMAT_VERSION:
+        return f"it has format version {version}, this program reads version {FORMAT_VERSION}"
+    middle = _FIXED.size + lengths[0]
+    cluster_id, node_id = block[_FIXED.size : middle], block[middle : middle + lengths[1]]
+    identity = Identity(cluster_id.decode(errors="replace"), node_id.decode(errors="replace"))
+    return SegmentHeader(identity, sequence, first_index, previous_crc, crc)
+
+
+def encode_hard_state(state: HardState) -> bytes:
+    vote = b"" if state.voted_for is None else state.voted_for.encode()
+    return _HARD_STATE.pack(state.term, state.commit_index, state.voted_for is not None) + vote
+
+
+def decode_hard_state(payload: bytes) -> HardState | None:
+    """The hard state in a record, None if it is none."""
+    if len(payload) < _HARD_STATE.size:
+        return None
+    term, commit_index, voted = _HARD_STATE.unpack_from(payload)
+    try:
+        vote = payload[_HARD_STATE.size :].decode()
+    except UnicodeDecodeError:
+        return None
+    return HardState(term, vote if voted else None, commit_index)
+
+
+class SegmentWriter:
+    """Turns payloads into the bytes of one segment, in order. Owned by the log that writes them.
+
+    The head of a segment, its header and the hard state, is made at once: no segment exists without both.
+    """
+
+    __slots__ = ("_seed", "_sequence", "durable", "end", "last_crc")
+
+    def __init__(self, *, sequence: int, seed: int, end: int, durable: int, last_crc: int) -> None:
+        self._sequence = sequence
+        self._seed = seed
+        self.end = end  # where the next record goes
+        self.durable = durable  # all before it is synced; durable <= end
+        self.last_crc = last_crc
+
+    @classmethod
+    def begin(
+        cls, identity: Identity, sequence: int, first_index: Index, previous_crc: int, state: HardState
+    ) -> tuple[SegmentWriter, bytes]:
+        """A writer for a new segment, and the bytes of the segment's head."""
+        head, crc = encode_segment_header(
+            identity, sequence=sequence, first_index=first_index, previous_crc=previous_crc
+        )
+        at = SEGMENT_HEADER_BYTES
+        writer = cls(sequence=sequence, seed=crc, end=at, durable=at, last_crc=crc)
+        parts = writer.encode(RecordType.HARD_STATE, stored_payload(encode_hard_state(state)))
+        writer.durable = writer.end  # A segment gets its name only after its head is synced.
+        return writer, head + b"".join(parts)
+
+    def encode(self, record_type: int, stored: tuple[bytes, int]) -> tuple[bytes, bytes, bytes]:
+        parts, self.last_crc = encode_record(
+            record_type,
+            stored,
+            seed=self._seed,
+            sequence=self._sequence,
+            offset=self.end,
+            durable=self.durable,
+            previous_crc=self.last_crc,
+        )
+        self.end += len(parts[0]) + len(parts[1]) + len(parts[2])
+        return parts
+
+
+class SegmentReader:
+    """Walks the records of one segment, then says how it ends. Owned by one recovery."""
+
+    __slots__ = ("_data", "end", "header", "last_crc")
+
+    def __init__(self, data: bytes, header: SegmentHeader) -> None:
+        self._data = data
+        self.header = header
+        self.end = SEGMENT_HEADER_BYTES  # end of the last good record
+        self.last_crc = header.crc  # of the last good record
+
+    def records(self) -> Iterator[tuple[int, int, bytes]]:
+        """(offset, type, payload) of the good records, up to the first place where there is none."""
+        data, seed = self._data, self.header.crc
+        while (header := read_header(data, self.end, seed)) is not None:
+            if self._misplaced(header) or not payload_is_intact(data, self.end, header):
+                return
+            at = self.end
+            payload = read_payload(data, at, header)
+            self.end = header.end
+            self.last_crc = header.header_crc
+            yield at, header.record_type, payload
+
+    def writer(self) -> SegmentWriter:
+        """Continues this segment after its last good record; all before must have been synced."""
+        return SegmentWriter(
+            sequence=self.header.sequence,
+            seed=self.header.crc,
+            end=self.end,
+            durable=self.end,
+            last_crc=self.last_crc,
+        )
+
+    def rest(self) -> bytes:
+        """What stands after the last good record, without the zeros at its end."""
+        return self._data[self.end :].rstrip(b"\0")
+
+    def tail(self, *, is_last: bool) -> Tail:
+        """How the segment ends; to be asked after records() is exhausted."""
+        rest = self.rest()
+        reason = self._reason_of_the_stop()
+        if self.end == SEGMENT_HEADER_BYTES:
+            return Tail(Ending.CORRUPT, f"{reason}, yet the head of a segment is synced before it has a name")
+        if not rest:
+            return Tail(Ending.CLEAN)
+        if not is_last:
+            return Tail(Ending.CORRUPT, f"{reason}, and a later segment follows")
+        witness = self._witness()
+        if witness is not None:
+            return Tail(
+                Ending.CORRUPT, f"{reason}, yet the record at byte {witness} was written after its sync"
+            )
+        if self._is_unfinished_write(rest):
+            return Tail(Ending.TORN, reason)
+        return Tail(Ending.CORRUPT, f"{reason}, and no unfinished write leaves that")
+
+    def _misplaced(self, header: Header) -> bool:
+        """An intact record may still be another place's, or the successor of another record."""
+        place = (self.end, self.header.sequence, self.last_crc)
+        return (header.offset, header.sequence, header.previous_crc) != place or header.flags > STUFFED
+
+    def _reason_of_the_stop(self) -> str:
+        header = read_header(self._data, self.end, self.header.crc)
+        if header is None:
+            started = self._data[self.end : self.end + HEADER_BYTES].strip(b"\0")
+            return "a record header is damaged" if started else "zeros stand where a record should"
+        if header.offset != self.end or header.sequence != self.header.sequence:
+            return f"a record of segment {header.sequence}, byte {header.offset}, stands in a wrong place"
+        if header.previous_crc != self.last_crc:
+            return "a record does not continue the one before it"
+        if header.flags > STUFFED:
+            return f"a record has unknown flags {header.flags:#x}"
+        return "the checksum of a record is wrong"
+
+    def _witness(self) -> int | None:
+        """A later record that was written after the damaged place had been synced.
+
+        Records of the same unfinished turn are no witnesses: the disk may write its later sectors first.
+        """
+        data, seed, end = self._data, self.header.crc, self.end
+        for at in possible_places(data, end + 1, self.header.sequence):
+            header = read_header(data, at, seed)
+            if header is not None and header.durable > end and payload_is_intact(data, at, header):
+                return at
+        return None
+
+    def _is_unfinished_write(self, rest: bytes) -> bool:
+        """Whether sectors that were never written, or an end of file too early, explain what stands here."""
+        data, end = self._data, self.end
+        header = read_header(data, end, self.header.crc)
+        longest = MAX_UNSYNCED_BYTES if header is None else max(MAX_UNSYNCED_BYTES, header.end - end)
+        if len(rest) > longest:
+            return False  # further than any turn writes before its sync
+        if header is None:
+            # Only a whole sector may be missing, or everything from some byte on.
+            first_sector = data[end : end + SECTOR_BYTES - end % SECTOR_BYTES]
+            return not first_sector.strip(b"\0") or len(rest) < HEADER_BYTES
+        if self._misplaced(header):
+            return False
+        stop = header.end
+        if len(data) < stop or data[stop - 1] == 0:
+            return True
+        first = end - end % SECTOR_BYTES
+        return any(
+            not data[max(at, end) : min(at + SECTOR_BYTES, stop)].strip(b"\0")
+            for at in range(first, stop, SECTOR_BYTES)
+        )

@@ -1,0 +1,426 @@
+"""The write-ahead log: what the core must not forget, in segments on a disk.
+
+Decides when bytes are written and synced, and what is believed at a start; knows records, segments and Files.
+Nothing is promised before sync() returns, and nothing is done after a call of the disk failed. A turn costs
+one write and one sync. A segment is zero-filled before it is written to, because growing a file, or writing
+where it has room but no data yet, makes each sync wait for the file system's journal as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from raft.entries import CorruptEntries, Entry, EntryBatch, HardState, Index, decode_entries
+from raft.files import Descriptor, FailStop, Files
+from raft.record import RecordType, record_bytes, stored_payload
+from raft.segment import (
+    MAX_UNSYNCED_BYTES,
+    Ending,
+    Identity,
+    SegmentReader,
+    SegmentWriter,
+    decode_hard_state,
+    decode_segment_header,
+    encode_hard_state,
+    segment_name,
+    sequence_of,
+)
+from raft.storage import CorruptLog, Recovered, WrongDirectory, put_entries
+
+log = logging.getLogger("assent.wal")
+
+DEFAULT_SEGMENT_BYTES = 64 << 20
+MAX_SEGMENT_BYTES = 1 << 30  # offsets are four bytes wide
+MAX_RECORD_BYTES = 8 << 20  # A longer batch is cut into several records.
+# A log begins with this much zeroed space; each segment is up to twice as long as the one before.
+FIRST_FILL_BYTES = 1 << 20
+FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
+SPARE_NAME = "next.tmp"
+BROKEN_SUFFIX = ".broken"
+
+_ZEROS = bytes(FILL_SLICE_BYTES)
+
+
+def succeeds(old: HardState, new: HardState) -> bool:
+    """Whether a node may say `new` after `old`: terms only grow, and a term has one vote (Raft §5.2)."""
+    return new.term > old.term or (new.term == old.term and old.voted_for in (None, new.voted_for))
+
+
+class Replay:
+    """Rebuilds the state from the segments, in order; refuses what does not fit. Owned by one load()."""
+
+    __slots__ = ("_identity", "_reader", "entries", "state")
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._reader: SegmentReader | None = None  # of the segment before
+        self.entries: list[Entry] = []
+        self.state = HardState()
+
+    @property
+    def next_index(self) -> Index:
+        return len(self.entries) + 1
+
+    def segment(
+        self, path: Path, sequence: int, data: bytes, *, is_last: bool
+    ) -> tuple[SegmentReader, Ending]:
+        """Take over all that is good in a segment, which must continue the one before it."""
+        reader = self._open(path, sequence, data)
+        offset = reader.end
+        for offset, record_type, payload in reader.records():
+            reason = self._take(record_type, payload)
+            if reason:
+                raise CorruptLog(path, offset, self.next_index, reason)
+        tail = reader.tail(is_last=is_last)
+        if tail.ending is Ending.CORRUPT:
+            raise CorruptLog(path, reader.end, self.next_index, tail.reason)
+        self._reader = reader
+        return reader, tail.ending
+
+    def recovered(self) -> Recovered:
+        # A commit index may have come to the disk before the entries of the same turn. It is only a hint.
+        commit_index = min(self.state.commit_index, len(self.entries))
+        return Recovered(self.state._replace(commit_index=commit_index), 1, self.entries)
+
+    def _open(self, path: Path, sequence: int, data: bytes) -> SegmentReader:
+        header = decode_segment_header(data)
+        if isinstance(header, str):
+            raise CorruptLog(path, 0, self.next_index, header)
+        before = self._reader
+        found = (header.identity, header.sequence, header.previous_crc, header.first_index)
+        last_crc = 0 if before is None else before.last_crc
+        expected = (self._identity, sequence, last_crc, self.next_index)
+        names = ("identity", "sequence", "link to the segment before", "first index")
+        for name, is_there, is_due in zip(names, found, expected):
+            if is_there != is_due:
+                reason = f"the {name} in the segment header is {is_there}, expected {is_due}"
+                raise CorruptLog(path, 0, self.next_index, reason)
+        return SegmentReader(data, header)
+
+    def _take(self, record_type: int, payload: bytes) -> str:
+        """Apply one record; the reason why it cannot be, if it cannot."""
+        if record_type == RecordType.ENTRIES:
+            return self._take_entries(payload)
+        if record_type == RecordType.HARD_STATE:
+            state = decode_hard_state(payload)
+            if state is None or not succeeds(self.state, state):
+                return f"{state} cannot follow {self.state}"
+            self.state = state
+            return ""
+        return f"a record has type {record_type}, which this program does not know"
+
+    def _take_entries(self, payload: bytes) -> str:
+        try:
+            first_index, entries = decode_entries(payload)
+        except CorruptEntries as error:
+            return f"a record holds no entries: {error.reason}"
+        if not entries or first_index > self.next_index:
+            return f"{len(entries)} entries from {first_index} on cannot follow entry {self.next_index - 1}"
+        before = self.entries[first_index - 2][0] if first_index > 1 else 0
+        if entries[0][0] < before or entries[-1][0] > self.state.term:
+            terms = f"{entries[0][0]}..{entries[-1][0]}"
+            return f"entries of terms {terms} follow term {before} in a log of term {self.state.term}"
+        put_entries(self.entries, 1, first_index, entries)
+        return ""
+
+
+class Spare:
+    """The segment that comes next, in the making. Owned by one log.
+
+    It is filled with zeros bit by bit while the current one is written to, so that no turn waits for it.
+    """
+
+    __slots__ = ("_descriptor", "_directory", "_disk", "_filled", "_slice_bytes")
+
+    def __init__(self, directory: Path, disk: FailStop, slice_bytes: int) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._slice_bytes = slice_bytes
+        self._descriptor: Descriptor | None = None
+        self._filled = 0
+
+    def fill(self, goal_bytes: int) -> None:
+        """Have at least so many zeros in it, not yet synced."""
+        start = self._filled
+        if start >= goal_bytes:
+            return
+        disk, path = self._disk, self._directory / SPARE_NAME
+        if self._descriptor is None:
+            self._descriptor = disk.call(path, disk.files.create, path)
+        self._filled = write_zeros(disk, path, self._descriptor, start, goal_bytes, self._slice_bytes)
+        disk.call(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
+
+    def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
+        """Make it a segment of the log, durably; its descriptor, and how many bytes of it are filled.
+
+        The head is synced before the name is given: a named segment without its head is damaged.
+        """
+        self.fill(minimum_bytes)
+        disk, path = self._disk, self._directory / SPARE_NAME
+        descriptor, filled = self._descriptor, self._filled
+        assert descriptor is not None, f"segment {sequence} was to be made of nothing"
+        disk.write(path, descriptor, head, 0)
+        disk.call(path, disk.files.fdatasync, descriptor)
+        disk.call(path, disk.files.rename, path, self._directory / segment_name(sequence))
+        disk.call(self._directory, disk.files.fsync_directory, self._directory)
+        self._descriptor, self._filled = None, 0
+        return descriptor, filled
+
+    def discard(self) -> None:
+        """Give it up: a log that is opened begins a new one."""
+        if self._descriptor is None:
+            return
+        disk, path = self._disk, self._directory / SPARE_NAME
+        disk.close(self._descriptor)
+        self._descriptor, self._filled = None, 0
+        if not disk.failed:
+            disk.call(path, disk.files.unlink, path)
+
+
+def write_zeros(
+    disk: FailStop, path: Path, descriptor: Descriptor, start: int, stop: int, slice_bytes: int
+) -> int:
+    """Zeros from `start` on, in whole slices, up to `stop` at least; where they end."""
+    zeros = _ZEROS[:slice_bytes]
+    while start < stop:
+        disk.write(path, descriptor, zeros, start)
+        start += slice_bytes
+    return start
+
+
+class WriteAheadLog:
+    """Storage in a directory of its own, for one node. Owned by whoever owns the core.
+
+    load() comes first, once. After a StorageFailed the object refuses everything but close().
+    """
+
+    def __init__(
+        self, directory: Path, files: Files, identity: Identity, *, segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    ) -> None:
+        assert 0 < segment_bytes <= MAX_SEGMENT_BYTES, f"segments of {segment_bytes} bytes"
+        self._directory = directory
+        self._identity = identity
+        self._segment_bytes = segment_bytes
+        self._first_fill_bytes = min(FIRST_FILL_BYTES, segment_bytes)
+        self._slice_bytes = min(FILL_SLICE_BYTES, segment_bytes)
+        self._disk = FailStop(files)
+        self._spare = Spare(directory, self._disk, self._slice_bytes)
+        self._writer: SegmentWriter | None = None  # None before load() and after close()
+        self._descriptor: Descriptor | None = None  # of the segment that is written to
+        self._path = directory
+        self._sequence = 0
+        self._start = 0  # where writing began in this segment, by this object
+        self._capacity = 0  # the segment is filled with zeros up to here
+        self._pending: list[bytes] = []  # encoded records not yet written: writer.durable to writer.end
+        self._state = HardState()  # the latest; terms and votes in it are in a record
+        self._commit_unwritten = False  # its commit index alone is not: it goes along with the next record
+        self._last_index: Index = 0
+
+    @classmethod
+    def create(cls, directory: Path, files: Files, identity: Identity) -> None:
+        """Make an empty log, durably. To be repeated if it broke off; refuses a directory with data in it."""
+        disk = FailStop(files)
+        disk.call(directory, files.make_directory, directory)
+        disk.call(directory.parent, files.fsync_directory, directory.parent)
+        sequences = _clean_listing(disk, directory)
+        if not sequences:
+            _, head = SegmentWriter.begin(identity, 1, 1, 0, HardState())
+            descriptor, _ = Spare(directory, disk, FILL_SLICE_BYTES).name(1, head, len(head))
+            disk.close(descriptor)
+            return
+        disk.call(directory, files.fsync_directory, directory)
+        replay = Replay(identity)
+        path = directory / segment_name(1)
+        if sequences == [1]:
+            replay.segment(path, 1, disk.call(path, files.read, path), is_last=True)
+        if sequences != [1] or replay.entries or replay.state != HardState():
+            raise WrongDirectory(
+                directory, "log", expected="none", found=f"{len(sequences)} segments with data"
+            )
+
+    def load(self) -> Recovered:
+        """All that is durable, read back. Cuts off a write that broke off; refuses damage with CorruptLog."""
+        assert self._descriptor is None, "load() comes once, first"
+        files, disk = self._disk.files, self._disk
+        sequences = _clean_listing(disk, self._directory)
+        if not sequences:
+            raise CorruptLog(self._directory, 0, 1, "the log was begun once, and no segment of it is there")
+        replay = Replay(self._identity)
+        for sequence, found in enumerate(sequences, 1):
+            path = self._directory / segment_name(sequence)
+            if found != sequence:
+                raise CorruptLog(path, 0, replay.next_index, "this segment is missing")
+            is_last = sequence == len(sequences)
+            if is_last:
+                # What a killed process left is in the cache only, and what a failed sync left may stand in
+                # the cache as though it were durable. Both are settled before anything is believed.
+                self._descriptor = disk.call(path, files.open, path)
+                disk.call(path, files.fdatasync, self._descriptor)
+                disk.call(path, files.forget_cached, self._descriptor)
+            data = disk.call(path, files.read, path)
+            reader, ending = replay.segment(path, sequence, data, is_last=is_last)
+        recovered = replay.recovered()
+        self._path, self._sequence = path, sequence
+        self._capacity = len(data)
+        if ending is Ending.TORN:
+            self._cut(reader, replay.next_index)
+        self._continue(reader)
+        self._state, self._last_index = replay.state, recovered.last_index
+        log.info("log recovered last_index=%d segments=%d", recovered.last_index, len(sequences))
+        return recovered
+
+    def append(self, hard_state: HardState | None, batch: EntryBatch | None) -> None:
+        """Buffer both, hard state first. A commit index alone waits for the next record: it is a hint."""
+        self._disk.check()
+        if hard_state is not None:
+            old = self._state
+            assert succeeds(old, hard_state), f"{hard_state} cannot follow {old}"
+            self._state = hard_state
+            if hard_state[:2] != old[:2]:
+                self._add_state()
+            elif hard_state != old:
+                self._commit_unwritten = True
+        if batch is not None and batch.entries:
+            assert batch.first_index <= self._last_index + 1, f"{batch} cannot follow {self._last_index}"
+            assert batch.last_term <= self._state.term, f"{batch} is ahead of term {self._state.term}"
+            if self._commit_unwritten:
+                self._add_state()
+            for part in _parts(batch):
+                self._add(RecordType.ENTRIES, stored_payload(part.encode()))
+                self._last_index = part.last_index
+
+    def sync(self) -> None:
+        """One write and one sync for all that was appended; then a slice of the next segment, if due."""
+        self._disk.check()
+        if self._pending:
+            self._flush()
+            self._spare.fill(self._spare_goal_bytes())
+
+    def close(self) -> None:
+        """Write all that is appended, and a last record that vouches for everything before it."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        try:
+            if self._writer is not None and not self._disk.failed:
+                self._flush()
+                self._add_state()
+                self._flush()
+        finally:
+            self._descriptor = self._writer = None
+            self._disk.close(descriptor)
+            self._spare.discard()
+
+    def _add_state(self) -> None:
+        self._add(RecordType.HARD_STATE, stored_payload(encode_hard_state(self._state)))
+        self._commit_unwritten = False
+
+    def _add(self, record_type: int, stored: tuple[bytes, int]) -> None:
+        """Encode one record behind those that are there, in a new segment if this one is full."""
+        writer = self._writer
+        assert writer is not None, "load() comes before everything else"
+        size = record_bytes(len(stored[0]))
+        assert size <= MAX_UNSYNCED_BYTES, f"a record of {size} bytes; no more than {MAX_UNSYNCED_BYTES} fit"
+        if writer.end + size > self._capacity and writer.end > self._start:
+            writer = self._switch()
+        elif writer.end + size - writer.durable > MAX_UNSYNCED_BYTES:
+            self._flush()
+        self._pending += writer.encode(record_type, stored)
+
+    def _flush(self) -> None:
+        writer, descriptor = self._writer, self._descriptor
+        assert writer is not None and descriptor is not None, "the log is not open"
+        if not self._pending:
+            return
+        disk = self._disk
+        disk.write(self._path, descriptor, b"".join(self._pending), writer.durable)
+        disk.call(self._path, disk.files.fdatasync, descriptor)
+        self._pending.clear()
+        writer.durable = writer.end
+
+    def _switch(self) -> SegmentWriter:
+        """Go on in the next segment. This one is durable first, so that whatever is bad in it is damage."""
+        self._flush()
+        old, descriptor = self._writer, self._descriptor
+        assert old is not None and descriptor is not None, "the log is not open"
+        self._sequence += 1
+        writer, head = SegmentWriter.begin(
+            self._identity, self._sequence, self._last_index + 1, old.last_crc, self._state
+        )
+        self._descriptor, filled = self._spare.name(self._sequence, head, self._first_fill_bytes)
+        self._disk.close(descriptor)
+        self._commit_unwritten = False
+        self._write_on(writer, filled)
+        return writer
+
+    def _write_on(self, writer: SegmentWriter, capacity: int) -> None:
+        self._path = self._directory / segment_name(self._sequence)
+        self._writer = writer
+        self._start, self._capacity = writer.end, capacity
+
+    def _spare_goal_bytes(self) -> int:
+        """How much of the next segment is to be filled by now, so that it is done when this one is full."""
+        writer = self._writer
+        assert writer is not None, "the log is not open"
+        room = max(1, self._capacity - self._start)
+        used = min(writer.end - self._start, room)
+        return min(self._segment_bytes, max(self._first_fill_bytes, 2 * room)) * used // room
+
+    def _cut(self, reader: SegmentReader, next_index: Index) -> None:
+        """Drop what a write left that broke off: nobody was told that it is durable. A copy is kept."""
+        disk, path, descriptor = self._disk, self._path, self._descriptor
+        assert descriptor is not None, "the log is not open"
+        rest = reader.rest()
+        copy = self._directory / f"{path.name}.{reader.end}{BROKEN_SUFFIX}"
+        if copy.name in disk.call(self._directory, disk.files.list_directory, self._directory):
+            disk.call(copy, disk.files.unlink, copy)
+        copied = disk.call(copy, disk.files.create, copy)
+        disk.write(copy, copied, rest, 0)
+        disk.call(copy, disk.files.fdatasync, copied)
+        disk.close(copied)
+        # Cut, not overwritten: bytes that stay behind would be taken for records one day.
+        disk.call(path, disk.files.truncate, descriptor, reader.end)
+        self._capacity = reader.end
+        log.warning(
+            "unfinished write cut off file=%s offset=%d bytes=%d next_index=%d copy=%s",
+            path,
+            reader.end,
+            len(rest),
+            next_index,
+            copy.name,
+        )
+
+    def _continue(self, reader: SegmentReader) -> None:
+        """Make the last segment ready to be written to, and all that was read in it durable."""
+        disk, path, descriptor = self._disk, self._path, self._descriptor
+        assert descriptor is not None, "the log is not open"
+        capacity = write_zeros(
+            disk, path, descriptor, self._capacity, reader.end + self._first_fill_bytes, self._slice_bytes
+        )
+        disk.call(path, disk.files.fdatasync, descriptor)
+        disk.call(self._directory, disk.files.fsync_directory, self._directory)
+        self._write_on(reader.writer(), capacity)
+
+
+def _clean_listing(disk: FailStop, directory: Path) -> list[int]:
+    """The sequences of the segments that are there. A next segment that was in the making is thrown away."""
+    names = disk.call(directory, disk.files.list_directory, directory)
+    if SPARE_NAME in names:
+        disk.call(directory / SPARE_NAME, disk.files.unlink, directory / SPARE_NAME)
+    return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
+
+
+def _parts(batch: EntryBatch) -> Iterator[EntryBatch]:
+    """The batch itself, or if it is too long for one record, pieces that are not."""
+    if batch.size_bytes <= MAX_RECORD_BYTES:
+        yield batch
+        return
+    first, size = 0, 0
+    for at, (_, _, body) in enumerate(batch.entries):
+        if size and size + len(body) > MAX_RECORD_BYTES // 2:
+            yield EntryBatch(batch.first_index + first, batch.entries[first:at])
+            first, size = at, 0
+        size += len(body) + 16
+    yield batch.from_index(batch.first_index + first)
