@@ -108,6 +108,8 @@ class EventHistory:
         """
         if start_revision < self.compact_revision:
             return None
+        if start_revision > self.newest_revision:
+            return HistoryPage(False, [])
         concerns = range_filter(key, range_end)
         revisions: list[tuple[int, list[Event]]] = []
         size_bytes = 0

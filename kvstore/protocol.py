@@ -9,6 +9,7 @@ allocating no more than a small multiple of what arrived. docs/protocol.md tells
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import msgpack
@@ -282,7 +283,7 @@ def split_results(blob: bytes, request_count: int) -> list[list[Any]]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(blob), 1))
     unpacker.feed(blob)
     try:
-        results = list(unpacker)
+        results = list(islice(unpacker, request_count))
     except UNPACK_ERRORS:
         raise MalformedFrame("a result is not msgpack") from None
     if len(results) != request_count or unpacker.tell() != len(blob):

@@ -1,0 +1,180 @@
+"""No body whatsoever makes a node raise, or two nodes differ (G6, J12)."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvstore import protocol
+from kvstore.operations import UNGUARDED_BYTES
+from kvstore.state_machine import StoreMachine
+from kvstore.watch_plane import WatchPlane
+from tests.kvstore.machine_log import Log
+
+# ---------------------------------------------------------------- poison
+
+LARGEST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ([0, 0, 0, 1, b"", b"v", 0, 0], protocol.EMPTY_KEY),
+        ([0, 0, 0, 1, b"k" * 4096, b"", 0, 0], protocol.OK),
+        ([0, 0, 0, 1, b"k" * 4097, b"", 0, 0], protocol.TOO_LARGE),
+        ([0, 0, 0, 1, b"k", b"v" * (1 << 20), 0, 0], protocol.OK),
+        ([0, 0, 0, 1, b"k", b"v" * ((1 << 20) + 1), 0, 0], protocol.TOO_LARGE),
+        ([0, 0, 0, 1, b"k", b"v" * 1_600_000, 0, 0], protocol.TOO_LARGE),
+        ([0, 0, 0, 1, b"\x00", b"\x00", 0, 0], protocol.OK),
+        ([0, 0, 0, 1, b"k", b"v", 1, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", -1, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, 2], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, 2**64 - 1], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, -(2**63)], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, True], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0.0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, "k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", None, 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", [], 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, {}, b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, *[b"x"] * 1000], protocol.BAD_REQUEST),
+        ([0, 0, 0, 99, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 16, b"k", b"", 0, 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, True, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, b"1", b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 1, 0, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([1, 0, 0, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 1, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([1, 5, 6, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([-1, 1, 1, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([1, -1, -1, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([2**63, 1, 1, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([1, 2**63, 1, 1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([LARGEST, LARGEST, LARGEST, 1, b"k", b"v", 0, 0], protocol.SESSION_EXPIRED),
+        ([0, 0, 0, 2, b"", b"", 0], protocol.EMPTY_KEY),
+        ([0, 0, 0, 2, b"k", b"e" * 4097, 0], protocol.TOO_LARGE),
+        ([0, 0, 0, 2, b"k", b"", 2], protocol.BAD_REQUEST),
+        ([0, 0, 0, 2, b"k", b""], protocol.BAD_REQUEST),
+        ([0, 0, 0, 2, b"k", 0, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 2, b"b", b"a", 0], protocol.OK),
+        ([0, 0, 0, 3, b"short"], protocol.BAD_REQUEST),
+        ([0, 0, 0, 3], protocol.BAD_REQUEST),
+        ([1, 1, 1, 3, b"n" * 16], protocol.BAD_REQUEST),
+        ([0, 0, 0, 3, 16], protocol.BAD_REQUEST),
+        ([0, 0, 0, 4], protocol.BAD_REQUEST),
+        ([1, 1, 1, 4, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0], protocol.BAD_REQUEST),
+        ([], protocol.BAD_REQUEST),
+        ({}, protocol.BAD_REQUEST),
+        (b"\x00\x00\x00\x01", protocol.BAD_REQUEST),
+        (None, protocol.BAD_REQUEST),
+        (5, protocol.BAD_REQUEST),
+    ],
+)
+def test_j12_a_poison_command_has_a_result_like_any_other(command: object, code: int) -> None:
+    """G6: an exception would end every node that applies it, one after the other, for ever."""
+    log = Log()
+    log.put(b"b", b"unharmed")
+    before = log.machine.digest()
+    [result] = log.apply(msgpack.packb(command))
+    assert result[0] == code
+    if code != protocol.OK:
+        assert isinstance(result[1], str)
+        assert log.machine.digest() == before
+    assert log.get(b"b") == b"unharmed"
+
+
+@pytest.mark.parametrize(
+    ("read", "code"),
+    [
+        ([16, b"", b"", 0, 0, 0], protocol.EMPTY_KEY),
+        ([16, b"k" * 4097, b"", 0, 0, 0], protocol.TOO_LARGE),
+        ([16, b"k", b"", 0, 0, 4], protocol.BAD_REQUEST),
+        ([16, b"k", b"", -1, 0, 0], protocol.BAD_REQUEST),
+        ([16, b"k", b"", 0, 2**63, 0], protocol.BAD_REQUEST),
+        ([16, b"k", b"", LARGEST, 0, 3], protocol.OK),
+        ([16, b"k", b"l", LARGEST, 0, 0], protocol.OK),
+        ([16, b"k", b"l", 0, LARGEST, 0], protocol.FUTURE_REVISION),
+        ([16, b"k", b"", 0, 0], protocol.BAD_REQUEST),
+        ([16, b"k", [], 0, 0, 0], protocol.BAD_REQUEST),
+        ([16], protocol.BAD_REQUEST),
+        ([17, b"", b"", 0, 0, 0], protocol.EMPTY_KEY),
+        ([17, b"b", b"a", 0, 0, 0], protocol.WATCH_RANGE_EMPTY),
+        ([17, b"b", b"b", 5, 0, 0], protocol.WATCH_RANGE_EMPTY),
+        ([17, b"k", b"", LARGEST, LARGEST, 0], protocol.OK),
+        ([17, b"k", b"", 0, 0, 1], protocol.BAD_REQUEST),
+        ([17, b"k", b"", 0.5, 0, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([], protocol.BAD_REQUEST),
+        ([[16]], protocol.BAD_REQUEST),
+        (None, protocol.BAD_REQUEST),
+    ],
+)
+def test_j12_a_poison_read_has_a_result_like_any_other(read: object, code: int) -> None:
+    assert Log().ask(msgpack.packb(read))[0] == code
+
+
+@pytest.mark.parametrize("size", [1000, UNGUARDED_BYTES, UNGUARDED_BYTES + 1, 1_500_000])
+@pytest.mark.parametrize("filler", [b"\x90", b"\x80", b"\x91\xc0", b"\xc0", b"\xa0", b"\xc1"])
+def test_a_body_of_nothing_but_structure_is_refused_alike_at_any_size(size: int, filler: bytes) -> None:
+    body = b"\xdd" + (size // len(filler)).to_bytes(4, "big") + filler * (size // len(filler))
+    tracemalloc.start()
+    try:
+        machine = StoreMachine(WatchPlane(1))
+        [result] = machine.apply(1, [body])
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert result is not None
+    assert msgpack.unpackb(result)[0] == protocol.BAD_REQUEST
+    assert msgpack.unpackb(machine.query([body])[0])[0] == protocol.BAD_REQUEST
+
+
+@pytest.mark.parametrize("depth", [2, 100, 500, 700, 1100, 5000])
+def test_the_result_does_not_tell_how_deep_msgpack_can_go(depth: int) -> None:
+    """Builds of msgpack differ in that; results of replicas must not."""
+    for body in (b"\x91" * depth + b"\x90", b"\x94\x00\x00\x00" + b"\x91" * depth + b"\xc0"):
+        [result] = Log().machine.apply(1, [body])
+        [shallow] = Log().machine.apply(1, [b"\x91\x90"])
+        assert result == shallow
+
+
+ITEMS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.binary(max_size=5),
+    st.text(max_size=5),
+)
+ALMOST_COMMANDS = st.tuples(
+    st.sampled_from([0, 0, 1, 7]),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.lists(ITEMS, max_size=6),
+).map(lambda parts: msgpack.packb([*parts[:4], *parts[4]]))
+ALMOST_READS = st.tuples(st.sampled_from([16, 17]), st.lists(ITEMS, max_size=6)).map(
+    lambda parts: msgpack.packb([parts[0], *parts[1]])
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=40), ALMOST_COMMANDS, ALMOST_READS), max_size=8))
+def test_g6_random_bodies_never_raise_and_give_every_replica_the_same(bodies: list[bytes]) -> None:
+    one, other = Log(), Log()
+    one.open_session()
+    other.open_session()
+    results = one.machine.apply(2, bodies)
+    assert other.machine.apply(2, bodies) == results
+    assert one.machine.query(bodies) == other.machine.query(bodies)
+    assert one.machine.digest() == other.machine.digest()
+    for result in results:
+        assert result is not None
+        assert msgpack.unpackb(result)[0] in protocol.CODE_NAMES
