@@ -12,10 +12,11 @@ import os
 import random
 import secrets
 import signal
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
-from actors import Codec, SystemClock, System, TransportLimits, ZeroMqTransport
+from actors import Codec, System, SystemClock, TransportLimits, ZeroMqTransport
 from kvstore import logs, protocol
 from kvstore.gateway_actor import CLIENT_PORT, Announce, GatewayActor
 from kvstore.settings import NodeSettings
@@ -25,10 +26,8 @@ from raft import Configuration, Core, RaftConfig
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
-from raft.files import OsFiles
 from raft.replication_actor import ReplicationActor
 from raft.storage import Storage
-from raft.wal import WriteAheadLog
 from raft.wire import FIRST_FREE_TAG, register_messages
 
 log = logging.getLogger("assent.node")
@@ -47,9 +46,8 @@ def run_node(settings: NodeSettings) -> None:
     whatever ends an actor.
     """
     logs.configure(settings.name, settings.log_level, settings.log_format)
-    with DataDirectory(settings.data_dir, settings.cluster_id, settings.name) as directory:
-        storage = WriteAheadLog(directory.wal_path, OsFiles(), directory.identity)
-        system = build_system(settings, storage)
+    with closing(DataDirectory(settings.data_dir, f"{settings.cluster_id:016x}", settings.name)) as directory:
+        system = build_system(settings, directory.open_log())
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *_: system.stop())
         log.info(

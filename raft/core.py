@@ -240,6 +240,19 @@ class Core:
         if isinstance(self._role, Leader):
             self._role.heartbeat()
 
+    def is_commit_untold(self) -> bool:
+        """Does a leader know of commits that no append has told some peer yet?"""
+        return isinstance(self._role, Leader) and self._role.is_commit_untold()
+
+    def tell_commit(self) -> None:
+        """Let the peers hear of the commit index, even if there is no entry to send along.
+
+        Appends and heartbeats carry it anyway. When it deserves a message of its own is a question of time, so
+        that it is the owner's to answer: the sooner, the sooner followers apply; the later, the fewer messages.
+        """
+        if isinstance(self._role, Leader):
+            self._role.tell_commit()
+
     def check_quorum(self) -> None:
         """Once in each election timeout: a leader steps down unless it heard a quorum since the last call."""
         if isinstance(self._role, Leader):

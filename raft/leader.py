@@ -43,6 +43,7 @@ class Leader:
 
     __slots__ = (
         "_asked_reads",
+        "_commit_news",
         "_core",
         "_round",
         "_round_read_index",
@@ -63,6 +64,7 @@ class Leader:
         }
         self._uncommitted: deque[tuple[Index, int]] = deque()  # (last index, bytes) of each own proposal
         self.uncommitted_bytes = 0  # the sum over _uncommitted
+        self._commit_news: Index = 0  # peers are to hear of it, with or without entries to go along
         # At most one round is on its way, for _asked_reads; _waiting_reads go with the next one. A dict is an
         # ordered set here: a follower may have asked twice.
         self._round = 0  # of the last round that was sent; never decreases
@@ -87,8 +89,8 @@ class Leader:
     def has_work(self) -> bool:
         if self._waiting_reads and self._may_begin_round():
             return True
-        last_index, commit_index = self._core.log.last_index, self._core.commit_index
-        return any(progress.wants_append(last_index, commit_index) for progress in self.progress.values())
+        last_index, news = self._core.log.last_index, self._commit_news
+        return any(progress.wants_append(last_index, news) for progress in self.progress.values())
 
     def collect(self, unpersisted: EntryBatch | None) -> None:
         """End of a turn: one append to each peer for all that was proposed in it, then the read round."""
@@ -123,13 +125,20 @@ class Leader:
             if size <= config.max_append_bytes or len(unpersisted.entries) == 1:
                 built[unpersisted.first_index] = self._append_of(unpersisted, size)
         for node_id, progress in self.progress.items():
-            while progress.wants_append(last_index, commit_index):
+            while progress.wants_append(last_index, self._commit_news):
                 append = self._next_append(progress, built)
                 if append is None:
                     break
                 message, size = append
                 progress.note_sent(message.batch.last_index, size, commit_index)
                 core.send(node_id, message)
+
+    def is_commit_untold(self) -> bool:
+        commit_index = self._core.commit_index
+        return any(progress.commit_index_sent < commit_index for progress in self.progress.values())
+
+    def tell_commit(self) -> None:
+        self._commit_news = self._core.commit_index
 
     def _next_append(
         self, progress: Progress, built: dict[Index, tuple[AppendEntries, int]]

@@ -45,6 +45,9 @@ READ_PATIENCE_SECONDS = 1.0
 MAX_WAITING_READS = 4096
 # Every contact of the leader moves the election timeout; telling election at this grain is enough.
 CONTACT_GRAIN_SECONDS = 0.01
+# A commit index goes along with the next append. If none leaves for so long, it is told by itself: at once
+# would wake two followers for each lone put, just when its client is to be answered.
+COMMIT_NEWS_SECONDS = 0.002
 
 
 class Tickets:
@@ -108,6 +111,7 @@ class ReplicationActor(Actor):
         self._contexts = count(1)  # read contexts are never reused within a process (catalogue C3)
         self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
         self._contact_told_at = 0.0
+        self._tell_commit_at: float | None = None  # None: the peers were told all that is committed
         self._local: dict[type, Callable[..., None]] = {
             Propose: self._propose,
             Read: self._read,
@@ -145,7 +149,10 @@ class ReplicationActor(Actor):
         self._drive()
 
     def on_deadline(self) -> None:
-        self._forget_stale_reads()
+        now = self.now()
+        if self._tell_commit_at is not None and now >= self._tell_commit_at:
+            self._core.tell_commit()
+        self._forget_stale_reads(now)
         self._drive()
 
     # -- what the gateway asks -------------------------------------------------------------------------
@@ -222,15 +229,25 @@ class ReplicationActor(Actor):
         while self._core.has_ready() and rounds < MAX_READY_ROUNDS:
             self._carry_out(self._core.ready())
             rounds += 1
-        if rounds == MAX_READY_ROUNDS:
-            self.set_deadline(self.now())
-        elif self._reads:
-            self.set_deadline(next(iter(self._reads.values()))[0])  # the oldest comes first
-        else:
-            self.set_deadline(None)
+        self._schedule(is_unfinished=rounds == MAX_READY_ROUNDS)
+
+    def _schedule(self, *, is_unfinished: bool) -> None:
+        now = self.now()
+        if not self._core.is_commit_untold():
+            self._tell_commit_at = None
+        elif self._tell_commit_at is None:
+            self._tell_commit_at = now + COMMIT_NEWS_SECONDS
+        deadlines = [now] if is_unfinished else []
+        if self._tell_commit_at is not None:
+            deadlines.append(self._tell_commit_at)
+        if self._reads:
+            deadlines.append(next(iter(self._reads.values()))[0])  # the oldest comes first
+        self.set_deadline(min(deadlines, default=None))
 
     def _carry_out(self, ready: Ready) -> None:
-        self._send(ready.messages)
+        if ready.messages:
+            self._send(ready.messages)
+            self._tell_commit_at = None  # they carry what was committed up to now
         if ready.batch is not None or ready.hard_state is not None:
             if ready.must_sync:
                 self.flush()  # peers write to their disks while this node writes to its own
@@ -267,8 +284,7 @@ class ReplicationActor(Actor):
             read = waiting[1]
             self.send_local("applier", ReadReady(read_index, read.tickets, read.counts, read.bodies))
 
-    def _forget_stale_reads(self) -> None:
-        now = self.now()
+    def _forget_stale_reads(self, now: float) -> None:
         for context in [context for context, (until, _) in self._reads.items() if until <= now]:
             _, read = self._reads.pop(context)
             self._refuse(read.tickets, None)

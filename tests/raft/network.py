@@ -232,7 +232,13 @@ class Network:
                 while core.has_ready():
                     self.turn(name)
             if not self.mail:
-                return
+                if not any(core.is_commit_untold() for core in self.cores.values()):
+                    return
+                for core in self.cores.values():
+                    core.tell_commit()
+                if not any(core.has_ready() for core in self.cores.values()):
+                    return
+                continue
             mail, self.mail = self.mail, []
             for each in mail:
                 self.deliver(each)
