@@ -26,6 +26,7 @@ LoadKind: TypeAlias = Literal["put", "get", "local-get"]
 KINDS: Final[tuple[LoadKind, ...]] = ("put", "get", "local-get")
 
 MAX_CONNECTIONS: Final = 10_000
+_MAX_SOCKETS: Final = 65_535  # libzmq's own limit
 _TICK_SECONDS: Final = 0.02
 _RETRY_PAUSE_SECONDS: Final = 0.05
 _STATUS_SECONDS: Final = 0.5
@@ -142,6 +143,9 @@ def run_load(settings: LoadSettings) -> LoadResult:
     load = _Load(settings)
     try:
         return load.measure()
+    except zmq.ZMQError as error:
+        # Not enough file descriptors for so many connections, as a rule.
+        raise LoadFailed(f"a socket failed: {error}", settings.endpoints) from error
     finally:
         load.close()
 
@@ -174,7 +178,8 @@ class _Load:
         self._random = random.Random(settings.seed)
         self._values = [self._random.randbytes(settings.value_bytes) for _ in range(VALUES)]
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._context.set(zmq.MAX_SOCKETS, settings.connections + 16)
+        # A closed socket keeps its place until libzmq has reaped it, and all connections may move at once.
+        self._context.set(zmq.MAX_SOCKETS, min(_MAX_SOCKETS, 4 * settings.connections + 1024))
         self._poller = zmq.Poller()
         self._connections = [Connection(settings.silence_seconds) for _ in range(settings.connections)]
         self._by_socket: dict[zmq.Socket[bytes], Connection] = {}
