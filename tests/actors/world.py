@@ -164,10 +164,13 @@ class SocketSubscriber(SocketClient):
 class SocketWorld:
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.made: list[SocketClient] = []  # kept until the end of the test
+        # Kept until the end of the test, and closed then if the test did not.
+        self.made: list[SocketClient] = []
+        self.transports: list[ZeroMqTransport] = []
 
     def transport(self, limits: TransportLimits | None = None) -> Transport:
-        return ZeroMqTransport(limits)
+        self.transports.append(ZeroMqTransport(limits))
+        return self.transports[-1]
 
     def client(self, endpoint: str) -> SocketClient:
         self.made.append(SocketClient(self.context, endpoint))
@@ -179,6 +182,8 @@ class SocketWorld:
         return subscriber
 
     def close(self) -> None:
+        for transport in self.transports:
+            transport.close()
         self.context.destroy(linger=0)
 
 
