@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from kvstore.client import Client, Event
+from kvstore.tree import encode_value
 from tests.cluster.packages import installed_packages, package_tree
 from tests.cluster.processes import ROOT, ProcessCluster
 
@@ -92,7 +93,10 @@ def test_an_import_survives_the_loss_of_its_leader_and_a_watch_sees_each_key_onc
 def check_witness(events: list[Event], packages: dict[str, str]) -> None:
     revisions = [event.mod_revision for event in events]
     assert revisions == sorted(set(revisions)), "events out of order, or one twice"
-    expected = {f"{PREFIX}{name[0]}/{name}".encode(): version.encode() for name, version in packages.items()}
+    expected = {
+        f"{PREFIX}{name[0]}/{name}".encode(): encode_value(version).encode()
+        for name, version in packages.items()
+    }
     assert {event.key: event.value for event in events} == expected
     assert len(events) == len(expected), "a key was seen more than once"
 
