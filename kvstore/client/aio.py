@@ -238,9 +238,10 @@ class AsyncClient:
             # A timer that fires too early costs one pump; to move it for each answer would cost more.
             self._timer_at = deadline
             self._timer = loop.call_at(deadline, self._on_timer)
-        for state in engine.take_state_changes():
-            for listener in list(self._listeners):
-                loop.call_soon(listener, state)
+        if engine.core.state_changes:
+            for state in engine.take_state_changes():
+                for listener in list(self._listeners):
+                    loop.call_soon(listener, state)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -39,6 +39,7 @@ log = logging.getLogger("assent.client")
 CLOSE_SECONDS: Final = 0.25
 STATUS_ALL_SECONDS: Final = 1.0
 HOUSEKEEPING_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 0.01  # since the sockets were last looked at
 
 StateListener = Callable[[State], None]
 
@@ -67,6 +68,7 @@ class Client:
         self._listeners: list[StateListener] = []
         self._housekeeper: threading.Thread | None = None
         self._end_of_housekeeping = threading.Event()
+        self._pumped_at = 0.0
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -207,6 +209,8 @@ class Client:
         """`listener` is called with each new state, by any thread, which it must not hold up."""
         with self._lock:
             self._check_usable()
+            if not self._listeners:
+                self._engine.take_state_changes()  # of the time before anybody listened
             self._listeners.append(listener)
             if self._housekeeper is None:
                 name = "assent-client-housekeeper"
@@ -261,6 +265,10 @@ class Client:
             self._check_usable()
             now = time.monotonic()
             call.deadline = now + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+            if self._driving is None and now - self._pumped_at > IDLE_SECONDS:
+                # A connection may have ended while nobody looked: better known before than after sending.
+                self._driver.heard(self._driver.sleep(0.0))
+                self._engine.pump(now)
             self._engine.submit(call, now)
             self._pump(now)
         return call, waiter
@@ -268,6 +276,7 @@ class Client:
     def _pump(self, now: float) -> None:
         """Under the lock, by a thread that may not be the driving one."""
         self._engine.pump(now)
+        self._pumped_at = now
         self._driver.alarm_if_needed()
 
     def _wait(self, waiter: Waiter, deadline: float = float("inf")) -> None:
@@ -312,6 +321,7 @@ class Client:
                 with lock:
                     now = time.monotonic()
                     engine.pump(now)
+                    self._pumped_at = now
                     if waiter.is_ready or now >= deadline:
                         return
                     until = min(driver.until(now), deadline)

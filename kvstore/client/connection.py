@@ -104,7 +104,9 @@ class Connections:
             socket.connect(endpoint)
         except zmq.ZMQError:
             self._unusable.add(number)  # an endpoint that a server told of may be anything
+        # A descriptor begins to tell of arrivals only when its socket was found empty once.
         self._touched.add(number)
+        self._noticed.add(number)
 
     def close(self, connection: int) -> None:
         closed = self._connections.pop(connection)

@@ -57,7 +57,7 @@ class ClientCore:
         self.links = Links(endpoints, wire, rng)
         self.counters = self.links.counters
         self.state = State.SUSPENDED
-        self.state_changes: list[State] = []  # taken by the owner
+        self.state_changes: deque[State] = deque(maxlen=64)  # taken by the owner, if anybody is interested
         self.revision = 0  # highest of any linearizable answer
         self._wire = wire
         self._rng = rng
@@ -295,8 +295,10 @@ class ClientCore:
                 self._finish(call, error=errors.error_of_refusal(refusal))
             else:
                 retried.append(call)
+        if not retried:
+            return
         self._retry(retried)
-        if retried and refused[0].kind in (protocol.WRITE, protocol.READ):
+        if retried[0].kind in (protocol.WRITE, protocol.READ):
             self._turn_elsewhere(link, refusal, now)
         else:
             self._pause(now)
@@ -397,9 +399,9 @@ class ClientCore:
         if self.links.poll_at is not None:
             self.links.settle()
         last, self._last_leader = self._last_leader, leader
-        if last is not leader or self._last_term != self.links.leader_term:
+        if self._last_term != self.links.leader_term:
             self._last_term = self.links.leader_term
-            self._resume_at = 0.0  # what the former leader refused need not wait any longer
+            self._resume_at = 0.0  # what was refused in the former term need not wait any longer
         if last is not None and last is not leader and last.pending:
             last.reclaim_at = self.links.reclaim_time(last, now)
             self._judge(last, now)

@@ -58,9 +58,8 @@ class Engine:
         return min(core_at, watches_at)
 
     def take_state_changes(self) -> list[State]:
-        changes = self.core.state_changes
-        if changes:
-            self.core.state_changes = []
+        changes = list(self.core.state_changes)
+        self.core.state_changes.clear()
         return changes
 
     def close(self) -> None:
