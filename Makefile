@@ -5,8 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CODE   := actors raft kvstore bench tests bin/assent
-TYPED  := actors raft kvstore bench tests
+CODE   := actors raft kvstore bench tests
 WORKERS ?= 2
 
 .PHONY: help run test lint types fix bench clean venv
@@ -33,7 +32,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check $(CODE)
 
 types: $(VENV)/.test
-	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/mypy --strict $(CODE)
 
 fix: $(VENV)/.test
 	$(BIN)/ruff check --fix $(CODE)

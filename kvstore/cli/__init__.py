@@ -71,9 +71,12 @@ class CommandGroup(click.Group):
 def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    click.echo(f"assent {version('assent')}")
+    try:
+        click.echo(f"assent {version('assent')}")
+    except PackageNotFoundError:
+        click.echo("assent, run from a tree that is not installed")
     ctx.exit()
 
 

@@ -65,9 +65,10 @@ def _procfile() -> list[NodeSettings]:
     for line in (ROOT / "Procfile").read_text().splitlines():
         name, _, command = line.partition(":")
         words = shlex.split(command)
-        assert words[:2] == ["bin/assent", "node"]
+        # Without exec a signal and an exit code would be the shell's.
+        assert words[:3] == ["exec", "bin/assent", "node"]
         flags = {
-            flag[2:].replace("-", "_"): value for flag, value in zip(words[2::2], words[3::2], strict=True)
+            flag[2:].replace("-", "_"): value for flag, value in zip(words[3::2], words[4::2], strict=True)
         }
         assert set(flags) <= set(SETTING_NAMES)
         settings = load_settings(flags, {})
