@@ -21,7 +21,9 @@ _EVENT = struct.Struct("=HI")
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
 _WELCOME = b"200"
-# "Temporary error": unlike a plain refusal it lets the client's socket try again, with its usual pauses.
+# "Temporary error": unlike a plain refusal, after which a client's socket is dead for good, it lets it try
+# again. The connection is cut when the time for its handshake is over, and has its place among those counted
+# until then.
 _TRY_AGAIN = b"300"
 # Reports and questions answered in one turn; the rest waits for the next.
 _MOST_IN_TURN = 256

@@ -58,7 +58,12 @@ def peer_listener(context: zmq.Context[Socket], limits: TransportLimits) -> Sock
     a hijack; who sends is said, and judged, in the header of each frame.
     """
     socket = context.socket(zmq.ROUTER)
-    _set_common(socket, limits.peer_frames, limits.peer_frame_bytes)
+    _set_common(
+        socket,
+        frames=limits.peer_frames,
+        largest_bytes=limits.peer_frame_bytes,
+        handshake_seconds=limits.peer_handshake_seconds,
+    )
     _set_heartbeat(socket, limits.peer_heartbeat_seconds)
     return socket
 
@@ -66,7 +71,9 @@ def peer_listener(context: zmq.Context[Socket], limits: TransportLimits) -> Sock
 def peer_sender(context: zmq.Context[Socket], limits: TransportLimits) -> Socket:
     """DEALER to one other node. It only sends: one for each peer, lest frames be dealt out in turns."""
     socket = context.socket(zmq.DEALER)
-    _set_common(socket, limits.peer_frames, 1024)
+    _set_common(
+        socket, frames=limits.peer_frames, largest_bytes=1024, handshake_seconds=limits.peer_handshake_seconds
+    )
     socket.set(zmq.RCVHWM, 1)
     # Without a connection there is no queue: a peer that comes back must not first read what was said long
     # ago.
@@ -83,7 +90,12 @@ def peer_sender(context: zmq.Context[Socket], limits: TransportLimits) -> Socket
 def client_listener(context: zmq.Context[Socket], limits: TransportLimits) -> Socket:
     """ROUTER for clients."""
     socket = context.socket(zmq.ROUTER)
-    _set_common(socket, limits.client_frames, limits.client_frame_bytes)
+    _set_common(
+        socket,
+        frames=limits.client_frames,
+        largest_bytes=limits.client_frame_bytes,
+        handshake_seconds=limits.client_handshake_seconds,
+    )
     # Replies made before a clean stop should still reach their clients.
     socket.set(zmq.LINGER, 500)
     # A client that vanished without a word is forgotten, with its queue.
@@ -97,7 +109,12 @@ def publisher_listener(context: zmq.Context[Socket], limits: TransportLimits) ->
     socket = context.socket(zmq.XPUB)
     # All that a subscriber may send is subscriptions; twice the longest, so that one too long is counted, not
     # cut off.
-    _set_common(socket, limits.publisher_frames, 2 * limits.topic_bytes)
+    _set_common(
+        socket,
+        frames=limits.publisher_frames,
+        largest_bytes=2 * limits.topic_bytes,
+        handshake_seconds=limits.client_handshake_seconds,
+    )
     # Every subscription is passed up, not only a topic's first: each new subscriber wants the stream's state
     # at once.
     socket.set(zmq.XPUB_VERBOSE, 1)
@@ -130,7 +147,7 @@ def quick_send(socket: Socket) -> Send:
     return super(zmq.Socket, socket).send
 
 
-def _set_common(socket: Socket, frames: int, largest_bytes: int) -> None:
+def _set_common(socket: Socket, *, frames: int, largest_bytes: int, handshake_seconds: float) -> None:
     # Bounded queues on both sides; 0 would mean no bound.
     socket.set(zmq.SNDHWM, frames)
     socket.set(zmq.RCVHWM, frames)
@@ -138,8 +155,8 @@ def _set_common(socket: Socket, frames: int, largest_bytes: int) -> None:
     socket.set(zmq.MAXMSGSIZE, largest_bytes)
     # The default, for ever, would keep a stopping node waiting for a dead peer.
     socket.set(zmq.LINGER, 0)
-    # A connection that does not say hello holds a descriptor no longer than this.
-    socket.set(zmq.HANDSHAKE_IVL, 5000)
+    # A connection that does not say hello, or was refused, holds a descriptor no longer than this.
+    socket.set(zmq.HANDSHAKE_IVL, max(1, int(handshake_seconds * 1000.0)))
     if socket.type == zmq.ROUTER:
         # Otherwise a frame to a connection that is gone, or whose queue is full, vanishes without an error.
         socket.set(zmq.ROUTER_MANDATORY, 1)

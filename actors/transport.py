@@ -36,6 +36,9 @@ class TransportLimits:
     # Connections that answer nothing for three times as long are taken for dead.
     peer_heartbeat_seconds: float = 0.5
     client_heartbeat_seconds: float = 2.0
+    # Connections that have not said hello after this are cut.
+    peer_handshake_seconds: float = 5.0
+    client_handshake_seconds: float = 2.0
 
 
 class Transport(Protocol):

@@ -124,9 +124,15 @@ class SocketClient:
     """A DEALER as any client of any language would have it."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, kind: int = zmq.DEALER
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        *,
+        kind: int = zmq.DEALER,
+        most_frames: int = 1000,
     ) -> None:
         self.socket = context.socket(kind)
+        self.socket.set(zmq.RCVHWM, most_frames)
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.SNDTIMEO, 5000)
         self.socket.connect(endpoint)
@@ -149,7 +155,7 @@ class SocketClient:
 
 class SocketSubscriber(SocketClient):
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        super().__init__(context, endpoint, zmq.SUB)
+        super().__init__(context, endpoint, kind=zmq.SUB)
 
     def subscribe(self, topic: bytes) -> None:
         self.socket.set(zmq.SUBSCRIBE, topic)
@@ -172,8 +178,8 @@ class SocketWorld:
         self.transports.append(ZeroMqTransport(limits))
         return self.transports[-1]
 
-    def client(self, endpoint: str) -> SocketClient:
-        self.made.append(SocketClient(self.context, endpoint))
+    def client(self, endpoint: str, most_frames: int = 1000) -> SocketClient:
+        self.made.append(SocketClient(self.context, endpoint, most_frames=most_frames))
         return self.made[-1]
 
     def subscriber(self, endpoint: str) -> Subscriber:
