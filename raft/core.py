@@ -15,9 +15,9 @@ from raft.config import RaftConfig
 from raft.entries import EntryBatch, HardState, Index, NodeId, Term
 from raft.errors import NotLeader, Overloaded
 from raft.follower import Follower
-from raft.invariants import check_state, check_succession, facts_of, require
+from raft.invariants import broken, check_state, check_succession, facts_of
 from raft.leader import Leader
-from raft.log import Log, fitting_count
+from raft.log import Log, fitting
 from raft.membership import Configuration
 from raft.messages import (
     AppendEntries,
@@ -76,6 +76,7 @@ class Core:
         # The vote gate (dissertation 4.2.3) is shut while a live leader is known.
         self._gate_open = True
         self._role: Follower | PreCandidate | Candidate | Leader = Follower(self)
+        self.role: Role = Role.FOLLOWER  # that of _role
         self._read_requests = 0
         # Collected for the next Ready.
         self._messages: list[tuple[NodeId, Message]] = []
@@ -91,10 +92,6 @@ class Core:
         self._facts = facts_of(self)
 
     # -- what others may look at -----------------------------------------------------------------------
-
-    @property
-    def role(self) -> Role:
-        return self._role.role
 
     @property
     def last_index(self) -> Index:
@@ -158,9 +155,10 @@ class Core:
         """False if the sender cannot be the leader of this term."""
         if self.leader_id is None:
             self.become_follower(self.term, sender)  # Raft §5.2: a candidate returns to follower, too
-        self._gate_open = self._gate_open and self.leader_id != sender
-        # Two leaders in a term cannot be (Election Safety). A forged or misrouted frame is not obeyed.
-        return self.leader_id == sender
+        if self.leader_id != sender:
+            return False  # Two cannot be (Election Safety). A forged or misrouted frame is not obeyed.
+        self._gate_open = False
+        return True
 
     def _answer_stale(self, sender: NodeId, message: object) -> None:
         """Raft §5.1: refuse a request of an old term, and say so. Old answers are dropped."""
@@ -241,14 +239,15 @@ class Core:
             self._role.heartbeat()
 
     def is_commit_untold(self) -> bool:
-        """Does a leader know of commits that no append has told some peer yet?"""
+        """Does a leader know of commits that some peer was not told of, and could be told of now?"""
         return isinstance(self._role, Leader) and self._role.is_commit_untold()
 
     def tell_commit(self) -> None:
         """Let the peers hear of the commit index, even if there is no entry to send along.
 
-        Appends and heartbeats carry it anyway. When it deserves a message of its own is a question of time, so
-        that it is the owner's to answer: the sooner, the sooner followers apply; the later, the fewer messages.
+        Appends and heartbeats carry it anyway. When it deserves a message of its own is a question of time,
+        so that it is the owner's to answer: the sooner, the sooner followers apply; the later, the fewer
+        messages.
         """
         if isinstance(self._role, Leader):
             self._role.tell_commit()
@@ -266,7 +265,8 @@ class Core:
     # -- transitions, for this class and the roles -----------------------------------------------------
 
     def become_follower(self, term: Term, leader_id: NodeId | None) -> None:
-        require(term >= self.term, "cannot go back to term", term, self.term)
+        if term < self.term:
+            raise broken("cannot go back to term", term, self.term)
         if term > self.term:
             self.term = term
             self.voted_for = None  # with a new term, and never else (catalogue A4)
@@ -278,7 +278,6 @@ class Core:
         """Raft §5.2: a new term, with the vote of this node for itself in it."""
         self.term += 1
         self.voted_for = self.node_id
-        self.leader_id = None
         self._enter(Candidate(self))
 
     def become_leader(self, supporters: Collection[NodeId]) -> None:
@@ -289,17 +288,20 @@ class Core:
     def _enter(self, role: Follower | PreCandidate | Candidate | Leader) -> None:
         self._role.retire()
         self._role = role
+        self.role = role.role
         role.begin()
 
     def commit_to(self, index: Index) -> None:
         if index > self.commit_index:
-            require(index <= self.log.last_index, "cannot commit beyond the log:", index, self.log.last_index)
+            if index > self.log.last_index:
+                raise broken("cannot commit beyond the log:", index, self.log.last_index)
             self.commit_index = index
 
     def truncate_from(self, index: Index) -> None:
         # A committed entry is in every later leader's log (Raft §5.4.3). If not, all bets are off
         # (catalogue B3).
-        require(index > self.commit_index, "cannot remove a committed entry:", index, self.commit_index)
+        if index <= self.commit_index:
+            raise broken("cannot remove a committed entry:", index, self.commit_index)
         self.log.truncate_from(index)
         self._truncated_from = index if self._truncated_from is None else min(self._truncated_from, index)
 
@@ -342,7 +344,8 @@ class Core:
 
     def ready(self) -> Ready:
         """All that must happen now. advance() must follow before the next call."""
-        require(not self._awaits_advance, "ready() again before advance() in term", self.term)
+        if self._awaits_advance:
+            raise broken("ready() again before advance() in term", self.term)
         batch = self.log.take_unpersisted()
         self._role.collect(batch)
         is_vote_changed = self._is_vote_changed()
@@ -377,10 +380,11 @@ class Core:
 
     def advance(self) -> None:
         """What the last ready() said is done: entries and hard state are durable, messages are sent."""
-        require(self._awaits_advance, "advance() without ready() in term", self.term)
+        if not self._awaits_advance:
+            raise broken("advance() without ready() in term", self.term)
         self._awaits_advance = False
         self.log.confirm_persisted()
-        if isinstance(self._role, Leader):
+        if isinstance(self._role, Leader) and self.log.stable_index > self.commit_index:
             self._role.advance_commit()
 
     def _is_vote_changed(self) -> bool:
@@ -393,7 +397,7 @@ class Core:
             return None
         last_index = min(self.commit_index, first_index + self.config.max_committed_entries_per_ready - 1)
         entries = self.log.slice(first_index, last_index)
-        count = fitting_count(entries, self.config.max_committed_bytes_per_ready)
+        count, _ = fitting(entries, self.config.max_committed_bytes_per_ready)
         self.delivered_index += count
         return EntryBatch(first_index, entries if count == len(entries) else entries[:count])
 

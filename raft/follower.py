@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft.entries import EntryBatch, Index, NodeId
 from raft.errors import NotLeader, Overloaded
-from raft.invariants import require
+from raft.invariants import broken
 from raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -109,7 +109,8 @@ class Follower:
             prev_index = core.commit_index
             prev_term = batch.entries[prev_index - batch.first_index][0]
             batch = batch.from_index(prev_index + 1)
-            require(core.log.term_at(prev_index) == prev_term, "a committed entry differs at", prev_index)
+            if core.log.term_at(prev_index) != prev_term:
+                raise broken("a committed entry differs at", prev_index, prev_term)
         if core.log.term_at(prev_index) != prev_term:
             self._reject(leader_id, message.prev_index)
             return

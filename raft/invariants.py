@@ -29,9 +29,9 @@ class Facts(NamedTuple):
     last_index: Index
 
 
-def require(condition: bool, broken_fact: str, *numbers: object) -> None:
-    if not condition:
-        raise InvariantBroken(f"{broken_fact} {', '.join(map(str, numbers))}")
+def broken(fact: str, *numbers: object) -> InvariantBroken:
+    """The exception to raise. What is compared is compared in place: that is paid for at every turn."""
+    return InvariantBroken(f"{fact} {', '.join(map(str, numbers))}")
 
 
 def facts_of(core: Core) -> Facts:
@@ -43,77 +43,51 @@ def facts_of(core: Core) -> Facts:
 def check_state(core: Core) -> None:
     """Facts about one state; a dozen comparisons."""
     log = core.log
-    require(
-        log.snapshot_index <= core.delivered_index <= core.commit_index <= log.last_index,
-        "not snapshot <= delivered <= commit <= last:",
-        log.snapshot_index,
-        core.delivered_index,
-        core.commit_index,
-        log.last_index,
-    )
-    require(
-        log.stable_index <= log.persisting_index <= log.last_index,
-        "not stable <= persisting <= last:",
-        log.stable_index,
-        log.persisting_index,
-        log.last_index,
-    )
-    require(log.last_term <= core.term, "the log is ahead of the term:", log.last_term, core.term)
+    marks = (log.snapshot_index, core.delivered_index, core.commit_index, log.last_index)
+    if not marks[0] <= marks[1] <= marks[2] <= marks[3]:
+        raise broken("not snapshot <= delivered <= commit <= last:", *marks)
+    if not log.stable_index <= log.persisting_index <= log.last_index:
+        raise broken("not stable <= persisting <= last:", log.stable_index, log.persisting_index, *marks)
+    if log.last_term > core.term:
+        raise broken("the log is ahead of the term:", log.last_term, core.term)
     if core.role is Role.LEADER:
-        require(core.leader_id == core.node_id, "a leader follows", core.leader_id)
-        require(core.voted_for == core.node_id, "a leader voted for", core.voted_for)
-        require(log.last_term == core.term, "a leader has no entry of its term:", log.last_term, core.term)
-    elif core.role is not Role.FOLLOWER:
-        require(core.leader_id is None, "a candidate follows", core.leader_id)
+        if core.leader_id != core.node_id or core.voted_for != core.node_id:
+            raise broken("a leader follows or voted for another:", core.leader_id, core.voted_for)
+        if log.last_term != core.term:
+            raise broken("a leader has no entry of its term:", log.last_term, core.term)
+    elif core.role is not Role.FOLLOWER and core.leader_id is not None:
+        raise broken("a candidate follows", core.leader_id)
 
 
 def check_succession(before: Facts, after: Facts) -> None:
     """Facts about two successive states of one node."""
-    require(before.term <= after.term, "the term went back:", before.term, after.term)
-    require(
-        before.commit_index <= after.commit_index,
-        "the commit index went back:",
-        before.commit_index,
-        after.commit_index,
-    )
-    require(
-        before.delivered_index <= after.delivered_index,
-        "the delivered index went back:",
-        before.delivered_index,
-        after.delivered_index,
-    )
-    if before.term == after.term:
-        # Raft §5.2: one vote in a term, whatever happens in it (catalogue A4).
-        require(
-            before.voted_for is None or before.voted_for == after.voted_for,
-            "the vote changed within a term:",
-            before.term,
-            before.voted_for,
-            after.voted_for,
-        )
-        if before.role is Role.LEADER:
-            # Leader Append-Only (Raft figure 3): to truncate takes another leader in the same term.
-            require(
-                before.last_index <= after.last_index,
-                "a leader's log became shorter:",
-                before.last_index,
-                after.last_index,
-            )
+    if after.term < before.term:
+        raise broken("the term went back:", before.term, after.term)
+    if after.commit_index < before.commit_index:
+        raise broken("the commit index went back:", before.commit_index, after.commit_index)
+    if after.delivered_index < before.delivered_index:
+        raise broken("the delivered index went back:", before.delivered_index, after.delivered_index)
+    if before.term != after.term:
+        return
+    # Raft §5.2: one vote in a term, whatever happens in it (catalogue A4).
+    if before.voted_for is not None and before.voted_for != after.voted_for:
+        raise broken("the vote changed within a term:", before.term, before.voted_for, after.voted_for)
+    # Leader Append-Only (Raft figure 3): to truncate takes another leader, and there is none in this term.
+    if before.role is Role.LEADER and after.last_index < before.last_index:
+        raise broken("a leader's log became shorter:", before.last_index, after.last_index)
 
 
 def check_log(core: Core) -> None:
     """Costly: terms never decrease along the log, and the leader's table is consistent with it."""
     log = core.log
     terms = [term for term, _, _ in log.slice(log.first_index, log.last_index)]
-    require(all(a <= b for a, b in pairwise([log.snapshot_term, *terms])), "terms decrease in", terms)
-    require(log.last_term == (terms[-1] if terms else log.snapshot_term), "last term is not", log.last_term)
+    if not all(a <= b for a, b in pairwise([log.snapshot_term, *terms])):
+        raise broken("terms decrease in", terms)
+    if log.last_term != (terms[-1] if terms else log.snapshot_term):
+        raise broken("last term is not", log.last_term)
     for node_id, progress in core.progress.items():
-        require(
-            0 <= progress.match_index < progress.next_index <= log.last_index + 1,
-            f"progress of {node_id} is out of order:",
-            progress.match_index,
-            progress.next_index,
-            log.last_index,
-        )
-        in_flight = progress.inflights.bytes
-        require(in_flight >= 0, f"less than nothing is in flight to {node_id}:", in_flight)
+        marks = (progress.match_index, progress.next_index, log.last_index)
+        if not 0 <= marks[0] < marks[1] <= marks[2] + 1:
+            raise broken(f"progress of {node_id} is out of order:", *marks)
+        if progress.inflights.bytes < 0:
+            raise broken(f"less than nothing is in flight to {node_id}:", progress.inflights.bytes)

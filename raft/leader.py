@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft.entries import Entry, EntryBatch, EntryKind, Index, NodeId
 from raft.errors import Overloaded
-from raft.log import ENTRY_OVERHEAD_BYTES, fitting_count, size_bytes
+from raft.log import ENTRY_OVERHEAD_BYTES, fitting
 from raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -121,8 +121,8 @@ class Leader:
         last_index, commit_index = core.log.last_index, core.commit_index
         built: dict[Index, tuple[AppendEntries, int]] = {}
         if unpersisted is not None and len(unpersisted.entries) <= config.max_append_entries:
-            size = size_bytes(unpersisted.entries)
-            if size <= config.max_append_bytes or len(unpersisted.entries) == 1:
+            count, size = fitting(unpersisted.entries, config.max_append_bytes)
+            if count == len(unpersisted.entries):
                 built[unpersisted.first_index] = self._append_of(unpersisted, size)
         for node_id, progress in self.progress.items():
             while progress.wants_append(last_index, self._commit_news):
@@ -134,8 +134,9 @@ class Leader:
                 core.send(node_id, message)
 
     def is_commit_untold(self) -> bool:
+        # Not of a peer that is silent: there is nothing to wait for but its answer.
         commit_index = self._core.commit_index
-        return any(progress.commit_index_sent < commit_index for progress in self.progress.values())
+        return any(progress.can_be_told(commit_index) for progress in self.progress.values())
 
     def tell_commit(self) -> None:
         self._commit_news = self._core.commit_index
@@ -155,10 +156,8 @@ class Leader:
         if found is None:
             last_index = min(log.last_index, first_index + config.max_append_entries - 1)
             entries = log.slice(first_index, last_index)
-            size = size_bytes(entries)
-            if size > config.max_append_bytes:
-                entries = entries[: fitting_count(entries, config.max_append_bytes)]
-                size = size_bytes(entries)
+            count, size = fitting(entries, config.max_append_bytes)
+            del entries[count:]
             found = built[first_index] = self._append_of(EntryBatch(first_index, entries), size)
         return found
 
@@ -174,7 +173,7 @@ class Leader:
         progress.is_active = True
         if message.match_index > self._core.log.last_index:
             self._core.ignored_messages += 1  # nobody can have more of this log than its leader
-        elif progress.acknowledge(message.match_index):
+        elif progress.acknowledge(message.match_index) and message.match_index > self._core.commit_index:
             self.advance_commit()
 
     def on_append_rejected(self, sender: NodeId, message: AppendRejected) -> None:

@@ -24,12 +24,14 @@ def size_bytes(entries: list[Entry]) -> int:
     return sum(map(len, map(_body_of, entries))) + ENTRY_OVERHEAD_BYTES * len(entries)
 
 
-def fitting_count(entries: list[Entry], max_bytes: int) -> int:
-    """How many of the first entries fit in `max_bytes`; at least one, so that a huge entry still passes."""
-    if size_bytes(entries) <= max_bytes:
-        return len(entries)
-    sizes = accumulate([len(body) + ENTRY_OVERHEAD_BYTES for _, _, body in entries])
-    return max(1, bisect_right(list(sizes), max_bytes))
+def fitting(entries: list[Entry], max_bytes: int) -> tuple[int, int]:
+    """How many of the first entries fit in `max_bytes`, and their size. At least one: any entry passes."""
+    total = size_bytes(entries)
+    if total <= max_bytes:
+        return len(entries), total
+    sizes = list(accumulate([len(body) + ENTRY_OVERHEAD_BYTES for _, _, body in entries]))
+    count = max(1, bisect_right(sizes, max_bytes))
+    return count, sizes[count - 1]
 
 
 class Log:

@@ -83,9 +83,17 @@ class Progress:
     def wants_append(self, last_index: Index, commit_index: Index) -> bool:
         """Is there anything to tell, and may it be told now?"""
         if self.state is ProgressState.REPLICATE:
-            news = self.next_index <= last_index or self.commit_index_sent < commit_index
-            return self.verify_due or (news and self.inflights.has_room())
+            has_entries = self.next_index <= last_index and self.inflights.has_room()
+            return has_entries or self.verify_due or self.can_be_told(commit_index)
         return self.state is ProgressState.PROBE and not self.probe_sent
+
+    def can_be_told(self, commit_index: Index) -> bool:
+        """Was the peer not told of this commit index, and is it in a state in which an append may tell it?"""
+        return (
+            self.commit_index_sent < commit_index
+            and self.state is ProgressState.REPLICATE
+            and self.inflights.has_room()
+        )
 
     def note_sent(self, last_index: Index, size_bytes: int, commit_index: Index) -> None:
         """An append that ends at `last_index` leaves; an empty one ends where it begins."""

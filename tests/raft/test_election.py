@@ -426,7 +426,7 @@ def test_a5_a_second_leader_in_a_term_is_not_obeyed() -> None:
     """It cannot exist; a forged or misrouted frame may say it does."""
     follower = core_in(Role.FOLLOWER, term=3)
     follower.step("c", AppendEntries(3, 0, 0, 1, batch(1, [3])))
-    assert (follower.leader_id, follower.last_index) == ("b", 0)
+    assert (follower.leader_id, follower.last_index, follower.ignored_messages) == ("b", 0, 1)
     leader = make_leader()
     leader.step("b", AppendEntries(1, 0, 0, 1, batch(1, [1])))
     assert (leader.role, leader.commit_index) == (Role.LEADER, 0)

@@ -111,18 +111,30 @@ def test_p17_a_leaders_log_never_becomes_shorter() -> None:
 
 
 def test_every_ready_is_checked_against_the_one_before() -> None:
-    core = make_core(log=[1, 1], commit_index=2)
+    core = make_core(log=[1, 1])
+    core.step("b", Heartbeat(1, 2, 0))
     drain(core)
     core.commit_index = core.delivered_index = 1
-    core.step("b", Heartbeat(1, 0, 0))
-    with pytest.raises(InvariantBroken):
+    with pytest.raises(InvariantBroken, match="commit"):
         core.ready()
+
+
+def test_transitions_that_would_lose_safety_are_refused() -> None:
+    core = make_core(log=[1, 1], term=3)
+    with pytest.raises(InvariantBroken, match="term"):
+        core.become_follower(2, None)
+    with pytest.raises(InvariantBroken, match="beyond"):
+        core.commit_to(3)
+    core.commit_to(2)
+    for index in (1, 2):
+        with pytest.raises(InvariantBroken, match="committed"):
+            core.truncate_from(index)
 
 
 def test_every_ready_is_checked_by_itself() -> None:
     core = make_core(log=[1, 1])
-    core.voted_for, core.term = "b", 0
-    with pytest.raises(InvariantBroken):
+    core.log.stable_index += 1
+    with pytest.raises(InvariantBroken, match="stable"):
         core.ready()
 
 

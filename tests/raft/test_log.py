@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raft.log import ENTRY_OVERHEAD_BYTES, Log, fitting_count, size_bytes
+from raft.log import ENTRY_OVERHEAD_BYTES, Log, fitting, size_bytes
 from tests.raft.network import batch, entries_of, entry
 
 
@@ -99,7 +99,13 @@ def test_at_least_one_entry_fits_and_framing_counts() -> None:
     entries = [entry(1, bytes(100)) for _ in range(5)]
     each = 100 + ENTRY_OVERHEAD_BYTES
     assert size_bytes(entries) == 5 * each
-    assert [fitting_count(entries, n) for n in (0, each, 2 * each - 1, 2 * each, 5 * each - 1, 5 * each)] == [
-        1, 1, 1, 2, 4, 5,
-    ]  # fmt: skip
-    assert fitting_count([], 100) == 0
+    for limit, count in (
+        (0, 1),
+        (each, 1),
+        (2 * each - 1, 1),
+        (2 * each, 2),
+        (5 * each - 1, 4),
+        (5 * each, 5),
+    ):
+        assert fitting(entries, limit) == (count, count * each)
+    assert fitting([], 100) == (0, 0)

@@ -142,7 +142,41 @@ def test_p4_heartbeats_go_to_all_and_name_no_more_than_each_is_known_to_have() -
     assert sent["b"] is sent["c"]
 
 
-def test_p12_news_of_the_commit_index_reaches_idle_followers_at_once_and_is_not_answered() -> None:
+def test_p12_news_of_the_commit_index_waits_for_entries_or_until_the_owner_wants_it_told() -> None:
+    core = make_leader()
+    for peer in "bc":
+        core.step(peer, AppendResponse(1, 1))
+    drain(core)
+    assert core.commit_index == 1 and core.is_commit_untold() and not core.has_ready()
+    core.propose([b"x"])
+    assert {m.commit_index for m in outgoing(drain(core), AppendEntries)} == {1}
+    assert not core.is_commit_untold()
+    core.step("b", AppendResponse(1, 2))
+    drain(core)
+    core.tell_commit()
+    news = outgoing(drain(core), AppendEntries)
+    assert [(m.prev_index, len(m.batch), m.commit_index) for m in news] == [(2, 0, 2)] * 2
+    assert not core.is_commit_untold() and not core.has_ready()
+
+
+def test_there_is_no_news_for_peers_that_are_silent() -> None:
+    """Or the owner would ask for a message, again and again, that is never made."""
+    core = make_leader(config=RaftConfig(max_inflight_messages=1))
+    core.step("b", AppendResponse(1, 1))
+    drain(core)
+    core.propose([b"x"])
+    drain(core)  # b's window is full, c has not answered its probe
+    core.commit_to(2)
+    core.tell_commit()
+    assert not core.is_commit_untold()
+    drain(core)
+    assert not core.has_ready()
+    core.step("b", AppendResponse(1, 2))
+    assert core.is_commit_untold()
+    assert [m.commit_index for m in outgoing(drain(core), AppendEntries, to="b")] == [2]
+
+
+def test_p12_news_of_the_commit_index_is_not_answered() -> None:
     network = Network("abc")
     leader = network.elect("a")
     leader.propose([b"x"])

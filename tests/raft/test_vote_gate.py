@@ -60,6 +60,34 @@ def test_4_2_3_the_gate_opens_when_the_leader_is_silent_and_shuts_when_it_is_hea
     assert (core.term, core.voted_for) == (4, "c")
 
 
+def test_4_2_3_a_silent_leader_is_not_heard_through_another() -> None:
+    core = follower_of_b()
+    core.leader_silent()
+    core.step("c", Heartbeat(3, 0, 0))  # not from its leader
+    core.step("c", RequestPreVote(4, 0, 0))
+    assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(4, True)]
+    core.step("b", Heartbeat(3, 0, 0))
+    core.step("c", Heartbeat(3, 0, 0))
+    core.step("c", RequestPreVote(4, 0, 0))
+    assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(3, False)]
+
+
+def test_4_2_3_the_gate_is_open_for_who_has_no_leader_any_more() -> None:
+    campaigning = follower_of_b()
+    campaigning.campaign()
+    deposed = make_leader()
+    deposed.check_quorum()
+    deposed.check_quorum()
+    disturbed = follower_of_b()
+    disturbed.step("c", HeartbeatResponse(5, 0))
+    for core in (campaigning, deposed, disturbed):
+        drain(core)
+        core.step("c", RequestPreVote(6, 9, 9))
+        assert outgoing(drain(core), PreVoteResponse) == [PreVoteResponse(6, True)]
+        core.step("c", RequestVote(6, 9, 9))
+        assert (core.term, core.voted_for) == (6, "c")
+
+
 def test_4_2_3_a_leader_is_not_deposed_by_a_candidate_while_it_has_its_quorum() -> None:
     core = make_leader()
     core.leader_silent()  # does not concern a leader
