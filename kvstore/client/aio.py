@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -178,9 +179,9 @@ class AsyncClient:
         return self._engine.core.state
 
     @property
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> Counter[str]:
         """What happened to this client so far, for operators and tests."""
-        return dict(self._engine.core.counters)
+        return self._engine.core.counters.copy()
 
     def add_listener(self, listener: StateListener) -> None:
         """`listener` is called in the event loop with each new state."""

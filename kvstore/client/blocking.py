@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
@@ -200,10 +200,10 @@ class Client:
         return self._engine.core.state
 
     @property
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> Counter[str]:
         """What happened to this client so far, for operators and tests."""
         with self._lock:
-            return dict(self._engine.core.counters)
+            return self._engine.core.counters.copy()
 
     def add_listener(self, listener: StateListener) -> None:
         """`listener` is called with each new state, by any thread, which it must not hold up."""

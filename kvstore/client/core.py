@@ -13,24 +13,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvstore import errors, protocol
-from kvstore.client.calls import (
-    Call,
-    close_session_call,
-    frame_timeout_milliseconds,
-    open_session_call,
-    split_frames,
-)
+from kvstore.client import calls as making
+from kvstore.client.calls import Call
 from kvstore.client.errors import RevisionWentBack
 from kvstore.client.ledger import Ledger
-from kvstore.client.links import (
-    CHECK_SECONDS,
-    FIRST_ENDPOINT_GRACE_SECONDS,
-    Link,
-    Links,
-    LinkState,
-    Verdict,
-    Wire,
-)
+from kvstore.client.links import CHECK_SECONDS, GRACE_SECONDS, Link, Links, LinkState, Verdict, Wire
 from kvstore.client.results import State, decode_status
 from kvstore.client.session import Session
 
@@ -109,7 +96,7 @@ class ClientCore:
         first = self.links.links[0]
         if first.state is LinkState.CLOSED:
             self.links.open(first, now)
-        self.links.search(now, after_seconds=FIRST_ENDPOINT_GRACE_SECONDS)
+        self.links.search(now, after_seconds=GRACE_SECONDS)
 
     def flush(self, now: float) -> None:
         """Sends what can be sent: one frame per kind, more only if they would be too large."""
@@ -171,7 +158,7 @@ class ClientCore:
             if self._session.has_unanswered:
                 return False  # a new session could apply again what the old one may have applied
             self._session = Session(self._rng.randbytes(protocol.NONCE_BYTES))
-        call = open_session_call(self._session.nonce)
+        call = making.open_session_call(self._session.nonce)
         call.callback = self._on_session
         self._opening = call
         call.floor = self.revision
@@ -194,12 +181,12 @@ class ClientCore:
             for call in calls:
                 self._send_frame(link, kind, [call], [], now)
             return
-        for batch, bodies in split_frames(calls, self._session.acknowledged_below()):
+        for batch, bodies in making.split_frames(calls, self._session.acknowledged_below()):
             self._send_frame(link, kind, batch, bodies, now)
 
     def _send_frame(self, link: Link, kind: int, batch: list[Call], bodies: list[bytes], now: float) -> None:
         first = self.links.take_request_ids(len(batch))
-        frame = protocol.encode_request(kind, first, frame_timeout_milliseconds(batch, now), bodies)
+        frame = protocol.encode_request(kind, first, making.frame_timeout_milliseconds(batch, now), bodies)
         if not self._wire.send(link.connection, frame):
             self.counters["send_refused"] += 1
             self._retry(batch)
@@ -310,10 +297,8 @@ class ClientCore:
             if not is_redirect or now - self._redirected_at < FIRST_PAUSE_SECONDS:
                 self._pause(now)
             self._redirected_at = now
-        elif refusal.code == protocol.OVERLOADED:
-            self._pause(now)
         else:
-            if link is self.links.target:
+            if link is self.links.target and refusal.code != protocol.OVERLOADED:
                 self.links.target = None  # its next STATUS puts it back if it leads nevertheless
             self._pause(now)
         self._reconsider(now)
@@ -496,7 +481,7 @@ class ClientCore:
         """A call that closes the session, if there is one to close and somebody to tell."""
         if self._is_closed or not self._session.is_open or self.links.leader() is None:
             return None
-        return close_session_call()
+        return making.close_session_call()
 
     def close(self) -> None:
         """Ends every call and every connection; the core is of no use afterwards."""

@@ -308,6 +308,8 @@ class Watches:
                     self._queue(watch, batch)
         if not page.more and page.revision >= watch.next_revision:
             watch.next_revision = page.revision + 1
+            if watch.wants_progress:
+                self._queue(watch, WatchBatch(page.revision, []))
         watch.epoch, watch.sequence = page.epoch, page.sequence
         if is_first or (was_empty and watch.queue):
             watch.on_ready()
