@@ -13,7 +13,7 @@ import struct
 import zmq
 
 from actors.counters import Counters
-from actors.sockets import Socket
+from actors.sockets import Socket, descriptor
 
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
@@ -51,7 +51,7 @@ class Door:
         self._questions = context.socket(zmq.REP)
         self._questions.set(zmq.LINGER, 0)
         self._questions.bind(_ZAP_ENDPOINT)
-        poller.register(self._questions, zmq.POLLIN)
+        poller.register(descriptor(self._questions), zmq.POLLIN)
 
     def guard(self, socket: Socket, port: str) -> None:
         """Ask about each connection of a socket that is yet to be bound."""
@@ -64,35 +64,40 @@ class Door:
         # machine can open and close while the loop turns once.
         monitor.set(zmq.RCVHWM, 0)
         monitor.connect(endpoint)
-        self._poller.register(monitor, zmq.POLLIN)
+        self._poller.register(descriptor(monitor), zmq.POLLIN)
         self._guarded[port] = _Guarded(port, monitor)
 
     def connections(self, port: str) -> int:
         return len(self._guarded[port].descriptors)
 
-    def serve(self, counters: Counters) -> None:
-        """Take in the reports, then answer the questions; called when one of the sockets is readable."""
-        for guarded in self._guarded.values():
-            self._take_reports(guarded)
+    def serve(self, counters: Counters) -> bool:
+        """Take in the reports, then answer the questions; called when a descriptor of the door rang.
+
+        True if more is waiting, which will not ring again.
+        """
+        more = [self._take_reports(guarded) for guarded in self._guarded.values()]
         for _ in range(_MOST_IN_TURN):
             if not int(self._questions.get(_EVENTS)) & _POLLIN:
-                return
+                return any(more)
             self._answer(self._questions.recv_multipart(zmq.DONTWAIT), counters)
+        return True
 
     def close(self) -> None:
         self._questions.close()
         for guarded in self._guarded.values():
             guarded.monitor.close()
 
-    def _take_reports(self, guarded: _Guarded) -> None:
+    def _take_reports(self, guarded: _Guarded) -> bool:
+        """True if some are left for the next turn."""
         for _ in range(_MOST_IN_TURN):
             if not int(guarded.monitor.get(_EVENTS)) & _POLLIN:
-                return
-            event, descriptor = _EVENT.unpack(guarded.monitor.recv_multipart(zmq.DONTWAIT)[0])
+                return False
+            event, number = _EVENT.unpack(guarded.monitor.recv_multipart(zmq.DONTWAIT)[0])
             if event == zmq.EVENT_ACCEPTED:
-                guarded.descriptors.add(descriptor)
+                guarded.descriptors.add(number)
             else:
-                guarded.descriptors.discard(descriptor)
+                guarded.descriptors.discard(number)
+        return True
 
     def _answer(self, question: list[bytes], counters: Counters) -> None:
         # version, request id, domain, address, routing id, mechanism, and then what the mechanism adds

@@ -147,6 +147,11 @@ def quick_send(socket: Socket) -> Send:
     return super(zmq.Socket, socket).send
 
 
+def descriptor(socket: Socket) -> int:
+    """Readable when something came for the socket since it was last asked, not as long as it has frames."""
+    return int(socket.get(zmq.FD))
+
+
 def _set_common(socket: Socket, *, frames: int, largest_bytes: int, handshake_seconds: float) -> None:
     # Bounded queues on both sides; 0 would mean no bound.
     socket.set(zmq.SNDHWM, frames)

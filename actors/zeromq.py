@@ -2,8 +2,10 @@
 
 Inside the node every actor has a ROUTER bound to inproc://, and every sender a DEALER to it; between nodes
 there is one ROUTER per node, and a DEALER per peer. All of it belongs to the thread of the loop. Waiting is a
-raw zmq.Poller over the outward sockets and a socket pair that wakes it; mailboxes need no polling, since the
-loop knows what it has sent.
+raw zmq.Poller over the *descriptors* of the outward sockets and a socket pair that wakes it: asking a socket
+costs libzmq two system calls, asking all descriptors costs one. A descriptor rings when something new came
+for its socket, once: so a socket that rang is read until it is empty, and one that was sent to is asked,
+since sending may take in the ring. Mailboxes need no polling: the loop knows what it has sent.
 """
 
 from __future__ import annotations
@@ -27,8 +29,6 @@ _POLLIN = int(zmq.POLLIN)
 _DONTWAIT = int(zmq.DONTWAIT)
 _SENDMORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 _SETTLE_SECONDS = 0.002
-# A loop that never waits asks at the door this often.
-_LOOKS_PER_POLL = 32
 
 
 class _Mailbox:
@@ -54,7 +54,7 @@ class _Sender:
 class _Port:
     """A bound outward socket; owned by its transport."""
 
-    __slots__ = ("endpoint", "is_publisher", "name", "ready", "send", "socket")
+    __slots__ = ("endpoint", "is_publisher", "name", "ready", "send", "socket", "unsure")
 
     def __init__(self, name: str, socket: Socket, endpoint: str) -> None:
         self.name = name
@@ -63,6 +63,7 @@ class _Port:
         self.endpoint = endpoint
         self.is_publisher = socket.type == zmq.XPUB
         self.ready = False  # the last wait found frames, or the last drain left some
+        self.unsure = False  # sent to since it was last asked: its descriptor may have rung unheard
 
 
 class ZeroMqTransport:
@@ -71,14 +72,12 @@ class ZeroMqTransport:
     def __init__(self, limits: TransportLimits | None = None) -> None:
         self.limits = limits or TransportLimits()
         self._context = sockets.make_context()
-        self._poller = zmq.Poller()  # everything there is to wait for
-        self._ports_poller = zmq.Poller()  # only what brings frames; for a look in passing
-        self._looks = 0
+        self._poller = zmq.Poller()  # of descriptors, all there is to wait for
         self._mailboxes: dict[str, _Mailbox] = {}
         self._senders: dict[tuple[str, str], _Sender] = {}
         self._local_waiting = 0
         self._ports: dict[str, _Port] = {}
-        self._by_socket: dict[object, _Port] = {}
+        self._by_descriptor: dict[int, _Port] = {}
         self._peers: dict[str, _Sender] = {}
         self._node = ""
         self._woken = False
@@ -87,6 +86,7 @@ class ZeroMqTransport:
         self._wake_sender.setblocking(False)
         self._poller.register(self._wake_receiver.fileno(), zmq.POLLIN)
         self._door = Door(self._context, self._poller, self.limits.client_connections)
+        self._door_rang = False
 
     def attach(self, node: str, counters: Counters) -> None:
         assert not self._node, f"the transport of node {self._node} was given to node {node} too"
@@ -121,9 +121,9 @@ class ZeroMqTransport:
             socket.close()
             raise
         port = _Port(name, socket, real_endpoint)
-        self._ports[name] = self._by_socket[socket] = port
-        self._poller.register(socket, zmq.POLLIN)
-        self._ports_poller.register(socket, zmq.POLLIN)
+        descriptor = sockets.descriptor(socket)
+        self._ports[name] = self._by_descriptor[descriptor] = port
+        self._poller.register(descriptor, zmq.POLLIN)
 
     def connect_peer(self, node: str, endpoint: str) -> None:
         socket = sockets.peer_sender(self._context, self.limits)
@@ -149,30 +149,36 @@ class ZeroMqTransport:
         return self._local_waiting > 0
 
     def wait(self, timeout_seconds: float | None) -> None:
-        if self._local_waiting or timeout_seconds == 0.0 or self._woken:
-            self._look()
-            return
-        # Rounded up: a wait that ends before its deadline would only be followed by another one.
-        self._poll(-1 if timeout_seconds is None else int(timeout_seconds * 1000.0) + 1)
+        is_ready = bool(self._local_waiting) or self._woken or self._door_rang
+        for port in self._ports.values():
+            if port.unsure:
+                self._ask(port)
+            is_ready = is_ready or port.ready
+        if is_ready:
+            timeout_ms = 0
+        elif timeout_seconds is None:
+            timeout_ms = -1
+        else:
+            # Rounded up: a wait that ends before its deadline would only be followed by another one.
+            timeout_ms = int(timeout_seconds * 1000.0) + 1 if timeout_seconds > 0.0 else 0
+        for descriptor, _ in self._poller.poll(timeout_ms):
+            self._rang(descriptor)
+        if self._door_rang:
+            self._door_rang = self._door.serve(self._counters)
 
-    def _look(self) -> None:
-        """Find what is readable now. Each socket costs time, so the seldom used ones are not always asked."""
-        self._looks += 1
-        if self._woken or self._looks % _LOOKS_PER_POLL == 0:
-            self._poll(0)
-            return
-        for socket, _ in self._ports_poller.poll(0):
-            self._by_socket[socket].ready = True
+    def _rang(self, descriptor: object) -> None:
+        if descriptor in self._by_descriptor:
+            self._ask(self._by_descriptor[descriptor])
+        elif descriptor == self._wake_receiver.fileno():
+            self._take_wake_bytes()
+        else:
+            self._door_rang = True
 
-    def _poll(self, timeout_ms: int) -> None:
-        for socket, _ in self._poller.poll(timeout_ms):
-            port = self._by_socket.get(socket)
-            if port is not None:
-                port.ready = True
-            elif isinstance(socket, int):
-                self._take_wake_bytes()
-            else:
-                self._door.serve(self._counters)
+    @staticmethod
+    def _ask(port: _Port) -> None:
+        port.unsure = False
+        if int(port.socket.get(_EVENTS)) & _POLLIN:
+            port.ready = True
 
     def settle(self) -> None:
         # The I/O thread was stopped as the loop was; it needs a moment of its own to read what the kernel
@@ -241,7 +247,9 @@ class ZeroMqTransport:
         return True
 
     def send_frame(self, port: str, connection: bytes, payload: bytes) -> bool:
-        send = self._ports[port].send
+        found = self._ports[port]
+        found.unsure = True
+        send = found.send
         try:
             send(connection, _SENDMORE)
             send(payload, _DONTWAIT)
@@ -256,7 +264,9 @@ class ZeroMqTransport:
         return True
 
     def publish(self, port: str, parts: list[bytes]) -> bool:
-        send = self._ports[port].send
+        found = self._ports[port]
+        found.unsure = True
+        send = found.send
         try:
             for part in parts[:-1]:
                 send(part, _SENDMORE)
