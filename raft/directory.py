@@ -36,8 +36,9 @@ class DataDirectory:
         self._disk = FailStop(self._files)
         self._disk.call(path, self._files.make_directory, path)
         self._disk.call(path.parent, self._files.fsync_directory, path.parent)
-        self._lock: Descriptor | None = self._take_lock()
+        self._lock: Descriptor | None = None
         try:
+            self._take_lock()
             self._claim()
         except BaseException:
             self.close()
@@ -53,21 +54,20 @@ class DataDirectory:
         if descriptor is not None:
             self._disk.close(descriptor)
 
-    def _take_lock(self) -> Descriptor:
-        path, disk = self.path / LOCK_NAME, self._disk
+    def _take_lock(self) -> None:
+        path, disk, files = self.path / LOCK_NAME, self._disk, self._files
 
         def lock() -> Descriptor | None:
             try:
-                return self._files.lock(path)
+                return files.lock(path)
             except BlockingIOError:
                 return None
 
-        descriptor = disk.call(path, lock)
-        if descriptor is None:
-            raise DirectoryInUse(self.path, _number(disk.call(path, self._files.read, path)))
-        disk.call(path, self._files.truncate, descriptor, 0)
-        disk.write(path, descriptor, f"{os.getpid()}\n".encode(), 0)
-        return descriptor
+        self._lock = disk.call(path, lock)
+        if self._lock is None:
+            raise DirectoryInUse(self.path, _number(disk.call(path, files.read, path)))
+        disk.call(path, files.truncate, self._lock, 0)
+        disk.write(path, self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _claim(self) -> None:
         """Check that the directory is this node's; make it so if it is nobody's."""

@@ -261,8 +261,7 @@ class SegmentReader:
         """Whether sectors that were never written, or an end of file too early, explain what stands here."""
         data, end = self._data, self.end
         header = read_header(data, end, self.header.crc)
-        longest = MAX_UNSYNCED_BYTES if header is None else max(MAX_UNSYNCED_BYTES, header.end - end)
-        if len(rest) > longest:
+        if len(rest) > MAX_UNSYNCED_BYTES:
             return False  # further than any turn writes before its sync
         if header is None:
             # Only a whole sector may be missing, or everything from some byte on.
@@ -271,8 +270,8 @@ class SegmentReader:
         if self._misplaced(header):
             return False
         stop = header.end
-        if len(data) < stop or data[stop - 1] == 0:
-            return True
+        if len(rest) < stop - end:
+            return True  # Every record ends in a mark. This one does not, and nothing follows it.
         first = end - end % SECTOR_BYTES
         return any(
             not data[max(at, end) : min(at + SECTOR_BYTES, stop)].strip(b"\0")

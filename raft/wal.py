@@ -36,6 +36,7 @@ MAX_SEGMENT_BYTES = 1 << 30  # offsets are four bytes wide
 MAX_RECORD_BYTES = 8 << 20  # A longer batch is cut into several records.
 # A log begins with this much zeroed space; each segment is up to twice as long as the one before.
 FIRST_FILL_BYTES = 1 << 20
+PAGE_BYTES = 4096
 FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
 SPARE_NAME = "next.tmp"
 BROKEN_SUFFIX = ".broken"
@@ -227,7 +228,7 @@ class WriteAheadLog:
         sequences = _clean_listing(disk, directory)
         if not sequences:
             _, head = SegmentWriter.begin(identity, 1, 1, 0, HardState())
-            descriptor, _ = Spare(directory, disk, FILL_SLICE_BYTES).name(1, head, len(head))
+            descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, head, len(head))
             disk.close(descriptor)
             return
         disk.call(directory, files.fsync_directory, directory)
@@ -300,17 +301,14 @@ class WriteAheadLog:
 
     def close(self) -> None:
         """Write all that is appended, and a last record that vouches for everything before it."""
-        descriptor = self._descriptor
-        if descriptor is None:
-            return
         try:
             if self._writer is not None and not self._disk.failed:
-                self._flush()
                 self._add_state()
                 self._flush()
         finally:
-            self._descriptor = self._writer = None
-            self._disk.close(descriptor)
+            descriptor, self._descriptor, self._writer = self._descriptor, None, None
+            if descriptor is not None:
+                self._disk.close(descriptor)
             self._spare.discard()
 
     def _add_state(self) -> None:

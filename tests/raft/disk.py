@@ -191,8 +191,8 @@ class SimulatedDisk:
         inode = self._open[descriptor][1]
         used = sum(len(other.cached) for other in self.names.values()) - len(inode.cached)
         room = max(0, self.capacity_bytes - used - offset)
-        written = min(len(data), room, len(data) if short is None else short)
-        if data and not written:
+        written = min(len(data), room) if short is None else min(len(data) - 1, room, short)
+        if data and not written and short is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         inode.do((offset, data[:written]))
         return written

@@ -1,0 +1,205 @@
+"""The data directory: one process at a time, one node for ever."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raft.directory import DataDirectory
+from raft.entries import EntryBatch, HardState
+from raft.storage import CorruptLog, DirectoryInUse, StorageFailed, WrongDirectory
+from tests.raft.disk import PowerLoss, SimulatedDisk
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_something(directory: DataDirectory) -> None:
+    log = directory.open_log()
+    log.load()
+    log.append(HardState(1, "n1", 0), EntryBatch(1, [(1, 1, b"x")]))
+    log.sync()
+    log.close()
+
+
+def test_a_new_directory_is_private_and_complete(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "deep" / "down" / "data", "cluster", "n1")
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in directory.path.iterdir()) == ["identity", "lock", "wal"]
+    for path in directory.path.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert directory.open_log().load().entries == []
+    directory.close()
+
+
+def test_it_is_opened_again_with_what_is_in_it(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path / "data", "cluster", "n1")
+    write_something(first)
+    first.close()
+    first.close()
+    second = DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert second.open_log().load().entries == [(1, 1, b"x")]
+    second.close()
+
+
+def test_a_second_opener_is_told_who_has_it(tmp_path: Path) -> None:
+    """F12, within one process: each opener has a lock of its own."""
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    with pytest.raises(DirectoryInUse) as caught:
+        DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert (caught.value.path, caught.value.pid) == (tmp_path / "data", os.getpid())
+    assert str(caught.value) == f"data directory {tmp_path / 'data'} is in use by process {os.getpid()}"
+    directory.close()
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from raft.directory import DataDirectory
+directory = DataDirectory(Path(sys.argv[2]), "cluster", "n1")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    """F12: the lock goes with the process, however it ends; what it wrote about itself does not count."""
+    command = [sys.executable, "-c", HOLDER, str(ROOT), str(tmp_path / "data")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(DirectoryInUse) as caught:
+            DataDirectory(tmp_path / "data", "cluster", "n1")
+        assert caught.value.pid == holder.pid
+        holder.kill()
+    assert (tmp_path / "data" / "lock").read_text() == f"{holder.pid}\n"
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+
+
+def test_an_owner_that_left_no_number_is_another_process(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    (tmp_path / "data" / "lock").write_text("")
+    with pytest.raises(DirectoryInUse, match="in use by another process") as caught:
+        DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert caught.value.pid is None
+    directory.close()
+
+
+@pytest.mark.parametrize(
+    ("cluster_id", "node_id", "field", "found"),
+    [("other", "n1", "cluster id", "cluster"), ("cluster", "n2", "node id", "n1")],
+)
+def test_the_directory_of_another_is_refused(
+    tmp_path: Path, cluster_id: str, node_id: str, field: str, found: str
+) -> None:
+    """F16, J4: what is found and what was expected are both named."""
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    for _ in range(2):  # the refusal gives the lock back
+        with pytest.raises(WrongDirectory) as caught:
+            DataDirectory(tmp_path / "data", cluster_id, node_id)
+    error = caught.value
+    assert (error.field, error.found) == (field, found)
+    assert error.expected in (cluster_id, node_id) and error.expected != found
+    assert f"{field} is {found!r}, expected {error.expected!r}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "found"),
+    [
+        (json.dumps({"format": 2, "cluster_id": "cluster", "node_id": "n1"}).encode(), "format", 2),
+        (b"", "format", None),
+        (b"\xff\xfe", "format", None),
+        (b"[" * 100_000, "format", None),
+        (b"[1]", "format", None),
+        (json.dumps({"format": 1, "cluster_id": "cluster"}).encode(), "node id", None),
+    ],
+)
+def test_an_identity_of_another_format_or_damaged_is_refused(
+    tmp_path: Path, content: bytes, field: str, found: object
+) -> None:
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    (tmp_path / "data" / "identity").write_bytes(content)
+    with pytest.raises(WrongDirectory) as caught:
+        DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert (caught.value.field, caught.value.found) == (field, found)
+
+
+def test_a_directory_full_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    (home / "letter.txt").write_text("dear")
+    with pytest.raises(WrongDirectory) as caught:
+        DataDirectory(home, "cluster", "n1")
+    assert caught.value.found == "letter.txt"
+    assert home.stat().st_mode & 0o777 == 0o755
+    assert not (home / "identity").exists()
+
+
+def test_a_fresh_file_system_counts_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".keep").write_text("")
+    DataDirectory(tmp_path, "cluster", "n1").close()
+
+
+def test_a_log_that_lost_its_identity_is_not_taken_over(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    write_something(directory)
+    directory.close()
+    (tmp_path / "data" / "identity").unlink()
+    with pytest.raises(WrongDirectory, match="log is"):
+        DataDirectory(tmp_path / "data", "cluster", "n1")
+    with pytest.raises(CorruptLog, match="identity"):
+        DataDirectory(tmp_path / "data", "cluster", "n2")
+
+
+def test_an_identity_that_lost_its_log_is_not_a_new_node(tmp_path: Path) -> None:
+    """A18: an emptied node would vote a second time."""
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    write_something(directory)
+    directory.close()
+    for path in (tmp_path / "data" / "wal").iterdir():
+        path.unlink()
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    with pytest.raises(CorruptLog, match="no segment"):
+        directory.open_log().load()
+    directory.close()
+
+
+def test_an_identity_is_never_there_without_its_log() -> None:
+    """F2: the power is lost before every call of the first start; the next start makes up for it."""
+    whole = SimulatedDisk()
+    DataDirectory(Path("/data"), "cluster", "n1", whole).close()
+    for number in range(len(whole.calls)):
+        for survives in (True, False):
+            disk = SimulatedDisk()
+            disk.fail_at(number, PowerLoss())
+            with pytest.raises(PowerLoss):
+                DataDirectory(Path("/data"), "cluster", "n1", disk)
+            disk.lose_power(survives)
+            if "identity" in disk.list_directory(Path("/data")):
+                assert Path("/data/wal/0000000001.wal") in disk.names
+            directory = DataDirectory(Path("/data"), "cluster", "n1", disk)
+            write_something(directory)
+            disk.lose_power(False)
+            directory = DataDirectory(Path("/data"), "cluster", "n1", disk)
+            assert directory.open_log().load().last_index == 1
+
+
+def test_a_failing_disk_is_named_and_the_lock_given_back() -> None:
+    whole = SimulatedDisk()
+    DataDirectory(Path("/data"), "cluster", "n1", whole).close()
+    for number in range(len(whole.calls)):
+        disk = SimulatedDisk()
+        disk.fail_at(number, OSError(errno.EIO, "Input/output error"))
+        with pytest.raises(StorageFailed, match="Input/output error") as caught:
+            DataDirectory(Path("/data"), "cluster", "n1", disk)
+        assert caught.value.action == whole.calls[number]
+        assert str(caught.value).startswith(f"{whole.calls[number]} of /")
+        disk.fault = None
+        DataDirectory(Path("/data"), "cluster", "n1", disk).close()
