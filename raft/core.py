@@ -328,7 +328,7 @@ class Core:
     # -- the object out --------------------------------------------------------------------------------
 
     def has_ready(self) -> bool:
-        """Would ready() say anything?"""
+        """Would ready() say anything? No term, vote or truncation is new without one of these."""
         return bool(
             self._messages
             or self._messages_after_sync
@@ -337,8 +337,6 @@ class Core:
             or self._role.has_work()
             or self._reads
             or self._refused_reads
-            or self._is_vote_changed()
-            or self._truncated_from is not None
             or self._announced != (self.role, self.term, self.leader_id)
         )
 

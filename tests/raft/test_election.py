@@ -210,6 +210,14 @@ def test_p8_one_vote_in_a_term_first_come_first_served() -> None:
     assert ready.messages == [] and ready.hard_state == HardState(1, "b", 0) and ready.must_sync
 
 
+def test_a1_a_vote_in_a_term_that_is_known_already_is_stored_as_well() -> None:
+    core = make_core(term=5)
+    core.step("b", RequestVote(5, 0, 0))
+    ready = core.ready()
+    assert ready.hard_state == HardState(5, "b", 0) and ready.must_sync
+    assert ready.messages_after_sync == [("b", VoteResponse(5, True))]
+
+
 def test_a1_a_vote_given_is_remembered_over_a_restart() -> None:
     core = make_core(term=1, voted_for="b")
     core.step("c", RequestVote(1, 5, 5))
@@ -403,6 +411,16 @@ def test_p9_a_candidate_returns_to_follower_for_a_leader_of_its_term(role: Role,
     assert (core.role, core.term, core.leader_id) == (Role.FOLLOWER, 3, "c")
     assert core.last_index == (1 if isinstance(message, AppendEntries) else 0)
     assert drain(core).role_change == RoleChange(Role.FOLLOWER, 3, "c")
+
+
+def test_terms_from_zero_to_the_last_are_good() -> None:
+    core = make_core()
+    core.campaign()
+    for voter in "bc":
+        core.step(voter, PreVoteResponse(0, False))
+    assert core.role is Role.FOLLOWER
+    core.step("b", Heartbeat(MAX_TERM, 0, 0))
+    assert core.term == MAX_TERM and core.ignored_messages == 0
 
 
 @pytest.mark.parametrize("term", [MAX_TERM + 1, 2**63, 2**80, -1])

@@ -11,7 +11,17 @@ from raft import RaftConfig
 from raft.core import Core
 from raft.errors import InvariantBroken
 from raft.invariants import Facts, check_log, check_state, check_succession, facts_of
-from raft.messages import AppendEntries, AppendResponse, Heartbeat
+from raft.messages import (
+    AppendEntries,
+    AppendResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    ReadIndexRefused,
+    ReadIndexRequest,
+    RequestPreVote,
+    RequestVote,
+    VoteResponse,
+)
 from raft.progress import Progress
 from raft.ready import Role
 from tests.raft.network import batch, drain, make_core, make_leader, role_object
@@ -150,6 +160,46 @@ def test_ready_and_advance_alternate() -> None:
     core.ready()
     with pytest.raises(InvariantBroken):
         core.ready()
+
+
+def test_each_thing_to_do_makes_a_core_ready() -> None:
+    def after(act: Callable[[Core], object], core: Core) -> bool:
+        while core.has_ready():
+            drain(core)
+        act(core)
+        return core.has_ready()
+
+    def follower() -> Core:
+        core = make_core(log=[1, 1])
+        core.step("b", Heartbeat(1, 0, 0))
+        return core
+
+    single = make_leader(voters="a")
+    leader = make_leader()
+    leader.step("b", AppendResponse(1, 1))
+    assert after(lambda core: core.propose([b"x"]), single)  # entries
+    assert after(Core.advance, committing(single))  # committed entries
+    assert after(lambda core: core.read_index(1), leader)  # a round to begin
+    assert after(lambda core: core.step("b", HeartbeatResponse(1, 1)), leader)  # an answer to a read
+    assert after(lambda core: core.read_index(1), follower())  # a request to send
+    assert after(lambda core: core.step("b", AppendEntries(1, 2, 1, 0, batch(3))), follower())  # an answer
+    assert after(lambda core: core.step("b", RequestPreVote(2, 0, 0)), make_core())  # a message
+    assert after(lambda core: core.step("b", RequestVote(2, 0, 0)), make_core())  # one after the sync
+    assert after(lambda core: core.step("b", VoteResponse(2, False)), make_core())  # another term
+    assert not after(lambda core: core.step("b", VoteResponse(0, False)), make_core())
+    waiting = follower()
+    waiting.read_index(1)
+    asked = next(m for _, m in drain(waiting).messages if isinstance(m, ReadIndexRequest))
+    assert after(lambda core: core.step("b", ReadIndexRefused(1, asked.context)), waiting)  # a read refused
+
+
+def committing(single: Core) -> Core:
+    """A lone voter that has something on its way to the disk."""
+    drain(single)
+    drain(single)
+    single.propose([b"x"])
+    single.ready()
+    return single
 
 
 def test_a_log_whose_terms_decrease_is_found() -> None:
