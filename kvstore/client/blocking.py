@@ -40,6 +40,7 @@ CLOSE_SECONDS: Final = 0.25
 STATUS_ALL_SECONDS: Final = 1.0
 HOUSEKEEPING_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 0.01  # since the sockets were last looked at
+FRESH_SECONDS: Final = 0.001
 
 StateListener = Callable[[State], None]
 
@@ -316,12 +317,16 @@ class Client:
 
     def _drive(self, waiter: Waiter, deadline: float) -> None:
         driver, engine, lock = self._driver, self._engine, self._lock
+        is_pumped = time.monotonic() - self._pumped_at < FRESH_SECONDS
         try:
             while True:
                 with lock:
                     now = time.monotonic()
-                    engine.pump(now)
-                    self._pumped_at = now
+                    if is_pumped:
+                        is_pumped = False
+                    else:
+                        engine.pump(now)
+                        self._pumped_at = now
                     if waiter.is_ready or now >= deadline:
                         return
                     until = min(driver.until(now), deadline)

@@ -77,7 +77,9 @@ class Connections:
         self._by_socket: dict[int, int] = {}  # descriptor to number
         self._by_monitor: dict[int, int] = {}
         self._touched: set[int] = set()  # numbers whose sockets are to be drained before anybody waits
-        self._noticed: set[int] = set()  # the same for their monitors
+        self._readable: set[int] = set()  # of these, the ones where something most likely has arrived
+        self._noticed: set[int] = set()  # as _touched, for their monitors
+        self._reported = 0  # events and frames so far
         self._unusable: set[int] = set()  # could not even begin to connect, to be reported
         # Told of each descriptor to be waited for (True) and not to be (False).
         self.on_descriptor: Callable[[int, bool], None] = _ignore
@@ -149,14 +151,19 @@ class Connections:
             number = self._by_socket.get(descriptor)
             if number is not None:
                 self._touched.add(number)
+                self._readable.add(number)
             elif descriptor in self._by_monitor:
                 self._noticed.add(self._by_monitor[descriptor])
 
-    def drain(self) -> None:
-        """Reports what arrived at the touched sockets; those that have more stay touched."""
+    def drain(self) -> bool:
+        """Reports what arrived at the touched sockets; those that have more stay touched. True if any did."""
+        if not (self._touched or self._noticed):
+            return False
+        reported = self._reported
         unusable, self._unusable = self._unusable, set()
         for number in unusable:
             if number in self._connections:
+                self._reported += 1
                 self._sink.on_refused(number)
         noticed, self._noticed = self._noticed, set()
         for number in noticed:
@@ -164,33 +171,43 @@ class Connections:
             if found is not None:
                 self._drain_events(found)
         touched, self._touched = self._touched, set()
+        readable, self._readable = self._readable, set()
         for number in touched:
             found = self._connections.get(number)  # a lost connection is closed by now
             if found is not None:
-                self._drain_frames(found)
+                self._drain_frames(found, is_likely=number in readable)
+        return self._reported != reported
 
     def _drain_events(self, found: _Connection) -> None:
         monitor = found.monitor
-        while not monitor.closed and monitor.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+        while not monitor.closed and has_input(monitor):
             event = parse_monitor_message(monitor.recv_multipart(_DONTWAIT))["event"]
+            self._reported += 1
             if event == _CONNECTED:
                 self._sink.on_connected(found.number)
             elif event & _LOST:
                 # What arrived before the end is still to be read: each answer in it is one retry less.
-                self._drain_frames(found)
+                self._drain_frames(found, is_likely=False)
                 self._sink.on_lost(found.number)
             elif event & _REFUSED:
                 self._sink.on_refused(found.number)
 
-    def _drain_frames(self, found: _Connection) -> None:
+    def _drain_frames(self, found: _Connection, *, is_likely: bool) -> None:
+        """To ask whether there is something costs as much as to receive it; in vain, receiving costs more."""
         socket, number, sink = found.socket, found.number, self._sink
         for _ in range(_MOST_RECEIVED_AT_ONCE):
-            if socket.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+            if socket.closed or not (is_likely or has_input(socket)):
                 return
+            is_likely = False
+            try:
+                parts = socket.recv_multipart(_DONTWAIT) if found.is_subscriber else [socket.recv(_DONTWAIT)]
+            except zmq.Again:
+                return
+            self._reported += 1
             if found.is_subscriber:
-                sink.on_message(number, socket.recv_multipart(_DONTWAIT))
+                sink.on_message(number, parts)
             else:
-                sink.on_frame(number, socket.recv(_DONTWAIT))
+                sink.on_frame(number, parts[0])
         self._touched.add(number)
 
     def close_all(self) -> None:
@@ -200,3 +217,8 @@ class Connections:
 
 def _ignore(_descriptor: int, _is_open: bool) -> None:
     pass
+
+
+def has_input(socket: zmq.Socket[bytes]) -> bool:
+    events: Any = socket.getsockopt(_EVENTS)
+    return bool(events & _POLLIN)

@@ -402,9 +402,13 @@ class ClientCore:
 
     def next_deadline(self) -> float | None:
         """When on_time() is to be called at the latest, were nothing else to happen."""
-        resume_at = self._resume_at if self._resume_at and any(self._queues.values()) else None
-        times = (self._ledger.next_deadline(), self.links.poll_at, self._check_at, resume_at)
-        return min((at for at in times if at is not None), default=None)
+        earliest = self._ledger.next_deadline()
+        for at in (self.links.poll_at, self._check_at):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        if self._resume_at and any(self._queues.values()):
+            return self._resume_at if earliest is None else min(earliest, self._resume_at)
+        return earliest
 
     def on_time(self, now: float) -> None:
         """Does what is due, and sends what may be sent."""

@@ -37,15 +37,17 @@ class Engine:
     def pump(self, now: float) -> None:
         """Reads what arrived, does what is due, and sends what can be sent."""
         self._now = now
+        core, connections = self.core, self.connections
+        connections.drain()
         for _ in range(_MOST_ROUNDS):
-            self.connections.drain()
             self.watches.on_time(now)
-            due_at = self.core.next_deadline()
+            due_at = core.next_deadline()
             if due_at is not None and due_at <= now:
-                self.core.on_time(now)
+                core.on_time(now)
             else:
-                self.core.flush(now)
-            if not self.connections.has_touched:
+                core.flush(now)
+            # What was sent to must be looked at; if nothing had arrived there, nothing else has changed.
+            if not connections.drain():
                 return
 
     def next_deadline(self) -> float | None:

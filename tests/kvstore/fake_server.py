@@ -310,6 +310,13 @@ class FakeCluster:
     def revive(self, name: str) -> None:
         self.do(self.nodes[name].bind)
 
+    def mute(self, name: str) -> None:
+        """As if stopped: from now on it neither reads nor says anything."""
+        self.do(lambda: setattr(self.nodes[name], "is_mute", True))
+
+    def unmute(self, name: str) -> None:
+        self.do(lambda: setattr(self.nodes[name], "is_mute", False))
+
     def expire_session(self, session_id: int) -> None:
         node = self.nodes[self.leader or ""]
         body = protocol.close_session_body(session_id, 1, 1)

@@ -83,7 +83,7 @@ def test_a_cancelled_call_leaves_the_connection_usable(cluster: FakeCluster) -> 
 
     async def scenario(client: AsyncClient) -> None:
         await client.put("/a", "1")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         asked = [asyncio.ensure_future(client.put(f"/{number}", "1")) for number in range(20)]
         waiting = asyncio.create_task(take(client))
         await asyncio.sleep(0.02)
@@ -91,7 +91,7 @@ def test_a_cancelled_call_leaves_the_connection_usable(cluster: FakeCluster) -> 
             if number % 2:
                 future.cancel()
         waiting.cancel()
-        cluster.nodes["n1"].is_mute = False
+        cluster.unmute("n1")
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert [isinstance(result, PutResult) for result in results] == [True, False] * 10
         assert (await client.prefix("/", count_only=True)).count == 21  # the wait was cancelled, not the put
@@ -126,7 +126,7 @@ def test_each_call_has_its_own_deadline(cluster: FakeCluster) -> None:
     async def scenario(client: AsyncClient) -> None:
         loop = asyncio.get_running_loop()
         await client.put("/a", "1")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         begun = loop.time()
         with pytest.raises(errors.DeadlineExceeded):
             await client.get("/a", timeout_seconds=0.05)
@@ -135,7 +135,7 @@ def test_each_call_has_its_own_deadline(cluster: FakeCluster) -> None:
             await client.put("/a", "1", timeout_seconds=0.1)
         assert loop.time() - begun < 0.4
         patient = client.put("/a", "2", timeout_seconds=5.0)
-        cluster.nodes["n1"].is_mute = False
+        cluster.unmute("n1")
         await patient
 
     run(cluster, scenario)
@@ -235,7 +235,7 @@ def test_closing_ends_whoever_waits(cluster: FakeCluster) -> None:
         client = AsyncClient(cluster.endpoints)
         await client.put("/a", "1")
         watch = await client.watch("/a")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         put, read = client.put("/a", "2"), client.get("/a")
         watching = asyncio.create_task(take(watch.__anext__))
         await asyncio.sleep(0.02)

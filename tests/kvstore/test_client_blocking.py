@@ -186,7 +186,7 @@ def test_a_deadline_that_passes_with_the_write_sent_leaves_its_outcome_unknown(c
 def test_a_read_that_is_not_answered_exceeds_its_deadline(cluster: FakeCluster) -> None:
     with Client(cluster.endpoints[0]) as client:
         client.put("/a", "1")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         with pytest.raises(errors.DeadlineExceeded):
             client.get("/a", timeout_seconds=0.1)
 
@@ -220,7 +220,7 @@ def test_a_stopped_leader_is_left_when_another_one_leads(cluster: FakeCluster) -
     """I6: the connection stays open, and nothing ever comes from it."""
     with Client(cluster.endpoints) as client:
         client.put("/a", "1")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         cluster.lead("n2")
         begun = time.monotonic()
         assert client.put("/a", "2").revision == 3
@@ -359,7 +359,7 @@ def test_closing_ends_whoever_waits(cluster: FakeCluster) -> None:
     with ThreadPoolExecutor(2) as threads:
         client.put("/a", "1")
         watch = client.watch("/a")
-        cluster.nodes["n1"].is_mute = True
+        cluster.mute("n1")
         waiting = threads.submit(client.put, "/a", "2")
         watching = threads.submit(next, iter(watch))
         wait_for(lambda: client._engine.core.outstanding == 1)

@@ -161,9 +161,9 @@ def test_an_asyncio_watch_that_cannot_begin_says_why() -> None:
                     await client.put(f"/{number}", "v")
                 with pytest.raises(errors.Compacted):
                     await client.watch("/", prefix=True, start_revision=3)
-                cluster.nodes["n1"].is_mute = True
+                cluster.mute("n1")
                 with pytest.raises(errors.DeadlineExceeded):
                     await client.watch("/other", timeout_seconds=0.1)
-                cluster.nodes["n1"].is_mute = False
+                cluster.unmute("n1")
 
     asyncio.run(main())
