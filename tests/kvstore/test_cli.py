@@ -399,6 +399,15 @@ def test_help_lists_every_command_and_imports_none() -> None:
     assert not {"zmq", "msgpack", "asyncio", "psutil", "json", "kvstore.cli.kv"} & set(modules)
 
 
+def test_a_get_loads_nothing_that_it_does_not_need() -> None:
+    """asyncio alone would cost as much as the request and all the rest of the start together."""
+    code = "import sys; from kvstore.cli import run\n"
+    code += "run(['--timeout', '0.05', '--endpoints', 'ipc:///nowhere/x', 'get', '/a'])\nprint(*sys.modules)"
+    modules = set(python("-c", code).stdout.split())
+    assert "kvstore.client.blocking" in modules
+    assert not {"asyncio", "psutil", "raft", "actors", "sortedcontainers", "kvstore.node"} & modules
+
+
 def test_no_cluster_is_told_quickly_and_without_a_traceback() -> None:
     done = python(
         "-m", "kvstore.cli", "--timeout", "0.2", "get", "/a", env={"ASSENT_ENDPOINTS": "ipc:///nowhere/x"}
