@@ -1,9 +1,9 @@
 """The loop of one node: may know actors, the codec, the gate, and the transport and clock only as protocols.
 
-One turn: wait; take in the peers' frames, bounded; then run each actor once on all that has arrived for it
-and let its outbox go, so that a message to a later actor is received within the turn. Actors with `runs_last`
-come behind all others. One thread runs a system; `stop` alone may be called from elsewhere. An exception out
-of an actor ends `run`.
+One turn: wait; take in the peers' frames, bounded; then run each actor on all that has arrived for it and let
+its outbox go, so that a message to a later actor is received within the turn; then once more if that left
+messages to earlier ones. Actors with `runs_last` come behind all others. One thread runs a system; `stop`
+alone may be called from elsewhere. An exception out of an actor ends `run`.
 """
 
 from __future__ import annotations
@@ -165,8 +165,11 @@ class System:
         started_at = self._clock.now()
         self._receive_peers(started_at)
         held = self._holds_deadlines()
-        for cell in self._cells:
-            self._run_actor(cell, started_at, held)
+        self._run_actors(started_at, held)
+        if self._transport.local_waiting():
+            # What a later actor sent to an earlier one, an answer most often, need not wait until the sockets
+            # were asked again. Once only: a ring of actors that never rest must not keep peers waiting.
+            self._run_actors(started_at, held)
         self._judge_turn(self._clock.now() - started_at)
 
     def next_deadline(self) -> float | None:
@@ -290,6 +293,10 @@ class System:
             return True
         self._turns_held = 0
         return False
+
+    def _run_actors(self, now: float, held: bool) -> None:
+        for cell in self._cells:
+            self._run_actor(cell, now, held)
 
     def _run_actor(self, cell: _Cell, now: float, held: bool) -> None:
         actor = cell.actor
