@@ -18,12 +18,17 @@ GIANTS = 4  # each is copied by this process: a few are enough
 SUBSCRIPTIONS = 200
 
 
+def pack(item: object) -> bytes:
+    packed: bytes = msgpack.packb(item)
+    return packed
+
+
 def random_bytes(rng: random.Random) -> bytes:
     return rng.randbytes(rng.randrange(2048))
 
 
 def truncated(rng: random.Random) -> bytes:
-    whole = b"\x01" + msgpack.packb([1, 1, 1000, [rng.randbytes(200) for _ in range(3)]])
+    whole = b"\x01" + pack([1, 1, 1000, [rng.randbytes(200) for _ in range(3)]])
     return whole[: rng.randrange(len(whole))]
 
 
@@ -43,24 +48,24 @@ def false_lengths(rng: random.Random) -> bytes:
 
 
 def wrong_version(rng: random.Random) -> bytes:
-    return bytes([rng.randrange(2, 256)]) + msgpack.packb([1, 1, 1000, [b"x"]])
+    return bytes([rng.randrange(2, 256)]) + pack([1, 1, 1000, [b"x"]])
 
 
 def unknown_tag(rng: random.Random) -> bytes:
-    return b"\x01" + msgpack.packb([rng.randrange(5, 1 << 40), 1, 1000, [b"x"]])
+    return b"\x01" + pack([rng.randrange(5, 1 << 40), 1, 1000, [b"x"]])
 
 
 def wrong_types(rng: random.Random) -> bytes:
     oddities: list[object] = [None, -1, 1.5, float("nan"), "text", b"bin", [], {}, True, 2**64 - 1]
-    return b"\x01" + msgpack.packb([rng.choice(oddities) for _ in range(rng.randrange(7))])
+    return b"\x01" + pack([rng.choice(oddities) for _ in range(rng.randrange(7))])
 
 
 def poison_body(rng: random.Random) -> bytes:
     """A good envelope around a body that makes no sense: it goes through the log of a leader."""
     body = rng.choice(
-        [rng.randbytes(50), b"", b"\x91" * 500, msgpack.packb([0, 0, 0, 1, "text", None, -1, 2**63])]
+        [rng.randbytes(50), b"", b"\x91" * 500, pack([0, 0, 0, 1, "text", None, -1, 2**63])]
     )
-    return b"\x01" + msgpack.packb([rng.choice([1, 2, 3]), 7, 1000, [body]])
+    return b"\x01" + pack([rng.choice([1, 2, 3]), 7, 1000, [body]])
 
 
 PAYLOADS: list[Callable[[random.Random], bytes]] = [
