@@ -1,6 +1,12 @@
-"""Clients of a cluster: `Client`, which blocks, and `AsyncClient`, for asyncio; with the same methods."""
+"""Clients of a cluster: `Client`, which blocks, and `AsyncClient`, for asyncio; with the same methods.
 
-from kvstore.client.aio import AsyncClient, AsyncWatch
+The asyncio face is imported when it is asked for: who does not use it should not wait for asyncio to load.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from kvstore.client.blocking import BlockingWatch, Client
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
 from kvstore.client.results import (
@@ -13,6 +19,9 @@ from kvstore.client.results import (
     State,
     WatchBatch,
 )
+
+if TYPE_CHECKING:
+    from kvstore.client.aio import AsyncClient, AsyncWatch
 
 __all__ = [
     "AsyncClient",
@@ -30,3 +39,11 @@ __all__ = [
     "State",
     "WatchBatch",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("AsyncClient", "AsyncWatch"):
+        from kvstore.client import aio
+
+        return getattr(aio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -181,8 +181,6 @@ def close_session_call() -> Call:
     return call
 
 
-
-
 def split_frames(calls: list[Call], acknowledged_below: int) -> Iterator[tuple[list[Call], list[bytes]]]:
     """The calls with their bodies, in as few frames as the limits allow. Nothing is yielded empty."""
     batch: list[Call] = []

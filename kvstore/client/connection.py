@@ -7,20 +7,21 @@ socket that was sent to or received from is drained before anybody waits for its
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 # As plain integers: looking an option up by its enumeration takes longer than asking for it.
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _DONTWAIT: Final = int(zmq.DONTWAIT)
 
-_REFUSED: Final = zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
-_LOST: Final = zmq.EVENT_DISCONNECTED
-_CONNECTED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
+_EVENT: Final = struct.Struct("=H")  # the beginning of what a monitor says
+_REFUSED: Final = int(zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED)
+_LOST: Final = int(zmq.EVENT_DISCONNECTED)
+_CONNECTED: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _MOST_RECEIVED_AT_ONCE: Final = 1000  # from one socket, before the others have their turn
 _MAX_REPLY_BYTES: Final = 256 << 20
 
@@ -181,7 +182,7 @@ class Connections:
     def _drain_events(self, found: _Connection) -> None:
         monitor = found.monitor
         while not monitor.closed and has_input(monitor):
-            event = parse_monitor_message(monitor.recv_multipart(_DONTWAIT))["event"]
+            (event,) = _EVENT.unpack_from(monitor.recv_multipart(_DONTWAIT)[0])
             self._reported += 1
             if event == _CONNECTED:
                 self._sink.on_connected(found.number)

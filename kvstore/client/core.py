@@ -32,12 +32,7 @@ class ClientCore:
     """Owned by one client, and entered by one thread at a time."""
 
     def __init__(
-        self,
-        endpoints: Sequence[str],
-        wire: Wire,
-        *,
-        rng: random.Random,
-        max_outstanding: int = DEFAULT_MAX_OUTSTANDING,
+        self, endpoints: Sequence[str], wire: Wire, *, rng: random.Random, max_outstanding: int
     ) -> None:
         if max_outstanding < 1:
             raise ValueError(f"max_outstanding: {max_outstanding} is not a positive number")

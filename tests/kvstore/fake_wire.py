@@ -74,9 +74,7 @@ class Desk:
         self.now = 100.0
         self.wire = FakeWire()
         endpoints = [endpoint_of(name) for name in names]
-        self.core = ClientCore(
-            endpoints, self.wire, rng=random.Random(seed), max_outstanding=max_outstanding
-        )
+        self.core = ClientCore(endpoints, self.wire, rng=random.Random(seed), max_outstanding=max_outstanding)
         self.finished: list[Call] = []
         self.term = 1
         self.leader: str | None = "a"
