@@ -76,7 +76,7 @@ def decode_write(body: bytes) -> list[Any] | bytes:
         return MALFORMED
     if len(command) == 8:
         # A plain put within a session, the command that has to be fast, is let in by one expression. It may
-        # say no to other good commands, but yes to no bad one.
+        # say no to other good commands, but yes to no bad one. (The value is small, as the body is.)
         session_id, sequence, acknowledged_below, operation, key, value, lease, flags = command
         if (
             type(session_id) is int
@@ -92,7 +92,6 @@ def decode_write(body: bytes) -> list[Any] | bytes:
             and 0 < session_id <= MAX_INTEGER
             and sequence
             and 0 < len(key) <= MAX_KEY_BYTES
-            and len(value) <= MAX_VALUE_BYTES
             and lease == 0
             and flags == 0
         ):

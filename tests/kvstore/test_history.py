@@ -146,6 +146,8 @@ def test_one_read_looks_at_a_bounded_number_of_revisions_and_says_how_far_it_cam
     assert (second.more, revisions(second)) == (True, [17, 21])
     third = page(history, 22, b"a", b"")
     assert (third.more, revisions(third)) == (False, [27])
+    exactly_to_the_end = page(history, 18, b"c", b"")
+    assert exactly_to_the_end == (False, [])
 
 
 def test_a_gap_in_revisions_is_a_programmers_error() -> None:

@@ -91,6 +91,44 @@ def test_j12_a_poison_command_has_a_result_like_any_other(command: object, code:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([1, b"k", b"v", 0, 0], protocol.OK),
+        ([1, b"k" * 4096, b"v" * (1 << 14), 0, 0], protocol.OK),
+        ([1, b"", b"v", 0, 0], protocol.EMPTY_KEY),
+        ([1, b"k" * 4097, b"v", 0, 0], protocol.TOO_LARGE),
+        ([1, b"k", b"v" * ((1 << 20) + 1), 0, 0], protocol.TOO_LARGE),
+        ([1, "k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([1, b"k", "v", 0, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0.0, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", False, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0, 0.0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0, False], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 7, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0, 1], protocol.OK),
+        ([1, b"k", b"v", 0, 3], protocol.BAD_REQUEST),
+        ([1.0, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
+        ([2, b"k", b"", 0], protocol.OK),
+        ([2, b"k", b"", 0.0], protocol.BAD_REQUEST),
+    ],
+)
+def test_j12_the_fast_way_of_a_put_in_a_session_lets_nothing_more_in(
+    arguments: list[object], code: int
+) -> None:
+    log = Log()
+    session_id = log.open_session()
+    assert log.apply(msgpack.packb([session_id, 1, 1, *arguments]))[0][0] == code
+    for header in (
+        [session_id, 1, True],
+        [session_id, 1.0, 1],
+        [True, 1, 1],
+        [session_id, 0, 0],
+        [session_id, 1, 2],
+    ):
+        assert log.apply(msgpack.packb([*header, *arguments]))[0][0] != protocol.OK
+
+
+@pytest.mark.parametrize(
     ("read", "code"),
     [
         ([16, b"", b"", 0, 0, 0], protocol.EMPTY_KEY),

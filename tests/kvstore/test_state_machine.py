@@ -66,6 +66,7 @@ def test_results_of_range() -> None:
     assert log.ask(body(b"b", flags=protocol.COUNT_ONLY)) == [0, 4, 1, False, []]
     keys_only = log.ask(body(b"a", b"c", flags=protocol.KEYS_ONLY))
     assert keys_only == [0, 4, 2, False, [[b"a", b"", 3, 3, 1, 0], [b"b", b"", 4, 4, 1, 0]]]
+    assert log.ask(body(b"a", b"c", limit=1, flags=protocol.KEYS_ONLY))[2:4] == [2, True]
     assert log.ask(body(b"b", flags=protocol.KEYS_ONLY))[4] == [[b"b", b"", 4, 4, 1, 0]]
 
 

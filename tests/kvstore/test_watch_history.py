@@ -49,6 +49,21 @@ def test_h5_history_below_the_compacted_revision_is_refused_with_that_revision()
     assert log.machine.status()["compact_revision"] == oldest
 
 
+def test_every_change_of_a_batch_is_published_and_in_the_history() -> None:
+    """A batch is what happened to arrive together: it means nothing to a watcher."""
+    log = Log()
+    log.machine.watch_plane.subscribed([b"\x01" + stream_topic(*APP)])
+    log.apply(*[protocol.put_body(0, 0, 0, b"/app/%d" % number, b"v") for number in range(20)])
+    headers = [
+        protocol.decode_stream_message(*frame[1:])[0] for frame in log.machine.watch_plane.announcements()
+    ]
+    assert [(header.sequence, header.revision) for header in headers] == [
+        (number, number + 1) for number in range(1, 21)
+    ]
+    result = log.ask(protocol.watch_history_body(*APP, start_revision=1))
+    assert [revision for revision, _ in result[5]] == list(range(2, 22))
+
+
 def test_history_comes_in_pages() -> None:
     log = Log()
     for number in range(10):

@@ -148,8 +148,9 @@ def test_the_last_unsubscription_ends_the_stream() -> None:
     plane = Plane()
     topics = [APP, ONE, ALL, stream_topic(b"a", b"c")]
     plane.subscribe(*topics)
+    plane.subscribe(stream_topic(b"elsewhere", b""))
     plane.unsubscribe(*topics)
-    assert len(plane.plane) == 0
+    assert len(plane.plane) == 1
     assert plane.put(b"/app/a", b"b") == []
     assert plane.plane.position(b"/app/a", b"") == (0, 0)
     plane.unsubscribe(*topics)
