@@ -92,6 +92,7 @@ class GatewayActor(Actor):
         self._announce = Announce(client_endpoint, watch_endpoint)
         self._peers = peers
         self._about = about
+        self._vitals = vitals
         self._endpoints: dict[str, Announce] = {}  # of the other nodes, as they announced them
         self._tickets = count(1)
         self._pending: dict[int, Pending] = {}
@@ -196,6 +197,7 @@ class GatewayActor(Actor):
         peers = {node: announce.client_endpoint for node, announce in self._endpoints.items()}
         fields: dict[str, object] = {
             **self._about,
+            **self._vitals(),
             "client_endpoint": self._announce.client_endpoint,
             "watch_endpoint": self._announce.watch_endpoint,
             "peers": peers,
