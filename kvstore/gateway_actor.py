@@ -86,7 +86,13 @@ class GatewayActor(Actor):
     name = "gateway"
 
     def __init__(
-        self, *, client_endpoint: str, watch_endpoint: str, peers: list[str], about: dict[str, object]
+        self,
+        *,
+        client_endpoint: str,
+        watch_endpoint: str,
+        peers: list[str],
+        about: dict[str, object],
+        vitals: Callable[[], dict[str, object]],
     ) -> None:
         super().__init__()
         self._announce = Announce(client_endpoint, watch_endpoint)
