@@ -103,6 +103,7 @@ def _make_gateway(settings: NodeSettings) -> GatewayActor:
             "version": package_version(),
             "insecure": settings.insecure,
         },
+        vitals=process_vitals(),
     )
 
 
