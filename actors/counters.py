@@ -25,13 +25,8 @@ class Counters(collections.Counter[str]):
         self._clock = clock
         self._logged: dict[str, tuple[float, int]] = {}  # reason -> when it was last logged, its count then
 
-    def drop(self, reason: str, detail: str = "") -> None:
-        """Count one loss, and say so in the log unless that was said a moment ago."""
-        self[reason] += 1
-        self._log(reason, detail)
-
-    def warn(self, reason: str, detail: str) -> None:
-        """As `drop`, for what was slow rather than lost."""
+    def report(self, reason: str, detail: str) -> None:
+        """Count one loss or delay, and say so in the log unless that was said a moment ago."""
         self[reason] += 1
         self._log(reason, detail)
 

@@ -105,5 +105,5 @@ class Door:
         status = _WELCOME
         if len(guarded.descriptors) > self._most_connections:
             status = _TRY_AGAIN
-            counters.drop("connection_refused", f"port={guarded.port} most={self._most_connections}")
+            counters.report("connection_refused", f"port={guarded.port} most={self._most_connections}")
         self._questions.send_multipart([_ZAP_VERSION, question[1], status, b"", b"", b""], zmq.DONTWAIT)

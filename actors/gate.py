@@ -74,7 +74,7 @@ class Gate:
     def admit(self, encoded: bytes, now: float) -> Header | None:
         """The header of a frame that may come in, else None."""
         if len(encoded) > LONGEST_HEADER_BYTES:
-            self._counters.drop("peer_malformed_header", "reason='a header is too long'")
+            self._counters.report("peer_malformed_header", "reason='a header is too long'")
             return None
         prefix = encoded[:-SEQUENCE_BYTES]
         known = self._known.get(prefix)
@@ -90,7 +90,7 @@ class Gate:
                 return None
         sequence = int.from_bytes(encoded[-SEQUENCE_BYTES:], "big")
         if sequence <= life.sequence:
-            self._counters.drop("peer_stale_sequence", f"peer={header.source.node}")
+            self._counters.report("peer_stale_sequence", f"peer={header.source.node}")
             return None
         life.sequence = sequence
         life.heard_at = now
@@ -98,22 +98,22 @@ class Gate:
 
     def _examine(self, prefix: bytes) -> tuple[_Source, Header] | None:
         """All checks that do not depend on time; None, and counted, if one fails."""
-        drop = self._counters.drop
+        report = self._counters.report
         try:
             header = decode_prefix(prefix)
         except WrongVersion as error:
-            drop("peer_wrong_version", f"reason={error.reason!r}")
+            report("peer_wrong_version", f"reason={error.reason!r}")
             return None
         except MalformedFrame as error:
-            drop("peer_malformed_header", f"reason={error.reason!r}")
+            report("peer_malformed_header", f"reason={error.reason!r}")
             return None
         source = self._sources.get(header.source.node)
         if header.cluster_id != self._cluster_id:
-            drop("peer_wrong_cluster", f"theirs={header.cluster_id} ours={self._cluster_id}")
+            report("peer_wrong_cluster", f"theirs={header.cluster_id} ours={self._cluster_id}")
         elif header.destination.node != self._node:
-            drop("peer_wrong_destination", f"destination={header.destination.node!r}")
+            report("peer_wrong_destination", f"destination={header.destination.node!r}")
         elif source is None:
-            drop("peer_unknown_source", f"source={header.source.node!r}")
+            report("peer_unknown_source", f"source={header.source.node!r}")
         else:
             if len(self._known) >= MOST_KNOWN_PREFIXES:
                 self._known.clear()
@@ -129,7 +129,7 @@ class Gate:
             if len(source.lives) > MOST_LIVES:
                 del source.lives[next(iter(source.lives))]
         elif present is not None and now - present.heard_at < SILENCE_SECONDS:
-            self._counters.drop("peer_stale_incarnation", f"peer={header.source.node}")
+            self._counters.report("peer_stale_incarnation", f"peer={header.source.node}")
             return None
         source.life = life
         return life

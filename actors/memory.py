@@ -221,7 +221,7 @@ class MemoryTransport:
     def send_local(self, sender: str, actor: str, frame: bytes) -> bool:
         mailbox = self._mailboxes[actor]
         if len(mailbox) >= self.limits.mailbox_frames:
-            self._counters.drop("mailbox_full", f"actor={actor} sender={sender}")
+            self._counters.report("mailbox_full", f"actor={actor} sender={sender}")
             return False
         mailbox.append((sender, frame))
         self._local_waiting += 1
@@ -230,10 +230,10 @@ class MemoryTransport:
     def send_peer(self, node: str, header: bytes, frame: bytes) -> bool:
         endpoint = self._peers.get(node)
         if len(frame) > self.limits.peer_frame_bytes:
-            self._counters.drop("peer_frame_too_large", f"peer={node} bytes={len(frame)}")
+            self._counters.report("peer_frame_too_large", f"peer={node} bytes={len(frame)}")
             return False
         if endpoint is None or endpoint not in self._network._ports:
-            self._counters.drop("peer_unreachable", f"peer={node}")
+            self._counters.report("peer_unreachable", f"peer={node}")
             return False
         self._network.route(MemoryFrame("peer", self._node, node, endpoint, (header, frame)))
         return True
@@ -241,7 +241,7 @@ class MemoryTransport:
     def send_frame(self, port: str, connection: bytes, payload: bytes) -> bool:
         name = connection.decode("utf-8", "replace")
         if name not in self._network._clients:
-            self._counters.drop("client_unreachable", f"port={port}")
+            self._counters.report("client_unreachable", f"port={port}")
             return False
         self._network.route(MemoryFrame("reply", self._node, name, "", (payload,)))
         return True
@@ -284,7 +284,7 @@ class MemoryTransport:
 
     def _arrive(self, port: _Port, frame: tuple[bytes, bytes]) -> None:
         if len(port.inbox) >= port.most_frames:
-            self._counters.drop(f"{port.kind}_full", f"endpoint={port.endpoint}")
+            self._counters.report(f"{port.kind}_full", f"endpoint={port.endpoint}")
             return
         port.inbox.append(frame)
         self._arrived.set()
@@ -297,7 +297,7 @@ class MemoryTransport:
         payload = frame.parts[0]
         topic = payload[1:]
         if not is_subscription(payload) or len(topic) > self.limits.topic_bytes:
-            self._counters.drop("publisher_bad_subscription", f"bytes={len(payload)}")
+            self._counters.report("publisher_bad_subscription", f"bytes={len(payload)}")
             return
         subscribers = port.subscriptions.setdefault(topic, set())
         if payload[0] == 1:

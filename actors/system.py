@@ -275,12 +275,12 @@ class System:
                 continue
             cell = self._by_name.get(header.destination.actor)
             if cell is None:
-                self.counters.drop("peer_unknown_actor", f"actor={header.destination.actor!r}")
+                self.counters.report("peer_unknown_actor", f"actor={header.destination.actor!r}")
                 continue
             try:
                 messages = self._codec.decode_remote(frame)
             except MalformedFrame as error:
-                self.counters.drop(
+                self.counters.report(
                     "peer_malformed_frame", f"peer={header.source.node} reason={error.reason!r}"
                 )
                 continue
@@ -334,7 +334,7 @@ class System:
             self._longest_turn_seconds = seconds
             self.counters["turn_max_microseconds"] = int(seconds * 1e6)
         if seconds > SLOW_TURN_SECONDS:
-            self.counters.warn("slow_turn", f"seconds={seconds:.3f}")
+            self.counters.report("slow_turn", f"seconds={seconds:.3f}")
 
     def _stop_actors(self) -> None:
         for cell in self._cells:

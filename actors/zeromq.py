@@ -208,7 +208,7 @@ class ZeroMqTransport:
             # The mailbox's reports of what it has read are themselves read only now and then, or when
             # asked for.
             if not self._retry_local(found, frame):
-                self._counters.drop("mailbox_full", f"actor={actor} sender={sender}")
+                self._counters.report("mailbox_full", f"actor={actor} sender={sender}")
                 return False
         self._mailboxes[actor].waiting += 1
         self._local_waiting += 1
@@ -230,11 +230,11 @@ class ZeroMqTransport:
 
     def send_peer(self, node: str, header: bytes, frame: bytes) -> bool:
         if len(frame) > self.limits.peer_frame_bytes:
-            self._counters.drop("peer_frame_too_large", f"peer={node} bytes={len(frame)}")
+            self._counters.report("peer_frame_too_large", f"peer={node} bytes={len(frame)}")
             return False
         peer = self._peers.get(node)
         if peer is None:
-            self._counters.drop("peer_unreachable", f"peer={node}")
+            self._counters.report("peer_unreachable", f"peer={node}")
             return False
         try:
             # Only a first part can find a queue full, so a frame goes whole or not at all.
@@ -242,7 +242,7 @@ class ZeroMqTransport:
             peer.send(frame, _DONTWAIT)
         except zmq.Again:
             # No connection, or its queue is full. Either way what is in the queue is older and goes first.
-            self._counters.drop("peer_unreachable", f"peer={node}")
+            self._counters.report("peer_unreachable", f"peer={node}")
             return False
         return True
 
@@ -254,12 +254,12 @@ class ZeroMqTransport:
             send(connection, _SENDMORE)
             send(payload, _DONTWAIT)
         except zmq.Again:
-            self._counters.drop("client_full", f"port={port}")
+            self._counters.report("client_full", f"port={port}")
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._counters.drop("client_unreachable", f"port={port}")
+            self._counters.report("client_unreachable", f"port={port}")
             return False
         return True
 
@@ -272,7 +272,7 @@ class ZeroMqTransport:
                 send(part, _SENDMORE)
             send(parts[-1], _DONTWAIT)
         except zmq.Again:
-            self._counters.drop("publisher_full", f"port={port}")
+            self._counters.report("publisher_full", f"port={port}")
             return False
         return True
 
@@ -337,9 +337,9 @@ class ZeroMqTransport:
                 last = receive(_DONTWAIT, copy=False)
             parts.append(last.bytes)
             taken_bytes += sum(map(len, parts))
-            if last.more or len(parts) != part_count:
+            if len(parts) != part_count:
                 _skip_parts(socket, last.more)
-                self._counters.drop(reason, f"port={port.name}")
+                self._counters.report(reason, f"port={port.name}")
             else:
                 taken.append(parts)
             if taken_bytes >= self.limits.drain_bytes:
@@ -357,7 +357,7 @@ class ZeroMqTransport:
             payload = frame.bytes
             if frame.more or not is_subscription(payload) or len(payload) > self.limits.topic_bytes + 1:
                 _skip_parts(port.socket, frame.more)
-                self._counters.drop("publisher_bad_subscription", f"port={port.name} bytes={len(payload)}")
+                self._counters.report("publisher_bad_subscription", f"port={port.name} bytes={len(payload)}")
             else:
                 taken.append((b"", payload))
         return taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from actors import Actor, Address, Codec, System, SystemClock, ZeroMqTransport
+from actors import Actor, Address, Codec, System, SystemClock, TransportLimits, ZeroMqTransport
 from tests.actors.world import Note
 
 
@@ -34,7 +34,9 @@ class Talker(Actor):
 def main() -> None:
     codec = Codec()
     codec.register(1, Note, remote=True)
-    system = System("n1", ZeroMqTransport(), SystemClock(), codec)
+    # Heartbeats so rare that they cannot be what ends a connection to a peer that is stopped.
+    limits = TransportLimits(peer_heartbeat_seconds=60.0)
+    system = System("n1", ZeroMqTransport(limits), SystemClock(), codec)
     system.add(Talker())
     system.open_peer_port("tcp://127.0.0.1:0")
     for number, endpoint in enumerate(sys.argv[1:]):

@@ -135,7 +135,8 @@ class SocketClient:
         self.socket.set(zmq.RCVHWM, most_frames)
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.SNDTIMEO, 5000)
-        self.socket.connect(endpoint)
+        if endpoint:
+            self.socket.connect(endpoint)
 
     def send(self, payload: bytes) -> None:
         self.socket.send(payload)
@@ -181,6 +182,12 @@ class SocketWorld:
     def client(self, endpoint: str, most_frames: int = 1000) -> SocketClient:
         self.made.append(SocketClient(self.context, endpoint, most_frames=most_frames))
         return self.made[-1]
+
+    def listener(self, most_frames: int) -> str:
+        """The endpoint of a ROUTER, the last of `made`, that takes part in handshakes and is never read."""
+        self.made.append(SocketClient(self.context, "", kind=zmq.ROUTER, most_frames=most_frames))
+        self.made[-1].socket.bind("tcp://127.0.0.1:0")
+        return self.made[-1].socket.get_string(zmq.LAST_ENDPOINT)
 
     def subscriber(self, endpoint: str) -> Subscriber:
         subscriber = SocketSubscriber(self.context, endpoint)
