@@ -255,10 +255,9 @@ class WriteAheadLog:
                 raise CorruptLog(path, 0, replay.next_index, "this segment is missing")
             is_last = sequence == len(sequences)
             if is_last:
-                # What a killed process left is in the cache only, and what a failed sync left may stand in
-                # the cache as though it were durable. Both are settled before anything is believed.
+                # After a failed sync the cache shows what never reached the disk. What it holds beyond that,
+                # of a process that was killed, is synced before this returns.
                 self._descriptor = disk.call(path, files.open, path)
-                disk.call(path, files.fdatasync, self._descriptor)
                 disk.call(path, files.forget_cached, self._descriptor)
             data = disk.call(path, files.read, path)
             reader, ending = replay.segment(path, sequence, data, is_last=is_last)

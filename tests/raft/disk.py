@@ -80,6 +80,7 @@ class SimulatedDisk:
         self.capacity_bytes = capacity_bytes
         self.calls: list[str] = []  # every call so far that may fail
         self.fault: Callable[[str], OSError | int | None] | None = None  # asked before each such call
+        self.directories: set[Path] = set()  # all that were ever made here; they have names as files have
         self._open: dict[int, tuple[Path, Inode]] = {}
         self._locked: dict[Path, int] = {}
         self._next_descriptor = 3
@@ -125,21 +126,28 @@ class SimulatedDisk:
                 break
             change(self.durable_names)
         self.unsynced_names.clear()
+        unreachable = [path for path in self.durable_names if not self._is_reachable(path)]
+        for path in unreachable:
+            del self.durable_names[path]
         self.names = dict(self.durable_names)
 
     def contents(self) -> dict[Path, bytes]:
-        return {path: bytes(inode.cached) for path, inode in self.names.items()}
+        return {
+            path: bytes(inode.cached) for path, inode in self.names.items() if path not in self.directories
+        }
 
     # What programs do with it.
 
     def make_directory(self, path: Path) -> None:
         self._step("make_directory")
+        if path not in self.names:
+            self.directories.add(path)
+            inode = Inode()
+            self._rename(path.parent, lambda names: names.__setitem__(path, inode))
 
     def list_directory(self, path: Path) -> list[str]:
         self._step("list_directory")
-        return sorted(
-            {found.relative_to(path).parts[0] for found in self.names if found.is_relative_to(path)}
-        )
+        return sorted(found.name for found in self.names if found.parent == path)
 
     def fsync_directory(self, path: Path) -> None:
         self._step("fsync_directory")
@@ -234,6 +242,11 @@ class SimulatedDisk:
         if isinstance(outcome, OSError):
             raise outcome
         return outcome
+
+    def _is_reachable(self, path: Path) -> bool:
+        """A directory that was lost takes along what was in it."""
+        made = [parent for parent in path.parents if parent in self.directories]
+        return all(parent in self.durable_names for parent in made)
 
     def _rename(self, directory: Path, change: Callable[[Names], object]) -> None:
         change(self.names)

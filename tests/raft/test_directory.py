@@ -191,6 +191,21 @@ def test_an_identity_is_never_there_without_its_log() -> None:
             assert directory.open_log().load().last_index == 1
 
 
+def test_a_first_start_that_was_killed_leaves_no_identity_without_its_log() -> None:
+    """F2, F15: the second start finds the log in the cache only, and the power is lost right after it."""
+    whole = SimulatedDisk()
+    DataDirectory(Path("/data"), "cluster", "n1", whole).close()
+    for number in range(len(whole.calls)):
+        disk = SimulatedDisk()
+        disk.fail_at(number, PowerLoss())
+        with pytest.raises(PowerLoss):
+            DataDirectory(Path("/data"), "cluster", "n1", disk)
+        disk.kill_process()
+        DataDirectory(Path("/data"), "cluster", "n1", disk)
+        disk.lose_power(False)
+        assert DataDirectory(Path("/data"), "cluster", "n1", disk).open_log().load().last_index == 0
+
+
 def test_a_failing_disk_is_named_and_the_lock_given_back() -> None:
     whole = SimulatedDisk()
     DataDirectory(Path("/data"), "cluster", "n1", whole).close()

@@ -279,6 +279,16 @@ def test_a_record_in_a_wrong_place_is_damage() -> None:
     assert ending(data[: places[1]] + record + data[places[2] :]) == (Ending.CORRUPT, 1)
 
 
+def test_a_record_that_says_it_stands_elsewhere_is_damage() -> None:
+    """F17, where even the link to the record before is right."""
+    head, _ = segment()
+    writer, _ = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0))
+    end = writer.end
+    writer.end += 512
+    record = b"".join(writer.encode(ENTRIES, stored_payload(b"astray")))
+    assert ending(head[:end] + record + head[end + len(record) :]) == (Ending.CORRUPT, 0)
+
+
 def test_a_record_that_does_not_continue_its_predecessor_is_damage() -> None:
     """A lost write inside a segment: both neighbours are intact, and the link between them is broken."""
     data, places = segment([b"a"], [b"b"])

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 
 from raft.entries import Entry, EntryBatch, HardState
 from raft.files import OsFiles
-from raft.record import RecordType
-from raft.segment import Identity, SegmentReader, decode_hard_state, decode_segment_header, segment_name
+from raft.record import RecordType, stored_payload
+from raft.segment import (
+    Identity,
+    SegmentReader,
+    SegmentWriter,
+    decode_hard_state,
+    decode_segment_header,
+    encode_hard_state,
+    segment_name,
+)
 from raft.storage import CorruptLog, MemoryStorage, Recovered, Storage, WrongDirectory
-from raft.wal import MAX_RECORD_BYTES, WriteAheadLog
+from raft.wal import FILL_SLICE_BYTES, MAX_RECORD_BYTES, WriteAheadLog
 
 WHO = Identity("cluster", "n1")
 
@@ -226,6 +234,21 @@ def test_segments_are_filled_before_they_are_written_to(tmp_path: Path) -> None:
     assert not (tmp_path / "wal" / "next.tmp").exists()
 
 
+def test_no_turn_waits_for_the_next_segment_to_be_filled(tmp_path: Path) -> None:
+    files = CountingFiles()
+    log, _ = new_log(tmp_path / "wal", files, segment_bytes=4 << 20)
+    for index in range(1, 61):
+        files.calls.clear()
+        segments = len(list((tmp_path / "wal").glob("*.wal")))
+        log.append(HardState(1, None, 0), batch(index, b"x" * 65_536))
+        if len(list((tmp_path / "wal").glob("*.wal"))) > segments:
+            assert files.calls == ["write 576", "sync"]  # the head of the segment and nothing else
+        log.sync()
+        assert files.calls.count(f"write {FILL_SLICE_BYTES}") <= 1
+    assert len(list((tmp_path / "wal").glob("*.wal"))) == 3
+    log.close()
+
+
 def test_a_record_longer_than_a_segment_has_room(tmp_path: Path) -> None:
     log, _ = new_log(tmp_path / "wal", segment_bytes=4096)
     for index in range(1, 5):
@@ -336,6 +359,38 @@ def test_the_log_of_another_node_is_refused(tmp_path: Path, identity: Identity) 
     fill_segments(tmp_path / "wal", 1)
     error = refusal(tmp_path / "wal", identity)
     assert "identity" in error.reason and error.offset == 0
+
+
+STATE = RecordType.HARD_STATE
+ENTRIES = RecordType.ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([(STATE, encode_hard_state(HardState(4, None, 0)))], "cannot follow"),
+        ([(STATE, encode_hard_state(HardState(5, "n2", 0)))], "cannot follow"),
+        ([(STATE, encode_hard_state(HardState(5, None, 0)))], "cannot follow"),
+        ([(STATE, b"?")], "cannot follow"),
+        ([(ENTRIES, batch(2, b"gap").encode())], "cannot follow entry 0"),
+        ([(ENTRIES, EntryBatch(1, []).encode())], "cannot follow entry 0"),
+        ([(ENTRIES, b"?")], "holds no entries"),
+        ([(ENTRIES, batch(1, b"x", term=6).encode())], "log of term 5"),
+        ([(ENTRIES, batch(1, b"x", term=3).encode()), (ENTRIES, batch(2, b"y").encode())], "follow term 3"),
+        ([(9, b"")], "type 9"),
+    ],
+)
+def test_intact_records_that_cannot_be_are_refused(
+    tmp_path: Path, records: list[tuple[int, bytes]], reason: str
+) -> None:
+    """A checksum says that a record is as it was written, not that it should have been."""
+    writer, data = SegmentWriter.begin(WHO, 1, 1, 0, HardState(5, "n1", 0))
+    for kind, payload in records:
+        at = writer.end
+        data += b"".join(writer.encode(kind, stored_payload(payload)))
+    (tmp_path / segment_name(1)).write_bytes(data)
+    error = refusal(tmp_path)
+    assert reason in error.reason and error.offset == at
 
 
 def test_an_unfinished_write_is_cut_off_and_a_copy_kept(

@@ -345,11 +345,11 @@ def test_the_last_records_are_cut_at_every_byte(rest: str) -> None:
 def test_the_last_turn_is_cut_after_its_first_record_was_lost_and_never_comes_back() -> None:
     """F6: an intact record of an unfinished turn stands behind what is cut; a shorter write follows."""
     disk = SimulatedDisk()
-    log = open_log(disk)
+    log = DataDirectory(HOME, "cluster", "n1", disk).open_log(segment_bytes=1 << 14)
     log.load()
     log.append(HardState(1, None, 0), batch(1, b"kept"))
     log.sync()
-    log.append(None, batch(2, b"\1" * 1200))
+    log.append(None, batch(2, b"\1" * 3 * SEGMENT_BYTES))
     log.append(None, batch(3, b"stale " * 10))
     log.sync()
     path = WAL / segment_name(1)
@@ -369,6 +369,26 @@ def test_the_last_turn_is_cut_after_its_first_record_was_lost_and_never_comes_ba
     assert b"stale stale" not in after.contents()[path]
     after.lose_power(False)
     assert [body for _, _, body in load(after.contents()).entries] == [b"kept", b"new"]
+
+
+def test_after_a_clean_end_the_last_turn_is_vouched_for() -> None:
+    """A missing sector of it would be an unfinished write if the log had not been closed."""
+    for is_closed in (True, False):
+        disk = SimulatedDisk()
+        log = open_log(disk)
+        log.load()
+        log.append(HardState(1, None, 0), batch(1, BIG))
+        log.sync()
+        if is_closed:
+            log.close()
+        path = WAL / segment_name(1)
+        whole = disk.contents()[path]
+        contents = {path: whole[:1024] + bytes(512) + whole[1536:]}
+        if is_closed:
+            with pytest.raises(CorruptLog, match="after its sync"):
+                load(contents)
+        else:
+            assert load(contents).entries == []
 
 
 def test_a_refusal_changes_nothing_on_the_disk() -> None:
