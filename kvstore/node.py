@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from actors import Codec, System, SystemClock, TransportLimits, ZeroMqTransport
+from actors import Clock, Codec, System, SystemClock, Transport, TransportLimits, ZeroMqTransport
 from kvstore import logs, protocol
 from kvstore.gateway_actor import CLIENT_PORT, Announce, GatewayActor
 from kvstore.settings import NodeSettings
@@ -50,7 +50,13 @@ def run_node(settings: NodeSettings) -> None:
     """
     logs.configure(settings.name, settings.log_level, settings.log_format)
     with closing(DataDirectory(settings.data_dir, f"{settings.cluster_id:016x}", settings.name)) as directory:
-        system = build_system(settings, directory.open_log())
+        system = build_system(
+            settings,
+            directory.open_log(),
+            transport=ZeroMqTransport(LIMITS),
+            clock=SystemClock(),
+            rng=random.Random(secrets.randbits(64)),
+        )
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *_: system.stop())
         log.info(
@@ -67,20 +73,31 @@ def run_node(settings: NodeSettings) -> None:
         log.info("stopped")
 
 
-def build_system(settings: NodeSettings, storage: Storage) -> System:
-    """The actors and sockets of one node, ready to run."""
+def build_system(
+    settings: NodeSettings, storage: Storage, *, transport: Transport, clock: Clock, rng: random.Random
+) -> System:
+    """The actors and ports of one node, ready to run.
+
+    What a node knows of the world comes in here: its disk, its network, its clock and its luck. So a
+    simulator gives it others, and the actors run unchanged.
+    """
     codec = Codec()
     register_messages(codec)
     codec.register(FIRST_FREE_TAG, Announce, remote=True)
     system = System(
-        settings.name, ZeroMqTransport(LIMITS), SystemClock(), codec, cluster_id=settings.cluster_id
+        settings.name,
+        transport,
+        clock,
+        codec,
+        cluster_id=settings.cluster_id,
+        incarnation=rng.getrandbits(63),
     )
 
     # The ring: gateway, replication, applier, and back. Election comes last in every turn.
     gateway = _make_gateway(settings)
-    replication = _make_replication(settings, storage)
-    applier = _make_applier()
-    election = _make_election(settings)
+    replication = _make_replication(settings, storage, rng)
+    applier = _make_applier(rng)
+    election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
         system.add(actor)
 
@@ -107,7 +124,7 @@ def _make_gateway(settings: NodeSettings) -> GatewayActor:
     )
 
 
-def _make_replication(settings: NodeSettings, storage: Storage) -> ReplicationActor:
+def _make_replication(settings: NodeSettings, storage: Storage, rng: random.Random) -> ReplicationActor:
     recovered = storage.load()
     log.info(
         "recovered term=%d last_index=%d commit_index=%d",
@@ -115,20 +132,20 @@ def _make_replication(settings: NodeSettings, storage: Storage) -> ReplicationAc
         recovered.last_index,
         recovered.hard_state.commit_index,
     )
-    config = replace(RaftConfig(), incarnation=secrets.randbits(31))
+    config = replace(RaftConfig(), incarnation=rng.getrandbits(31))
     return ReplicationActor(Core(settings.name, Configuration(settings.cluster), recovered, config), storage)
 
 
-def _make_applier() -> ApplierActor:
-    watch_plane = WatchPlane(secrets.randbelow(MAX_INCARNATION) + 1)
+def _make_applier(rng: random.Random) -> ApplierActor:
+    watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
     return ApplierActor(StoreMachine(watch_plane), watch_plane)
 
 
-def _make_election(settings: NodeSettings) -> ElectionActor:
+def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:
     return ElectionActor(
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         heartbeat_interval_seconds=settings.heartbeat_interval_ms / 1000,
-        rng=random.Random(secrets.randbits(64)),
+        rng=rng,
     )
 
 
