@@ -321,6 +321,24 @@ def test_a_decode_function_for_other_nodes_needs_annotations() -> None:
         )
 
 
+@dataclass(slots=True)
+class Unresolved:
+    batch: NeverImported  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_an_annotation_that_only_a_type_checker_knows_will_do_within_the_node() -> None:
+    codec = Codec()
+    codec.register(1, Unresolved)
+    assert codec.decode_local(codec.encode([Unresolved(b"x")])) == [Unresolved(b"x")]
+    with pytest.raises(NameError):
+        Codec().register(1, Unresolved, remote=True)
+
+
+def test_a_class_without_known_fields_needs_functions() -> None:
+    with pytest.raises(TypeError, match="Batch"):
+        Codec().register(1, Batch)
+
+
 def test_a_tag_or_class_registered_twice_is_a_mistake() -> None:
     codec = make_codec()
     with pytest.raises(AssertionError, match="tag 2"):

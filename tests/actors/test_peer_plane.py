@@ -17,6 +17,7 @@ from actors import (
     ManualClock,
     MemoryFrame,
     TransportLimits,
+    UnusableLibrary,
     ZeroMqTransport,
 )
 from tests.actors.world import (
@@ -78,6 +79,24 @@ def test_an_endpoint_in_use_is_named(world: World) -> None:
     assert caught.value.endpoint == node.endpoint
     assert "in use" in str(caught.value)
     node.close()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nowhere", "tcp://127.0.0.1", "carrier-pigeon://roof", "ipc://" + "x" * 200]
+)
+def test_an_endpoint_that_is_none_is_named(sockets: SocketWorld, endpoint: str) -> None:
+    node = Node(sockets, "n1")
+    with pytest.raises(EndpointUnusable, match=endpoint[:20]):
+        node.system.connect_peer("n2", endpoint)
+    with pytest.raises(EndpointUnusable, match=endpoint[:20]):
+        node.system.open_client_port(node.recorder, "client", endpoint)
+    node.close()
+
+
+def test_a_libzmq_with_known_holes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zmq, "zmq_version_info", lambda: (4, 3, 2))
+    with pytest.raises(UnusableLibrary, match=r"4\.3\.3 or newer"):
+        ZeroMqTransport()
 
 
 def test_one_flush_is_one_frame_for_each_destination(memory: MemoryWorld) -> None:
@@ -177,27 +196,27 @@ def test_nothing_is_queued_for_a_peer_that_is_down(world: World) -> None:
 
 def test_a_stopped_peer_stalls_nobody(sockets: SocketWorld) -> None:
     """I2, I4: frames for a peer that reads nothing are dropped and counted; the others hear each message."""
-    nodes = [Node(sockets, name) for name in ("n1", "n2", "n3")]
+    limits = TransportLimits(peer_frames=32, peer_heartbeat_seconds=60.0)
+    nodes = [Node(sockets, name, limits=limits) for name in ("n1", "n2", "n3")]
     first, stopped, live = nodes
     connect_all(*nodes)
     link(first, stopped)
     link(first, live)
     body = bytes(256 * 1024)
     longest_seconds = 0.0
-    for number in range(1, 1001):
+    for number in range(1, 301):
         started_at = time.monotonic()
         first.send("n2", Note(number, body))
         longest_seconds = max(longest_seconds, time.monotonic() - started_at)
         first.send("n3", Note(number))
-        live.turn()
-    settle([first.system, live.system], live.recorder)
-    assert [number for number in live.recorder.numbers() if number] == list(range(1, 1001))
-    assert first.counters["peer_unreachable"] > 300
+        pump([live.system], lambda number=number: live.recorder.numbers()[-1] == number)  # type: ignore[misc]
+    assert [number for number in live.recorder.numbers() if number] == list(range(1, 301))
+    assert first.counters["peer_unreachable"] > 100
     assert longest_seconds < 0.5
-    # What it reads when it goes on is bounded by the marks, the kernel's buffers aside.
+    # What it reads when it goes on is bounded by the marks of both ends, the kernel's buffers aside.
     settle([stopped.system], stopped.recorder)
     heard = [number for number in stopped.recorder.numbers() if number]
-    assert 0 < len(heard) < 700
+    assert 0 < len(heard) < 200
     assert heard == sorted(set(heard))
     for node in nodes:
         node.close()
