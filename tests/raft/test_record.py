@@ -142,6 +142,7 @@ def test_places_where_a_record_may_stand() -> None:
 def test_hard_states_come_back_and_nothing_else_is_one() -> None:
     for state in (HardState(), HardState(7, "n2", 1 << 40), HardState(3, "", 1), HardState(1, "münchen", 0)):
         assert decode_hard_state(encode_hard_state(state)) == state
+    assert encode_hard_state(HardState(7, "n2", 9)) == struct.pack("<QQB", 7, 9, 1) + b"n2"
     assert decode_hard_state(b"short") is None
     assert decode_hard_state(encode_hard_state(HardState(1, "x", 0)) + b"\xff") is None
 
@@ -150,6 +151,8 @@ def test_the_header_of_a_segment() -> None:
     block, crc = encode_segment_header(WHO, sequence=5, first_index=77, previous_crc=123)
     assert len(block) == SEGMENT_HEADER_BYTES
     assert decode_segment_header(block) == (WHO, 5, 77, 123, crc)
+    fixed = struct.pack("<8sIIQIBB", b"ASSENT\x1aW", 1, 5, 77, 123, 7, 2) + b"clustern1"
+    assert block == fixed.ljust(508, b"\0") + struct.pack("<I", crc32(fixed.ljust(508, b"\0")))
     assert decode_segment_header(block[:-1]) == "the file has only 511 bytes"
     for place in range(SEGMENT_HEADER_BYTES):
         damaged = bytearray(block)

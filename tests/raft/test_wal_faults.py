@@ -12,10 +12,12 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raft.directory import DataDirectory
 from raft.entries import Entry, EntryBatch, HardState
-from raft.segment import decode_segment_header, segment_name
+from raft.segment import SegmentWriter, decode_segment_header, segment_name
 from raft.storage import CorruptLog, Recovered, StorageFailed
 from raft.wal import WriteAheadLog
 from tests.raft.disk import PowerLoss, SimulatedDisk
@@ -405,6 +407,20 @@ def test_a_refusal_changes_nothing_on_the_disk() -> None:
     header = decode_segment_header(contents[path])
     assert not isinstance(header, str)
     assert caught.value.index >= header.first_index
+
+
+@given(st.binary(max_size=1200), st.sampled_from([0, 600, 100_000]), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_random_bytes_are_no_log(junk: bytes, zeros: int, has_head: bool) -> None:
+    """Whatever stands in the file, the log is refused or empty, and nothing else is raised."""
+    _, head = SegmentWriter.begin(WHO, 1, 1, 0, HardState(3, "n1", 0))
+    data = (head if has_head else b"") + bytes(zeros) + junk
+    try:
+        recovered = load({WAL / segment_name(1): data})
+    except CorruptLog:
+        return
+    assert has_head
+    assert recovered == Recovered(HardState(3, "n1", 0), 1, [])
 
 
 def test_random_damage_is_never_believed() -> None:
