@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 CODE   := actors raft kvstore bench tests
 WORKERS ?= 2
 
-.PHONY: help run test lint types fix bench clean venv
+.PHONY: help run test lint types fix bench garbage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
@@ -17,6 +17,7 @@ help:
 	@echo "make types  mypy --strict"
 	@echo "make fix    let ruff change what it can"
 	@echo "make bench  the load generator against a cluster of its own, etcd beside it where it is found"
+	@echo "make garbage  a minute of garbage to every socket of a cluster under load"
 	@echo "make venv   the virtual environment with everything in it"
 	@echo "make clean  remove environments, caches and build output; ./data/ stays"
 
@@ -40,6 +41,9 @@ fix: $(VENV)/.test
 
 bench: $(VENV)/.run
 	$(BIN)/python -m bench
+
+garbage: $(VENV)/.test
+	ASSENT_GARBAGE_SECONDS=60 $(BIN)/python -m pytest tests/cluster/test_garbage.py
 
 venv: $(VENV)/.run $(VENV)/.test
 

@@ -1,7 +1,7 @@
 """How a node speaks of itself: one line per transition, key=value, or the same as JSON.
 
-May know the standard logging module and nothing of the system. Messages are written as key=value pairs where they are
-logged; the JSON form takes them apart again, so that each place that logs is written once.
+May know the standard logging module and nothing of the system. Messages are written as key=value pairs where
+they are logged; the JSON form takes them apart again, so that each place that logs is written once.
 """
 
 from __future__ import annotations

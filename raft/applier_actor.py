@@ -28,7 +28,7 @@ HEARTBEAT_CHECK_SECONDS = 0.25
 
 
 class ApplierActor(Actor):
-    """One per node. A turn's results leave as one message to the gateway, a revision's events as one frame."""
+    """One per node. A turn's results leave as one message to the gateway, events as one frame a revision."""
 
     name = "applier"
 
