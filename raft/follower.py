@@ -80,11 +80,13 @@ class Follower:
         """End of a turn: one acknowledgement for all its appends, one request for all its reads."""
         core = self._core
         leader_id = core.leader_id
-        if self._match_index is not None and leader_id is not None:
+        if leader_id is None:
+            return  # nobody to answer, nobody to ask
+        if self._match_index is not None:
             core.send_after_sync(leader_id, AppendResponse(core.term, self._match_index))
             self._acknowledged_index = max(self._acknowledged_index, self._match_index)
             self._match_index = None
-        if self._new_reads and leader_id is not None:
+        if self._new_reads:
             number = core.next_read_number()
             self._asked_reads[number] = self._new_reads
             self._new_reads = []

@@ -367,3 +367,8 @@ def test_reads_of_a_follower_are_bounded_and_the_bound_is_released() -> None:
     core.step("b", ReadIndexRefused(1, requests[0].context))  # answered already: changes nothing
     with pytest.raises(Overloaded):
         core.read_index(4)
+    (request,) = outgoing(drain(core), ReadIndexRequest)
+    core.step("b", ReadIndexRefused(1, request.context))
+    core.read_index(4)
+    with pytest.raises(Overloaded):
+        core.read_index(5)

@@ -188,6 +188,15 @@ def test_p12_news_of_the_commit_index_is_not_answered() -> None:
     assert answers == [1, 2]
 
 
+def test_an_append_with_entries_is_always_answered() -> None:
+    """It may have been sent again because the first answer was lost; the commit index moved on meanwhile."""
+    core = make_core()
+    core.step("b", append(1, 0, 0, [1, 1]))
+    drain(core)
+    core.step("b", append(1, 0, 0, [1, 1], commit_index=2))
+    assert outgoing(drain(core), AppendResponse) == [AppendResponse(1, 2)]
+
+
 def test_p28_learners_get_the_log_and_are_not_counted() -> None:
     core = make_leader(voters="abc", learners="lm")
     core.step("l", AppendResponse(1, 1))
