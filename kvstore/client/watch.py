@@ -316,9 +316,7 @@ class Watches:
         if watch.is_full:
             self._fill(watch)
         elif page.more:
-            buffered = watch.buffer, watch.buffered_bytes
             self._ask_history(watch, now)
-            watch.buffer, watch.buffered_bytes = buffered
         else:
             watch.phase = Phase.STREAMING
             kept, watch.buffer = watch.buffer, []
@@ -357,8 +355,7 @@ class Watches:
             if watch.phase is Phase.STREAMING:
                 self._advance(watch, header, batch, now)
             elif watch.phase is Phase.SUBSCRIBING:
-                self._ask_history(watch, now)
-                self._keep(watch, header, batch)
+                self._ask_history(watch, now)  # which has this message's events, too
             elif watch.phase is Phase.HISTORY:
                 self._keep(watch, header, batch)
 

@@ -354,6 +354,23 @@ def test_a_thread_that_waits_longer_than_the_driving_one_gets_its_answer(cluster
         assert sorted(done.result(2.0).revision for done in patient) == [3, 4]
 
 
+def test_the_driving_thread_sees_connections_that_others_open(cluster: FakeCluster) -> None:
+    """It sleeps on what there was when it fell asleep, and has to be told."""
+    took_seconds = 0.0
+    for _ in range(5):
+        with Client(cluster.endpoints) as client, ThreadPoolExecutor(1) as threads:
+            watch = client.watch("/a")
+            driving = threads.submit(watch.next)
+            wait_for(lambda: client._driver.is_sleeping)
+            begun = time.monotonic()
+            client.status(cluster.endpoints[1])
+            client.status(cluster.endpoints[2])
+            took_seconds += time.monotonic() - begun
+            watch.cancel()
+            assert driving.result(2.0) is None
+    assert took_seconds < 0.6  # it would look again by itself after a quarter of a second, at the latest
+
+
 def test_closing_ends_whoever_waits(cluster: FakeCluster) -> None:
     client = Client(cluster.endpoints)
     with ThreadPoolExecutor(2) as threads:

@@ -222,9 +222,12 @@ def test_a_node_of_another_cluster_is_barred() -> None:
     desk.connect("b")
     desk.greet("b", cluster_id="other", role="leader", term=99)
     assert not desk.connection("b")
-    desk.pass_time(0.5)
+    desk.pass_time(4.5)
     assert error_of(call) is ClusterMismatch
     assert desk.take() == []
+    assert desk.wire.opened.count(endpoint_of("b")) == 1
+    desk.pass_time(1.0)
+    assert desk.wire.opened.count(endpoint_of("b")) == 2  # it may have been set right meanwhile
     desk.leader, desk.term = "a", 3
     desk.join("a")
     call = desk.put()
@@ -269,6 +272,33 @@ def test_a_pinned_call_is_not_sent_elsewhere() -> None:
     desk.core.on_refused(desk.connection("b"), desk.now)
     assert error_of(call) is errors.Unreachable
     assert not desk.connection("b")
+
+
+def test_a_pinned_call_ends_with_a_connection_that_ends_before_it_is_sent() -> None:
+    desk = Desk().started()
+    call = status_call()
+    call.pinned = desk.core.links.pin(endpoint_of("b"))
+    desk.submit(call, 1.0)
+    desk.connect("b")
+    desk.lose("b")
+    assert error_of(call) is errors.Unreachable
+
+
+def test_a_new_term_ends_the_pause_of_the_former() -> None:
+    """The pause is for a node that has just refused; whoever leads now has refused nothing."""
+    desk = Desk("a").started()
+    desk.put()
+    for _ in range(6):  # the pause has grown to its limit
+        desk.flush()
+        while not (sent := desk.take()):
+            desk.pass_time(0.001)
+            for probe in desk.take(STATUS):
+                desk.reply(probe, [OK, desk.status("a")])
+        desk.refuse(sent[0], protocol.NO_LEADER)
+    desk.term += 1
+    desk.pass_time(0.0)
+    desk.greet("a")
+    assert len(desk.take()) == 1
 
 
 def test_closing_tells_each_caller_what_is_known() -> None:
