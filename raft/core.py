@@ -356,7 +356,9 @@ class Core:
             # lose its memory of it, and lead it again with another log.
             self._messages_after_sync[:0] = self._messages
             self._messages = []
-        announced = RoleChange(self.role, self.term, self.leader_id)
+        role_change = None
+        if self._announced != (self.role, self.term, self.leader_id):
+            role_change = self._announced = RoleChange(self.role, self.term, self.leader_id)
         ready = Ready(
             hard_state=hard_state,
             batch=batch,
@@ -367,9 +369,8 @@ class Core:
             reads=self._reads,
             refused_reads=self._refused_reads,
             truncated_from=self._truncated_from,
-            role_change=announced if announced != self._announced else None,
+            role_change=role_change,
         )
-        self._announced = announced
         self._messages, self._messages_after_sync = [], []
         self._reads, self._refused_reads, self._truncated_from = [], [], None
         self._awaits_advance = True

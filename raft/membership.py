@@ -37,7 +37,7 @@ class Configuration:
 
     def quorum_value(self, values: Mapping[NodeId, int]) -> int:
         """The largest number that a quorum has reached: a commit index, or a confirmed read round."""
-        return min(majority_value(quorum, values) for quorum in self.quorums)
+        return min([majority_value(quorum, values) for quorum in self.quorums])
 
     def vote_result(self, granted: Collection[NodeId], denied: Collection[NodeId]) -> VoteResult:
         results = [vote_result(quorum, granted, denied) for quorum in self.quorums]

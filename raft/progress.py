@@ -83,8 +83,8 @@ class Progress:
     def wants_append(self, last_index: Index, commit_index: Index) -> bool:
         """Is there anything to tell, and may it be told now?"""
         if self.state is ProgressState.REPLICATE:
-            has_entries = self.next_index <= last_index and self.inflights.has_room()
-            return has_entries or self.verify_due or self.can_be_told(commit_index)
+            has_news = self.next_index <= last_index or self.commit_index_sent < commit_index
+            return self.verify_due or (has_news and self.inflights.has_room())
         return self.state is ProgressState.PROBE and not self.probe_sent
 
     def can_be_told(self, commit_index: Index) -> bool:

@@ -204,3 +204,53 @@ def test_a17_candidates_that_duel_elect_one_in_the_end() -> None:
         network.settle()
     assert len({core.leader_id for core in network.cores.values()} - {None}) == 1
     assert len({core.term for core in network.cores.values()}) == 1
+
+
+def test_a10_in_a_chain_the_leader_at_one_end_stays_and_serves() -> None:
+    """a - b - c: c hears no leader and campaigns again and again; b hears one, and refuses."""
+    network = Network("abc")
+    leader = network.elect("a")
+    network.cut_links = {("a", "c"), ("c", "a")}
+    for _ in range(5):
+        network["c"].leader_silent()
+        network["c"].campaign()
+        leader.propose([b"x"])
+        leader.heartbeat()
+        network.settle()
+        leader.check_quorum()
+    assert (leader.role, leader.term, leader.commit_index) == (Role.LEADER, 1, 6)
+    assert network["b"].commit_index == 6 and network["c"].term == 1
+
+
+def test_a10_a_leader_without_quorum_makes_way_for_the_node_that_reaches_one() -> None:
+    """Five nodes, of which only e still reaches the others; the leader a hears e alone."""
+    network = Network("abcde")
+    leader = network.elect("a")
+    network.cut_links = {(x, y) for x in "abcd" for y in "abcd" if x != y}
+    for _ in range(2):
+        leader.heartbeat()
+        network.settle()
+        leader.check_quorum()
+    network.settle()
+    assert leader.role is Role.FOLLOWER
+    successor = network.elect("e")
+    successor.propose([b"x"])
+    network.settle()
+    assert {core.commit_index for core in network.cores.values()} == {3}
+
+
+def test_a10_a_leader_that_hears_nobody_though_it_is_heard_does_not_stay() -> None:
+    """One-way: its heartbeats keep everybody's gate shut, so it must be the one to notice."""
+    network = Network("abc")
+    leader = network.elect("a")
+    network.cut_links = {("b", "a"), ("c", "a")}
+    for _ in range(2):
+        leader.heartbeat()
+        network.settle()
+        leader.check_quorum()
+    assert leader.role is Role.FOLLOWER
+    for core in network.cores.values():
+        core.leader_silent()
+    network["b"].campaign()
+    network.settle()
+    assert network["b"].role is Role.LEADER and network["c"].leader_id == "b"
