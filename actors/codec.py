@@ -19,13 +19,16 @@ from typing import Any
 import msgpack
 
 from actors.errors import MalformedFrame
-from actors.schema import Reader, read_array_header, read_fields, read_integer, reader_for
+from actors.schema import LARGEST_INTEGER, Reader, read_array_header, read_fields, read_integer, reader_for
 
 FRAME_VERSION = 1
 # Bounds what a frame of tiny messages can unfold to; a sender starts another frame beyond it.
 MOST_MESSAGES_IN_FRAME = 4096
 # The version byte and the array header of a frame with one message.
 _LONE_PREFIX = bytes([FRAME_VERSION, 0x92])
+# A message with no other fields than these can be read by msgpack itself and checked afterwards.
+PLAIN_TYPES = (int, str, bytes, bool)
+MOST_PLAIN_FIELDS = 32
 
 Fields = Callable[[Any], Sequence[object]]
 Build = Callable[..., object]
@@ -34,7 +37,7 @@ Build = Callable[..., object]
 class _Kind:
     """How one class is written and read; owned by its Codec."""
 
-    __slots__ = ("build", "converters", "fields", "readers", "tag")
+    __slots__ = ("build", "converters", "fields", "plain", "readers", "tag")
 
     def __init__(
         self,
@@ -49,6 +52,24 @@ class _Kind:
         self.build = build
         self.converters = converters  # for local frames: what msgpack cannot give back as it was
         self.readers = readers  # None: not accepted from another node
+        self.plain: tuple[type, ...] | None = None  # the fields' types, if each is a plain scalar
+
+
+class _ArrayBudget:
+    """A hook that ends msgpack's decoding at the third array; owned by its Codec.
+
+    A plain message has two, and arrays in arrays are how a few bytes become a lot of memory."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def __call__(self, items: list[object]) -> list[object]:
+        self.left -= 1
+        if self.left < 0:
+            raise MalformedFrame("more arrays than a message has")
+        return items
 
 
 class Codec:
@@ -60,6 +81,7 @@ class Codec:
         # One growing buffer for all frames. IntEnum and StrEnum are packed as the numbers and strings that
         # they are.
         self._packer = msgpack.Packer(autoreset=False, use_bin_type=True)
+        self._budget = _ArrayBudget()
 
     def register(
         self,
@@ -94,6 +116,8 @@ class Codec:
             fields, build = _field_getter(cls, names), cls
         readers = tuple(reader_for(hints[name]) for name in names) if remote else None
         kind = _Kind(tag, fields, build, () if decode else _converters(names, hints), readers)
+        if remote and all(hints[name] in PLAIN_TYPES for name in names) and len(names) <= MOST_PLAIN_FIELDS:
+            kind.plain = tuple(hints[name] for name in names)  # type: ignore[misc]
         self._by_class[cls] = self._by_tag[tag] = kind
 
     def encode(self, messages: Iterable[object]) -> bytes:
@@ -156,6 +180,10 @@ class Codec:
     def _read_frame(self, frame: bytes) -> list[object]:
         if frame[0] != FRAME_VERSION:
             raise MalformedFrame("a frame of another version")
+        if frame.startswith(_LONE_PREFIX):
+            message = self._read_plain(frame)
+            if message is not None:
+                return [message]
         count, offset = read_array_header(frame, 1)
         if count % 2 or count > 2 * MOST_MESSAGES_IN_FRAME:
             raise MalformedFrame("a frame has a wrong number of messages")
@@ -170,6 +198,28 @@ class Codec:
         if offset != len(frame):
             raise MalformedFrame("bytes behind the last message")
         return messages
+
+    def _read_plain(self, frame: bytes) -> object | None:
+        """The only message of a frame, at C speed. None unless all is well and its fields are plain scalars:
+        then it is read field by field, and if it is wrong that finds out how."""
+        self._budget.left = 2
+        try:
+            tag, fields = msgpack.unpackb(
+                memoryview(frame)[1:],
+                list_hook=self._budget,
+                max_array_len=MOST_PLAIN_FIELDS,
+                max_map_len=0,
+                max_ext_len=0,
+            )
+            kind = self._by_tag[tag]
+            if type(fields) is not list or tuple(map(type, fields)) != kind.plain:
+                return None
+        except Exception:
+            return None
+        for value in fields:
+            if type(value) is int and not 0 <= value <= LARGEST_INTEGER:
+                return None
+        return kind.build(*fields)
 
 
 def _field_names(cls: type) -> tuple[str, ...]:

@@ -167,8 +167,9 @@ class ZeroMqTransport:
             self._door_rang = self._door.serve(self._counters)
 
     def _rang(self, descriptor: object) -> None:
-        if descriptor in self._by_descriptor:
-            self._ask(self._by_descriptor[descriptor])
+        port = self._by_descriptor.get(descriptor)  # type: ignore[call-overload]
+        if port is not None:
+            port.ready = True  # a frame, most often; to find none costs less than to ask each time
         elif descriptor == self._wake_receiver.fileno():
             self._take_wake_bytes()
         else:

@@ -249,7 +249,7 @@ class ReplicationActor(Actor):
             self._send(ready.messages)
             self._tell_commit_at = None  # they carry what was committed up to now
         if ready.batch is not None or ready.hard_state is not None:
-            if ready.must_sync:
+            if ready.must_sync and ready.messages:
                 self.flush()  # peers write to their disks while this node writes to its own
             self._storage.append(ready.hard_state, ready.batch)
             if ready.must_sync:
