@@ -19,8 +19,8 @@ from statistics import median
 from bench.harness import Row, data_directory, end_orderly, row, say, write_rows
 from bench.machine import machine
 from bench.peers.etcd_cluster import EtcdCluster, EtcdFailed, etcd_version, find_etcd, put_once
+from bench.processes import ProcessCluster
 from kvstore.client import Client
-from tests.cluster.processes import ProcessCluster
 
 KILLS = 20
 PUT_SECONDS = 15.0

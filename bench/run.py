@@ -19,8 +19,8 @@ from bench.harness import LATEST, Row, data_directory, end_orderly, row, say, wr
 from bench.machine import machine
 from bench.peers.etcd_cluster import EtcdCluster, etcd_version, find_etcd
 from bench.peers.etcd_load import EtcdLoadResult, etcd_load
+from bench.processes import ProcessCluster
 from kvstore.client.load import LoadKind, LoadResult, LoadSettings, run_load
-from tests.cluster.processes import ProcessCluster
 
 VALUE_BYTES = 256
 LOAD_SECONDS = 120.0

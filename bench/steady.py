@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench.harness import data_directory, end_orderly, row, say, write_rows
 from bench.machine import machine
+from bench.processes import ProcessCluster
 from kvstore.client.load import LoadResult, LoadSettings, run_load
-from tests.cluster.processes import ProcessCluster
 
 SECONDS = 300.0
 CHUNK_OPERATIONS = 100_000  # of one load; between two of them the terms are looked at

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.cluster.ports import free_ports
+from bench.ports import free_ports
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0

@@ -62,9 +62,7 @@ def wrong_types(rng: random.Random) -> bytes:
 
 def poison_body(rng: random.Random) -> bytes:
     """A good envelope around a body that makes no sense: it goes through the log of a leader."""
-    body = rng.choice(
-        [rng.randbytes(50), b"", b"\x91" * 500, pack([0, 0, 0, 1, "text", None, -1, 2**63])]
-    )
+    body = rng.choice([rng.randbytes(50), b"", b"\x91" * 500, pack([0, 0, 0, 1, "text", None, -1, 2**63])])
     return b"\x01" + pack([rng.choice([1, 2, 3]), 7, 1000, [body]])
 
 

@@ -1,4 +1,4 @@
-"""Garbage to every socket while a load runs: no exit, no growth of memory, no wrong answer (J1 to J5, J8)."""
+"""Garbage to every socket while a load runs: no exit, no growth of memory, no wrong answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+from bench.processes import ProcessCluster
 from kvstore.client import Client
 from kvstore.client.load import LoadResult, LoadSettings, run_load
 from tests.cluster.garbage import Thrower
-from tests.cluster.processes import ProcessCluster
 
 # `make garbage` throws for a minute.
 SECONDS = float(os.environ.get("ASSENT_GARBAGE_SECONDS", "6"))

@@ -10,10 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+from bench.processes import ROOT, ProcessCluster
 from kvstore.client import Client, Event
 from kvstore.tree import encode_value
 from tests.cluster.packages import installed_packages, package_tree
-from tests.cluster.processes import ROOT, ProcessCluster
 
 PREFIX = "/packages/"
 KILL_AFTER_KEYS = 20
@@ -73,12 +73,13 @@ def test_an_import_survives_the_loss_of_its_leader_and_a_watch_sees_each_key_onc
         witness = Witness(cluster.endpoints)
         witness.start()
         try:
-            importing = assent(cluster, "import", str(file), "--prefix", PREFIX)
+            leader = cluster.wait_for_leader()
+            importing = assent(cluster, "import", str(file), "--prefix", PREFIX, "--in-flight", "2")
             witness.wait_for(KILL_AFTER_KEYS, 20)
-            leader = cluster.leader()
-            assert leader is not None
             cluster.kill(leader)
+            assert len(witness.events) < len(packages) / 2, "the import was nearly over when its leader died"
             finish(importing)
+            assert cluster.wait_for_leader() != leader
             exported = finish(assent(cluster, "export", PREFIX, "--format", "json"))
             assert json.loads(exported) == tree
             witness.wait_for(len(packages), 20)

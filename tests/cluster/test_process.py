@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from bench.ports import free_ports
+from bench.processes import ROOT, ProcessCluster
 from kvstore.cli import exits
-from tests.cluster.ports import free_ports
-from tests.cluster.processes import ROOT, ProcessCluster
 
 
 def run_node(*words: str, timeout_seconds: float = 10) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from bench.processes import ProcessCluster
 from kvstore.client import Client
-from tests.cluster.processes import ProcessCluster
 
 
 def test_put_get_and_watch_work_on_each_node(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
+from bench.processes import ProcessCluster
 from kvstore.client import Client
-from tests.cluster.processes import ProcessCluster
 from tests.docs.markdown import ROOT, Block, blocks
 
 README = ROOT / "README.md"

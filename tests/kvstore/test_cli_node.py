@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_ports
 from kvstore.cli import exits
 from kvstore.client import Client
-from tests.cluster.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 20.0

@@ -1,9 +1,8 @@
 """A cluster of real nodes, each a process of its own on loopback, to be killed, paused and started again.
 
-Knows the command line of a node and its status, nothing of what is inside. Tests and benchmarks share it;
-it stands with the tests, since it is not part of what is installed. Rules: every wait has a deadline; every
-process is ended by its own process id, also when a test fails; after a failure the ends of the logs are
-printed.
+Knows the command line of a node and its status, nothing of what is inside. Benchmarks and tests share it.
+Rules: every wait has a deadline; every process is ended by its own process id, also when a run fails; after a
+failure the ends of the logs are printed.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from typing import Any
 
 import psutil
 
+from bench.ports import free_ports
 from kvstore.client.load import node_status
-from tests.cluster.ports import free_ports
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 LOG_TAIL_LINES = 30
@@ -40,14 +39,19 @@ class ProcessCluster:
     """Owns its node processes from `__enter__` to `__exit__`.
 
     Data and logs are below `directory`, and stay there. Nodes are called n1, n2, …; `endpoints` are their
-    client endpoints; `arguments` go to every node.
+    client endpoints; `arguments` go to every node. After the `size` nodes come `absent` members, which every
+    node is told of and counts in its quorum, and which never start.
     """
 
-    def __init__(self, directory: Path, size: int = 3, *, arguments: Sequence[str] = ()) -> None:
-        ports = iter(free_ports(3 * size))
+    def __init__(
+        self, directory: Path, size: int = 3, *, absent: int = 0, arguments: Sequence[str] = ()
+    ) -> None:
+        ports = iter(free_ports(3 * size + absent))
         self.directory = directory
-        self.names = [f"n{number}" for number in range(1, size + 1)]
-        self.peer_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in self.names}
+        members = [f"n{number}" for number in range(1, size + absent + 1)]
+        self.names = members[:size]
+        self.absent = members[size:]
+        self.peer_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in members}
         self.client_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in self.names}
         self.watch_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in self.names}
         self._arguments = list(arguments)
@@ -173,7 +177,7 @@ class ProcessCluster:
         def agreed() -> str | None:
             answers = [status for name in self.names if (status := self.status(name))]
             leaders = {status["leader"] for status in answers}
-            if 2 * len(answers) <= len(self.names) or len(leaders) != 1:
+            if 2 * len(answers) <= len(self.peer_endpoints) or len(leaders) != 1:
                 return None
             [leader] = leaders
             return leader if leader and self.is_running(leader) else None
