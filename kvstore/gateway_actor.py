@@ -18,6 +18,7 @@ import msgpack
 
 from actors import Actor, Address
 from kvstore import protocol
+from kvstore.backlog import Backlog
 from raft.actor_messages import (
     Abandoned,
     Applied,
@@ -43,7 +44,6 @@ CODES = {
     Reason.NOT_LEADER: (protocol.NOT_LEADER, "another node leads"),
     Reason.NO_LEADER: (protocol.NO_LEADER, "no leader is known at the moment"),
     Reason.OVERLOADED: (protocol.OVERLOADED, "too much is waiting to be committed: try again later"),
-    Reason.CONFLICT_WITH_LEADER: (protocol.CONFLICT_WITH_LEADER, "overwritten by a new leader: not applied"),
     Reason.OUTCOME_UNKNOWN: (protocol.OUTCOME_UNKNOWN, "leadership was lost before the outcome was known"),
 }
 
@@ -104,6 +104,7 @@ class GatewayActor(Actor):
         self._pending: dict[int, Pending] = {}
         self._pending_requests = 0  # sum of `count` over _pending
         self._pending_bytes = 0  # sum of `size_bytes` over _pending
+        self._backlog = Backlog()
         self._is_leader = False
         self._leader_id: str | None = None
         self._announce_at = 0.0
@@ -118,6 +119,14 @@ class GatewayActor(Actor):
 
     def on_start(self) -> None:
         self.on_deadline()
+
+    def on_stop(self) -> None:
+        """Whoever still waits is told, and need not find out by a lost connection."""
+        for pending in self._pending.values():
+            code = protocol.OUTCOME_UNKNOWN if pending.is_write else protocol.SHUTTING_DOWN
+            first = pending.first_request_id + pending.count - pending.remaining
+            self._refuse_frame(pending.connection, first, pending.remaining, code, "the node is stopping")
+        self._pending.clear()
 
     def on_deadline(self) -> None:
         now = self.now()
@@ -137,11 +146,13 @@ class GatewayActor(Actor):
         was_idle = not self._pending
         for connection, payload in frames:
             try:
-                kind, first_request_id, timeout_ms, bodies = protocol.decode_request(payload)
+                kind, first_request_id, timeout_ms, bodies, confirmed_below = protocol.decode_request(payload)
             except protocol.MalformedFrame as error:
                 self.counters["malformed_client_frame"] += 1
                 self._refuse_frame(connection, 0, 1, protocol.BAD_FRAME, error.reason)
                 continue
+            if confirmed_below:
+                self._backlog.confirm(connection, confirmed_below)
             pending = Pending(
                 connection,
                 first_request_id,
@@ -245,8 +256,14 @@ class GatewayActor(Actor):
         pending = self._pending.get(ticket)
         if pending is None:
             return  # it expired, and its client was told so
-        frame = protocol.encode_results(pending.first_request_id + offset, size, results)
-        self.send_frame(CLIENT_PORT, pending.connection, frame)
+        first = pending.first_request_id + offset
+        if self._backlog.admit(pending.connection, first + size - 1, len(results)):
+            frame = protocol.encode_results(first, size, results)
+            self.send_frame(CLIENT_PORT, pending.connection, frame)
+        else:
+            self.counters["refused_unconfirmed"] += size
+            code = protocol.OUTCOME_UNKNOWN if pending.is_write else protocol.OVERLOADED
+            self._refuse_frame(pending.connection, first, size, code, "large answers were not confirmed")
         pending.remaining -= size
         if pending.remaining == 0:
             self._leave(ticket)

@@ -175,20 +175,30 @@ class Request(NamedTuple):
     first_request_id: int
     timeout_milliseconds: int
     bodies: list[bytes]
+    confirmed_below: int = 0  # answers to requests below this one, on this connection, have been received
 
 
 def encode_request(
-    kind: int, first_request_id: int, timeout_milliseconds: int, bodies: Sequence[bytes]
+    kind: int,
+    first_request_id: int,
+    timeout_milliseconds: int,
+    bodies: Sequence[bytes],
+    confirmed_below: int = 0,
 ) -> bytes:
+    if confirmed_below:
+        return VERSION_BYTE + _pack((kind, first_request_id, timeout_milliseconds, bodies, confirmed_below))
     return VERSION_BYTE + _pack((kind, first_request_id, timeout_milliseconds, bodies))
 
 
 def decode_request(payload: bytes) -> Request:
     """The gateway's only look at a client's frame. Raises MalformedFrame."""
     items = _unpack_frame(payload, MAX_FRAME_BYTES)
-    if len(items) != 4:
-        raise MalformedFrame("a request has 4 elements")
-    kind, first_request_id, timeout_milliseconds, bodies = items
+    if not 4 <= len(items) <= 5:
+        raise MalformedFrame("a request has 4 or 5 elements")
+    kind, first_request_id, timeout_milliseconds, bodies = items[:4]
+    confirmed_below = items[4] if len(items) == 5 else 0
+    if not is_integer(confirmed_below):
+        raise MalformedFrame("confirmed_below is not an integer in range")
     if type(kind) is not int or kind not in REQUEST_KINDS:
         raise MalformedFrame("unknown kind of request")
     if type(bodies) is not list:
@@ -208,7 +218,7 @@ def decode_request(payload: bytes) -> Request:
         raise MalformedFrame("a body is not of type bin")
     elif max(map(len, bodies)) > MAX_BODY_BYTES:
         raise MalformedFrame("a body is too large")
-    return Request(kind, first_request_id, timeout_milliseconds, bodies)
+    return Request(kind, first_request_id, timeout_milliseconds, bodies, confirmed_below)
 
 
 def _unpack_frame(payload: bytes, max_bytes: int) -> list[Any]:

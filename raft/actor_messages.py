@@ -17,9 +17,6 @@ class Reason(StrEnum):
     NOT_LEADER = "not_leader"  # another node leads: go there
     NO_LEADER = "no_leader"  # nobody leads that this node knows of: try again
     OVERLOADED = "overloaded"  # a bound was reached: try again later
-    CONFLICT_WITH_LEADER = (
-        "conflict_with_leader"  # overwritten by another leader's entries: surely not applied
-    )
     OUTCOME_UNKNOWN = "outcome_unknown"  # may have been applied, or may yet be
 
 
@@ -131,6 +128,7 @@ class LeaderContact:
     """replication to election: the leader of `term` was heard in this turn."""
 
     term: int
+    leader_id: str
 
 
 @dataclass(slots=True)

@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_TERM", "Core", "NotLeader", "Overloaded", "Ready", "Role", "RoleChange"]
 
-# No cluster gets here by elections. A message that says so is broken, and must not use up the terms (A22).
+# No cluster gets here by elections. A message that says so is broken, and must not use up the terms.
 MAX_TERM = 1 << 62
+# A term this far ahead of the own is no term of this cluster, so that one broken message cannot use them up.
+MAX_TERM_JUMP = 1 << 32
 
 _FROM_LEADERS = frozenset({AppendEntries, Heartbeat})
 
@@ -123,7 +125,7 @@ class Core:
             self.ignored_messages += 1
             return
         term = cast(Message, message).term
-        if not 0 <= term <= MAX_TERM:
+        if not 0 <= term <= min(self.term + MAX_TERM_JUMP, MAX_TERM):
             self.ignored_messages += 1
             return
         if kind not in _OPEN_TO_STRANGERS and sender not in self.configuration.members:
@@ -137,7 +139,7 @@ class Core:
             return
         if term > self.term:
             # Raft §5.1. This also ends a leadership whose follower has moved on, and so frees a candidate
-            # that could not win and would not follow (catalogue A12).
+            # that could not win and would not follow.
             self.become_follower(term, None)
         elif term < self.term:
             self._answer_stale(sender, message)
@@ -170,7 +172,7 @@ class Core:
             self.send(sender, ReadIndexRefused(self.term, message.context))
 
     def _on_request_pre_vote(self, sender: NodeId, message: RequestPreVote) -> None:
-        """Dissertation 9.6: would it win? Changes nothing here, whatever term it names (catalogue A8)."""
+        """Dissertation 9.6: would it win? Changes nothing here, whatever term it names."""
         is_free = message.term > self.term or (
             message.term == self.term and self.leader_id is None and self.voted_for in (None, sender)
         )
@@ -269,7 +271,7 @@ class Core:
             raise broken("cannot go back to term", term, self.term)
         if term > self.term:
             self.term = term
-            self.voted_for = None  # with a new term, and never else (catalogue A4)
+            self.voted_for = None  # with a new term, and never else
         self.leader_id = leader_id
         self._gate_open = leader_id is None
         self._enter(Follower(self))
@@ -298,8 +300,7 @@ class Core:
             self.commit_index = index
 
     def truncate_from(self, index: Index) -> None:
-        # A committed entry is in every later leader's log (Raft §5.4.3). If not, all bets are off
-        # (catalogue B3).
+        # A committed entry is in every later leader's log (Raft §5.4.3). If not, all bets are off.
         if index <= self.commit_index:
             raise broken("cannot remove a committed entry:", index, self.commit_index)
         self.log.truncate_from(index)
@@ -390,7 +391,7 @@ class Core:
         return self.term != self._saved.term or self.voted_for != self._saved.voted_for
 
     def _take_committed(self) -> EntryBatch | None:
-        """The next committed entries; they always follow those given out before (catalogue B13)."""
+        """The next committed entries; they always follow those given out before."""
         first_index = self.delivered_index + 1
         if first_index > self.commit_index:
             return None

@@ -55,7 +55,7 @@ class ElectionActor(Actor):
     def receive(self, batch: list[tuple[Address, object]]) -> None:
         for _, message in batch:
             if type(message) is LeaderContact:
-                self._leader_heard(message.term)
+                self._leader_heard(message)
             elif type(message) is RoleChanged:
                 self._role_changed(message)
         self._schedule()
@@ -68,8 +68,10 @@ class ElectionActor(Actor):
             self._follow(now)
         self._schedule()
 
-    def _leader_heard(self, term: int) -> None:
-        if term == self._term and self._role == Role.FOLLOWER.value:
+    def _leader_heard(self, contact: LeaderContact) -> None:
+        if contact.term == self._term and self._role == Role.FOLLOWER.value:
+            # It may have been given up a moment ago, by a campaign that replication did not begin.
+            self._leader_id = contact.leader_id
             self._restart_timeout()
 
     def _role_changed(self, message: RoleChanged) -> None:

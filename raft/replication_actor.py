@@ -108,7 +108,7 @@ class ReplicationActor(Actor):
         self._core = core
         self._storage = storage
         self._tickets = Tickets()
-        self._contexts = count(1)  # read contexts are never reused within a process (catalogue C3)
+        self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
         self._contact_told_at = 0.0
         self._tell_commit_at: float | None = None  # None: the peers were told all that is committed
@@ -219,7 +219,7 @@ class ReplicationActor(Actor):
         now = self.now()
         if now - self._contact_told_at >= CONTACT_GRAIN_SECONDS:
             self._contact_told_at = now
-            self.send_local("election", LeaderContact(self._core.term))
+            self.send_local("election", LeaderContact(self._core.term, self._core.leader_id or ""))
 
     # -- the core's answer -----------------------------------------------------------------------------
 
@@ -257,7 +257,9 @@ class ReplicationActor(Actor):
         self._send(ready.messages_after_sync)
         self._core.advance()
         if ready.truncated_from is not None:
-            self._abandon(self._tickets.drop_from(ready.truncated_from), Reason.CONFLICT_WITH_LEADER)
+            # Gone here, and yet another node may hold them and lead with them (Raft Figure 8); of a ticket
+            # that went out in several appends a part may be committed. So nobody can say "not applied".
+            self._abandon(self._tickets.drop_from(ready.truncated_from))
         if ready.committed is not None:
             self._hand_over(ready.committed)
         for context, read_index in ready.reads:
@@ -289,16 +291,16 @@ class ReplicationActor(Actor):
             _, read = self._reads.pop(context)
             self._refuse(read.tickets, None)
 
-    def _abandon(self, tickets: list[int], reason: Reason) -> None:
+    def _abandon(self, tickets: list[int]) -> None:
         if tickets:
-            self.send_local("gateway", Abandoned(tickets, reason))
+            self.send_local("gateway", Abandoned(tickets, Reason.OUTCOME_UNKNOWN))
 
     def _change_role(self, change: RoleChange) -> None:
         log.info("role=%s term=%d leader=%s", change.role.value, change.term, change.leader_id or "none")
         if change.role is not Role.LEADER:
             # The next leader may keep these entries or overwrite them. A client that asks again with the same
             # session and sequence gets the one true answer, so it hears of it now, not at its deadline.
-            self._abandon(self._tickets.drop_all(), Reason.OUTCOME_UNKNOWN)
+            self._abandon(self._tickets.drop_all())
         self._tell_role(change)
 
     def _tell_role(self, change: RoleChange) -> None:

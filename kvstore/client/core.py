@@ -181,7 +181,10 @@ class ClientCore:
 
     def _send_frame(self, link: Link, kind: int, batch: list[Call], bodies: list[bytes], now: float) -> None:
         first = self.links.take_request_ids(len(batch))
-        frame = protocol.encode_request(kind, first, making.frame_timeout_milliseconds(batch, now), bodies)
+        timeout_ms = making.frame_timeout_milliseconds(batch, now)
+        # Ids rise along a link, so all below the oldest that is pending there was answered.
+        confirmed_below = next(iter(link.pending), first) if kind != protocol.WRITE else 0
+        frame = protocol.encode_request(kind, first, timeout_ms, bodies, confirmed_below)
         if not self._wire.send(link.connection, frame):
             self.counters["send_refused"] += 1
             self._retry(batch)

@@ -50,7 +50,7 @@ class FakeWire:
         assert len(frame) <= protocol.MAX_FRAME_BYTES
         if self.is_full:
             return False
-        kind, first, timeout_milliseconds, bodies = protocol.decode_request(frame)
+        kind, first, timeout_milliseconds, bodies, _ = protocol.decode_request(frame)
         unpacked = [msgpack.unpackb(body) for body in bodies]
         self.sent.append(Sent(connection, kind, first, timeout_milliseconds, unpacked))
         return True

@@ -93,8 +93,9 @@ class Caller:
         self._connection = connection
         self._next_id = 1
 
-    def ask(self, kind: int, bodies: list[bytes]) -> None:
-        self._connection.send(protocol.encode_request(kind, self._next_id, 2000, bodies))
+    def ask(self, kind: int, bodies: list[bytes], *, confirming: bool = False) -> None:
+        confirmed_below = self._next_id if confirming else 0
+        self._connection.send(protocol.encode_request(kind, self._next_id, 2000, bodies, confirmed_below))
         self._next_id += max(1, len(bodies))
 
     def replies(self) -> list[Results | Refusal]:

@@ -85,3 +85,40 @@ def test_a_follower_names_the_leader_and_its_endpoint() -> None:
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.leader_name) == (protocol.NOT_LEADER, leader)
     assert refusal.leader_endpoint == f"ipc:///memory/{leader}/client"
+
+
+def test_a_reader_that_never_confirms_is_refused_and_one_that_does_is_served() -> None:
+    """What waits for a client that does not read is bounded in bytes, not only in frames."""
+    cluster = MemoryCluster(seed=6, size=1)
+    name = cluster.leader()
+    caller = cluster.client(name)
+    for number in range(8):
+        caller.call(protocol.WRITE, [put(b"/large/%d" % number, bytes(1 << 20))])
+    everything = protocol.range_body(b"/large/", b"/large0")  # 8 MiB
+    for _ in range(12):
+        caller.ask(protocol.STALE_READ, [everything])
+    cluster.run(0.1)
+    replies = caller.replies()
+    refused = [reply for reply in replies if isinstance(reply, Refusal)]
+    assert len(replies) == 12 and len(refused) == 12 - (32 >> 3)
+    assert {reply.code for reply in refused} == {protocol.OVERLOADED}
+    caller.ask(protocol.STALE_READ, [everything], confirming=True)
+    cluster.run(0.1)
+    [reply] = caller.replies()
+    assert not isinstance(reply, Refusal)
+
+
+def test_a_node_that_stops_answers_whoever_still_waits() -> None:
+    cluster = MemoryCluster(seed=7)
+    name = cluster.leader()
+    caller = cluster.client(name)
+    for other in cluster.names:
+        if other != name:
+            cluster.crash(other)
+    caller.ask(protocol.WRITE, [put(b"/a", b"1")])
+    caller.ask(protocol.READ, [protocol.range_body(b"/a")])
+    cluster.turn_all()
+    assert caller.replies() == []
+    cluster.systems[name].close()
+    codes = [reply.code for reply in caller.replies() if isinstance(reply, Refusal)]
+    assert codes == [protocol.OUTCOME_UNKNOWN, protocol.SHUTTING_DOWN]

@@ -22,7 +22,9 @@ def request(*items: object) -> bytes:
 
 def test_a_request_survives_the_wire() -> None:
     frame = protocol.encode_request(protocol.WRITE, 5, 2500, BODIES)
-    assert protocol.decode_request(frame) == (protocol.WRITE, 5, 2500, BODIES)
+    assert protocol.decode_request(frame) == (protocol.WRITE, 5, 2500, BODIES, 0)
+    confirming = protocol.encode_request(protocol.READ, 5, 2500, BODIES, 3)
+    assert protocol.decode_request(confirming) == (protocol.READ, 5, 2500, BODIES, 3)
 
 
 def test_a_status_request_has_no_bodies() -> None:
@@ -41,8 +43,10 @@ def test_a_status_request_has_no_bodies() -> None:
         (b"\x01\x05", "msgpack array"),
         (request(1, 1, 1, [b"x"]) + b"\x00", "msgpack"),
         (request(1, 1, 1, [b"x"])[:-1], "msgpack"),
-        (request(1, 1, 1), "4 elements"),
-        (request(1, 1, 1, [b"x"], 0), "4 elements"),
+        (request(1, 1, 1), "4 or 5 elements"),
+        (request(1, 1, 1, [b"x"], 0, 0), "4 or 5 elements"),
+        (request(1, 1, 1, [b"x"], -1), "confirmed_below"),
+        (request(1, 1, 1, [b"x"], b"1"), "confirmed_below"),
         (request(99, 1, 1, [b"x"]), "kind"),
         (request(True, 1, 1, [b"x"]), "kind"),
         (request([], 1, 1, 1), "kind"),

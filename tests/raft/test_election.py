@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raft.core import MAX_TERM, Core
+from raft.core import MAX_TERM, MAX_TERM_JUMP, Core
 from raft.entries import HardState
 from raft.messages import (
     AppendEntries,
@@ -63,7 +63,7 @@ def test_t24_a_campaign_first_asks_for_pre_votes_and_changes_no_term() -> None:
     core = make_core(log=[1, 2, 2], term=4, voted_for="c")
     core.campaign()
     ready = drain(core)
-    question = RequestPreVote(term=5, last_index=3, last_term=2)  # P18: the end of the log is told
+    question = RequestPreVote(term=5, last_index=3, last_term=2)  # the end of the log is told
     assert ready.messages == [("b", question), ("c", question)]
     assert (core.role, core.term, core.voted_for) == (Role.PRE_CANDIDATE, 4, "c")
     assert ready.hard_state is None and not ready.must_sync
@@ -76,7 +76,7 @@ def test_p5_a_pre_vote_won_begins_a_term_with_its_own_vote_on_disk_before_it_ask
     core.step("c", PreVoteResponse(5, True))
     ready = core.ready()
     assert core.role is Role.CANDIDATE
-    assert ready.hard_state == HardState(5, "a", 0) and ready.must_sync  # A3
+    assert ready.hard_state == HardState(5, "a", 0) and ready.must_sync
     question = RequestVote(term=5, last_index=3, last_term=2)
     assert ready.messages == []
     assert ready.messages_after_sync == [("b", question), ("c", question)]
@@ -206,7 +206,7 @@ def test_p8_one_vote_in_a_term_first_come_first_served() -> None:
         ("c", VoteResponse(1, False)),
         ("b", VoteResponse(1, True)),
     ]
-    # A1: the vote is on disk before it is given.
+    # The vote is on disk before it is given.
     assert ready.messages == [] and ready.hard_state == HardState(1, "b", 0) and ready.must_sync
 
 
@@ -419,8 +419,18 @@ def test_terms_from_zero_to_the_last_are_good() -> None:
     for voter in "bc":
         core.step(voter, PreVoteResponse(0, False))
     assert core.role is Role.FOLLOWER
-    core.step("b", Heartbeat(MAX_TERM, 0, 0))
-    assert core.term == MAX_TERM and core.ignored_messages == 0
+    core.step("b", Heartbeat(MAX_TERM_JUMP, 0, 0))
+    assert core.term == MAX_TERM_JUMP and core.ignored_messages == 0
+
+
+def test_one_message_cannot_use_up_the_terms() -> None:
+    """Whatever it names, the next campaign has a term that the others accept."""
+    core = core_in(Role.FOLLOWER, term=3)
+    core.step("b", Heartbeat(3 + MAX_TERM_JUMP + 1, 0, 0))
+    assert core.term == 3 and core.ignored_messages == 1
+    core = core_in(Role.FOLLOWER, term=MAX_TERM - 1)
+    core.step("b", Heartbeat(MAX_TERM + 1, 0, 0))
+    assert core.term == MAX_TERM - 1 and core.ignored_messages == 1
 
 
 @pytest.mark.parametrize("term", [MAX_TERM + 1, 2**63, 2**80, -1])
