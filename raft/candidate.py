@@ -1,7 +1,7 @@
 """The two kinds of candidate: one that asks whether it would win, and one that asks for votes.
 
 May know the core and the vote messages. They are separate classes, so that an answer to one question can
-never be counted for the other (catalogue A7).
+never be counted for the other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class _Campaigner:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        # Sets, not counters: the same answer may come twice (catalogue A6). Its own voice is counted like
-        # any.
+        # Sets, not counters: the same answer may come twice. Its own voice is counted like any.
         self.granted: set[NodeId] = {core.node_id}
         self.denied: set[NodeId] = set()
 
@@ -101,8 +100,7 @@ class Candidate(_Campaigner):
         if self._result() is VoteResult.WON:
             core.become_leader(self.granted)
             return
-        # After the sync: a grant may be counted only if the vote for itself cannot be forgotten (catalogue
-        # A3).
+        # After the sync: a grant may be counted only if the vote for itself cannot be forgotten.
         question = RequestVote(core.term, core.log.last_index, core.log.last_term)
         for node_id in self._other_voters():
             core.send_after_sync(node_id, question)

@@ -27,7 +27,7 @@ class RaftConfig:
     # Overloaded.
     max_waiting_reads: int = 65536
     # A number below 2**31 that differs between two runs of a node. It marks this run's read requests, so that
-    # a late answer to an earlier run is never taken for an answer to this one (catalogue C3).
+    # a late answer to an earlier run is never taken for an answer to this one.
     incarnation: int = 0
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ class Follower:
         core.commit_to(min(message.commit_index, match_index))
 
     def _take(self, batch: EntryBatch) -> None:
-        """Append what is new. Remove what conflicts, and only then (receiver rules 3 and 4; catalogue B2)."""
+        """Append what is new. Remove what conflicts, and only then (receiver rules 3 and 4)."""
         core = self._core
         if batch.first_index <= core.log.last_index:
             new_from = core.log.first_difference(batch)
@@ -171,7 +171,7 @@ class Follower:
     # -- reads -----------------------------------------------------------------------------------------
 
     def on_read_index_response(self, sender: NodeId, message: ReadIndexResponse) -> None:
-        """The index counts only from the leader of this very term, for a request of this very run (C3)."""
+        """The index counts only from the leader of this very term, for a request of this very run."""
         contexts = self._asked_reads.pop(message.context, None) if sender == self._core.leader_id else None
         if contexts is not None:
             self._reads_waiting -= len(contexts)
@@ -192,7 +192,7 @@ class Follower:
 
 
 def _is_well_formed(message: AppendEntries) -> bool:
-    """Do the parts of it agree? Entries are consecutive by their making; here it is about both ends (B8)."""
+    """Do the parts of it agree? Entries are consecutive by their making; here it is about both ends."""
     batch = message.batch
     if batch.first_index != message.prev_index + 1 or message.commit_index < 0 or message.prev_term < 0:
         return False

@@ -69,7 +69,7 @@ def check_succession(before: Facts, after: Facts) -> None:
         raise broken("the delivered index went back:", before.delivered_index, after.delivered_index)
     if before.term != after.term:
         return
-    # Raft §5.2: one vote in a term, whatever happens in it (catalogue A4).
+    # Raft §5.2: one vote in a term, whatever happens in it.
     if before.voted_for is not None and before.voted_for != after.voted_for:
         raise broken("the vote changed within a term:", before.term, before.voted_for, after.voted_for)
     # Leader Append-Only (Raft figure 3): to truncate takes another leader, and there is none in this term.

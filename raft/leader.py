@@ -1,7 +1,7 @@
 """A leader: appends, replicates, commits, and proves that it still leads before it lets anybody read.
 
 May know the core, the messages and the peers' progress. All of it is gone with the leadership, so no
-quota, window or round can leak from one term into the next (catalogue B11, B12).
+quota, window or round can leak from one term into the next.
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ class Leader:
         self._waiting_reads: dict[ReadOrigin, None] = {}
 
     def begin(self) -> None:
-        # Raft §8: an entry of its own term, since by counting it may commit nothing else (§5.4.2;
-        # catalogue B17).
+        # Raft §8: an entry of its own term, since by counting it may commit nothing else (§5.4.2).
         self._core.log.append([(self._core.term, _NOOP, b"")])
 
     def retire(self) -> None:
@@ -196,7 +195,7 @@ class Leader:
         """Raft §5.3, §5.4.2: if a quorum has it on disk and it is of this term, all up to it commits."""
         core = self._core
         matches = {node_id: progress.match_index for node_id, progress in self.progress.items()}
-        # Its own entries count once they are durable here, as anybody's (dissertation 10.2.1; catalogue B14).
+        # Its own entries count once they are durable here, as anybody's (dissertation 10.2.1).
         matches[core.node_id] = core.log.stable_index
         index = core.configuration.quorum_value(matches)
         if index <= core.commit_index or core.log.term_at(index) != core.term:
@@ -250,14 +249,14 @@ class Leader:
 
     def _may_begin_round(self) -> bool:
         # Dissertation 6.4, step 1: until an entry of its own term is committed, a leader does not know
-        # what is committed (catalogue C1).
+        # what is committed.
         core = self._core
         return not self._asked_reads and core.log.term_at(core.commit_index) == core.term
 
     def _begin_round(self) -> None:
         """Steps 2 and 3: note the commit index, then find out whether anybody else leads by now.
 
-        The number is new, so no answer to an earlier heartbeat can confirm these reads (catalogue C4).
+        The number is new, so no answer to an earlier heartbeat can confirm these reads.
         """
         self._asked_reads, self._waiting_reads = self._waiting_reads, {}
         self._round += 1

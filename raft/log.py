@@ -69,7 +69,7 @@ class Log:
         return self.snapshot_index + 1
 
     def term_at(self, index: Index) -> Term | None:
-        """None if it is compacted away or not there yet: an unknown term equals no term (catalogue B9)."""
+        """None if it is compacted away or not there yet: an unknown term equals no term."""
         position = index - self.snapshot_index - 1
         if 0 <= position < len(self._entries):
             return self._entries[position][0]
@@ -137,7 +137,7 @@ class Log:
         self._received = None
 
     def truncate_from(self, index: Index) -> None:
-        """Forget `index` and all after it, and that they ever were on the way to the disk (catalogue B16)."""
+        """Forget `index` and all after it, and that they ever were on the way to the disk."""
         assert self.snapshot_index < index <= self.last_index, (
             f"cannot truncate {self.first_index}..{self.last_index} from {index}"
         )

@@ -29,7 +29,7 @@ class Configuration:
         self.quorums: tuple[frozenset[NodeId], ...] = (self.voters,)
 
     def may_campaign(self, node_id: NodeId) -> bool:
-        """A learner never campaigns, nor does a node that no cluster has yet (catalogue A19, D10)."""
+        """A learner never campaigns, nor does a node that no cluster has yet."""
         return node_id in self.voters
 
     def has_quorum(self, nodes: Collection[NodeId]) -> bool:

@@ -70,8 +70,8 @@ class Progress:
 
     def __init__(self, next_index: Index, config: RaftConfig, *, is_active: bool) -> None:
         self.state = ProgressState.PROBE
-        self.match_index: Index = 0  # durable at the peer; never decreases (catalogue B5)
-        self.next_index: Index = next_index  # always > match_index (catalogue B6)
+        self.match_index: Index = 0  # durable at the peer; never decreases
+        self.next_index: Index = next_index  # always > match_index
         self.inflights = Inflights(config.max_inflight_messages, config.max_inflight_bytes)
         self.probe_sent = False  # PROBE only: an answer is awaited, or a heartbeat to try again
         self.verify_due = False  # REPLICATE only: an empty append shall show whether appends got lost
@@ -124,8 +124,7 @@ class Progress:
     def reject(self, prev_index: Index, resume_index: Index) -> bool:
         """The peer's log does not match at `prev_index`. False if the answer is out of date.
 
-        A rejection at or below match_index is always a late one: what matched in this term stays
-        (catalogue B6, B7).
+        A rejection at or below match_index is always a late one: what matched in this term stays.
         """
         if not self.match_index < prev_index < self.next_index or self.state is ProgressState.SNAPSHOT:
             return False  # also if it is about more than was ever sent
@@ -135,7 +134,7 @@ class Progress:
         return True
 
     def heard_heartbeat(self) -> None:
-        """The peer is there. If it owes answers, find out whether it got the question (catalogue B11)."""
+        """The peer is there. If it owes answers, find out whether it got the question."""
         self.is_active = True
         if self.state is ProgressState.PROBE:
             self.probe_sent = False

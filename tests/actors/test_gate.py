@@ -48,7 +48,7 @@ def test_any_bytes_give_a_header_or_malformed_frame(noise: bytes) -> None:
 
 
 def test_frames_are_let_in_once_and_in_order() -> None:
-    """P23: what is doubled or overtaken on the way is not received again."""
+    """What is doubled or overtaken on the way is not received again."""
     lives = Lives()
     first, second, third = (lives.header(1) for _ in range(3))
     assert lives.admits(first)
@@ -59,7 +59,7 @@ def test_frames_are_let_in_once_and_in_order() -> None:
 
 
 def test_frames_of_a_former_life_are_refused() -> None:
-    """I7: the old process's frames, still in a queue, mix with those of the new one."""
+    """The old process's frames, still in a queue, mix with those of the new one."""
     lives = Lives()
     assert lives.admits(lives.header(1))
     left_over = lives.header(1)
@@ -110,7 +110,7 @@ def test_what_is_remembered_is_bounded() -> None:
     ],
 )
 def test_a_stranger_is_refused_with_a_reason(writer: Prefixes, destination: Address, reason: str) -> None:
-    """J4: another cluster's node, or one that is not configured, is counted under what is wrong."""
+    """Another cluster's node, or one that is not configured, is counted under what is wrong."""
     lives = Lives()
     assert not lives.admits(writer.header("replication", destination))
     assert lives.counters == {reason: 1}

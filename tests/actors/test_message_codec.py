@@ -134,7 +134,7 @@ def test_frames_of_single_messages_join_to_the_frame_of_all(messages: list[objec
 
 
 def test_the_bytes_of_a_frame_are_fixed() -> None:
-    """J11: another version of the software, or another language, must find the same bytes."""
+    """Another version of the software, or another language, must find the same bytes."""
     frame = CODEC.encode([Pair(258, b"ab"), Empty()])
     assert frame == bytes.fromhex("01 94 02 92 cd0102 c4026162 03 90")
     assert frame == b"\x01" + msgpack.packb([2, [258, b"ab"], 3, []])
@@ -200,7 +200,7 @@ GOOD = [7, "text", b"body", True, None, [b"x", None], [1, 2], 1, "yes", 3]
     ],
 )
 def test_a_field_of_another_type_is_refused(position: int, value: object) -> None:
-    """J1, J12: every field of a peer's message has the type that its class says."""
+    """Every field of a peer's message has the type that its class says."""
     assert CODEC.decode_remote(b"\x01" + msgpack.packb([1, GOOD]))
     fields = [*GOOD[:position], value, *GOOD[position + 1 :]]
     with pytest.raises(MalformedFrame):
@@ -238,7 +238,7 @@ def test_a_malformed_frame_is_refused(frame: bytes) -> None:
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_damaged_frame_gives_messages_or_malformed_frame(data: st.DataObject) -> None:
-    """J1: bytes changed, cut, put in: no other exception comes out, and what comes out encodes again."""
+    """Bytes changed, cut, put in: no other exception comes out, and what comes out encodes again."""
     frame = bytearray(CODEC.encode(data.draw(st.lists(MESSAGES, min_size=1, max_size=3))))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(frame) - 1))
@@ -273,7 +273,7 @@ def test_random_bytes_give_messages_or_malformed_frame(noise: bytes) -> None:
     "prefix", [b"\x01", b"\x01\x92\x01\x9a", b"\x01\x92\x01\x9a\x07\xa0\xc4\x00\xc2\xc0\xdd\x00\x07\xff\xff"]
 )
 def test_a_frame_unfolds_to_a_small_multiple_of_its_size_at_most(filling: bytes, prefix: bytes) -> None:
-    """J2, J3: a mebibyte of empty or nested containers, wherever it is put, is not built."""
+    """A mebibyte of empty or nested containers, wherever it is put, is not built."""
     frame = prefix + filling * ((1 << 20) // len(filling))
     tracemalloc.start()
     try:

@@ -115,7 +115,7 @@ def test_one_flush_is_one_frame_for_each_destination(memory: MemoryWorld) -> Non
 
 
 def test_frames_doubled_late_or_lost_on_the_way(memory: MemoryWorld) -> None:
-    """P23: what a simulator does to frames shows as gaps, never as a message twice or out of order."""
+    """What a simulator does to frames shows as gaps, never as a message twice or out of order."""
     first, second = Node(memory, "n1"), Node(memory, "n2")
     connect_all(first, second)
     held: list[MemoryFrame] = []
@@ -133,7 +133,7 @@ def test_frames_doubled_late_or_lost_on_the_way(memory: MemoryWorld) -> None:
 def test_a_restarted_node_is_heard_though_its_old_connection_lives(
     sockets: SocketWorld, close_first: bool
 ) -> None:
-    """I1, I7: the new life gets through at once; what the old one still says is dropped and counted."""
+    """The new life gets through at once; what the old one still says is dropped and counted."""
     old, receiver = linked(sockets)
     if close_first:
         old.close()
@@ -176,7 +176,7 @@ def test_a_restarted_receiver_is_reached_again(sockets: SocketWorld) -> None:
 
 
 def test_nothing_is_queued_for_a_peer_that_is_down(world: World) -> None:
-    """I3: on return it receives what is fresh, not what was said while it was away."""
+    """On return it receives what is fresh, not what was said while it was away."""
     first = Node(world, "n1")
     probe = socket.socket()
     probe.bind(("127.0.0.1", 0))
@@ -195,7 +195,7 @@ def test_nothing_is_queued_for_a_peer_that_is_down(world: World) -> None:
 
 
 def test_a_stopped_peer_stalls_nobody(sockets: SocketWorld) -> None:
-    """I2, I4: frames for a peer that reads nothing are dropped and counted; the others hear each message."""
+    """Frames for a peer that reads nothing are dropped and counted; the others hear each message."""
     limits = TransportLimits(peer_frames=32, peer_heartbeat_seconds=60.0)
     nodes = [Node(sockets, name, limits=limits) for name in ("n1", "n2", "n3")]
     first, stopped, live = nodes
@@ -223,7 +223,7 @@ def test_a_stopped_peer_stalls_nobody(sockets: SocketWorld) -> None:
 
 
 def test_a_peer_that_vanished_without_a_word_is_noticed(sockets: SocketWorld) -> None:
-    """I6: a black hole between two nodes is found by heartbeats; when it clears, a new connection is made."""
+    """A black hole between two nodes is found by heartbeats; when it clears, a new connection is made."""
     first, second = Node(sockets, "n1", limits=QUICK), Node(sockets, "n2", limits=QUICK)
     with Proxy(second.endpoint) as proxy:
         first.system.connect_peer("n2", proxy.endpoint)
@@ -307,7 +307,7 @@ class Proxy:
 
 
 def test_a_frame_too_large_for_the_receiver_is_refused_by_the_sender(world: World) -> None:
-    """I9: it would cost the connection, and what else is on it."""
+    """It would cost the connection, and what else is on it."""
     limits = TransportLimits(peer_frame_bytes=10_000)
     first, second = linked(world, limits)
     for message in (Note(1), Note(2, bytes(10_000)), Note(3, bytes(9_900))):
@@ -396,7 +396,7 @@ def test_a_judge_hears_its_leader_after_the_process_was_stopped(sockets: SocketW
 
 
 def test_attempts_to_reach_a_peer_that_is_down_grow_rare(sockets: SocketWorld) -> None:
-    """I15: the pause between attempts doubles from 50 ms up to 2 s."""
+    """The pause between attempts doubles from 50 ms up to 2 s."""
     transport = ZeroMqTransport()
     node = Node(sockets, "n1")
     node.system.close()

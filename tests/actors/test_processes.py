@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("peers", ["none", "dead and deaf", "stopped"])
 def test_a_process_ends_soon_after_sigterm_whatever_its_peers_do(sockets: SocketWorld, peers: str) -> None:
-    """I5: neither a wait without end, nor frames for peers that will never read them, hold it up."""
+    """Neither a wait without end, nor frames for peers that will never read them, hold it up."""
     endpoints = []
     stopped = sockets.listener(most_frames=1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:

@@ -69,7 +69,7 @@ def test_replies_go_to_the_connection_that_asked(world: World) -> None:
 
 
 def test_a_reply_to_nobody_is_counted(world: World) -> None:
-    """I2: no exception reaches the actor, and nothing is kept."""
+    """No exception reaches the actor, and nothing is kept."""
     service = Service(world)
     service.actor.send_frame("client", b"\x00none", b"reply")
     assert service.system.counters["client_unreachable"] == 1
@@ -136,7 +136,7 @@ def test_one_client_cannot_starve_another(world: World) -> None:
 
 
 def test_connections_are_bounded_and_those_beyond_wait(sockets: SocketWorld) -> None:
-    """J10: a flood of clients is refused, those inside are served, and who leaves makes room."""
+    """A flood of clients is refused, those inside are served, and who leaves makes room."""
     service = Service(sockets, TransportLimits(client_connections=3, client_handshake_seconds=0.2))
     inside = [sockets.client(service.client_endpoint) for _ in range(3)]
     for client in inside:
@@ -220,7 +220,7 @@ def test_a_subscriber_that_goes_away_unsubscribes(sockets: SocketWorld) -> None:
 
 
 def test_a_topic_beyond_the_limit_is_counted_and_not_passed_on(world: World) -> None:
-    """J8: 4 KiB are enough for a topic."""
+    """4 KiB are enough for a topic."""
     service = Service(world)
     subscriber = world.subscriber(service.watch_endpoint)
     subscriber.subscribe(b"x" * 4097)
@@ -239,7 +239,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def test_a_topic_of_a_megabyte_costs_its_subscriber_the_connection(sockets: SocketWorld) -> None:
-    """J8: it is not even read. (A SUB socket cannot be used to ask for it: libzmq's own would crash.)"""
+    """It is not even read. (A SUB socket cannot be used to ask for it: libzmq's own would crash.)"""
     service = Service(sockets)
     port = int(service.watch_endpoint.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port)) as connection:

@@ -102,7 +102,7 @@ def changed(data: bytes, position: int, value: int) -> bytes:
     ],
 )
 def test_a_frame_that_is_none_is_counted_and_forgotten(siege: Siege, parts: list[bytes], reason: str) -> None:
-    """J1, J2, J3, J4: each under its own name."""
+    """Each under its own name."""
     siege.fire(parts, reason)
 
 
@@ -116,7 +116,7 @@ def test_a_frame_sent_again_is_counted(siege: Siege) -> None:
 def test_a_huge_part_costs_its_sender_the_connection_and_nobody_else(
     siege: Siege, sockets: SocketWorld
 ) -> None:
-    """I9: a part beyond the limit is not read into memory."""
+    """A part beyond the limit is not read into memory."""
     siege.stranger.send_parts([header(), bytes(9 << 20)])
     siege.stranger.send_parts([header(), FRAME])
     link(siege.peer, siege.node)
@@ -129,7 +129,7 @@ def test_a_huge_part_costs_its_sender_the_connection_and_nobody_else(
 
 
 def test_random_bytes_end_nothing(siege: Siege) -> None:
-    """J1: noise, damaged headers and damaged frames by the thousand; the peer is heard among them."""
+    """Noise, damaged headers and damaged frames by the thousand; the peer is heard among them."""
     noise = random.Random(4)
     good_header = header(skip=1000)
     makers: list[Callable[[], list[bytes]]] = [

@@ -286,7 +286,7 @@ class Failing(Recorder):
 
 @pytest.mark.parametrize("where", ["on_start", "receive", "on_deadline", "receive_frames"])
 def test_an_exception_out_of_an_actor_ends_the_run(world: World, where: str) -> None:
-    """I11: nothing catches it, no actor is stopped as if all were well, and the ports are closed."""
+    """Nothing catches it, no actor is stopped as if all were well, and the ports are closed."""
     failing, other = Failing(where), Recorder("other")
     system = make_system(world, other, failing)
     system.open_client_port(failing, "client", "tcp://127.0.0.1:0")
@@ -345,7 +345,7 @@ def test_what_an_actor_sends_when_stopped_still_leaves(memory: MemoryWorld) -> N
 
 
 def test_another_thread_can_neither_turn_nor_send(world: World) -> None:
-    """I12: a system belongs to the thread that started it."""
+    """A system belongs to the thread that started it."""
     actor = Recorder("actor")
     system = make_system(world, actor)
     system.start()
@@ -368,7 +368,7 @@ def test_another_thread_can_neither_turn_nor_send(world: World) -> None:
 
 
 def test_a_flooded_mailbox_is_bounded_and_recovers(world: World) -> None:
-    """I10: the sender is not blocked, the loss is counted, and the next turn's message arrives."""
+    """The sender is not blocked, the loss is counted, and the next turn's message arrives."""
     limits = TransportLimits(mailbox_frames=20)
     sender, receiver = Recorder("sender"), Recorder("receiver")
     system = System("n1", world.transport(limits), ManualClock(), make_codec())
@@ -410,7 +410,7 @@ def test_one_turn_takes_a_bounded_part_of_a_mailbox(world: World) -> None:
 
 
 def test_a_slow_turn_is_measured_and_said_once(memory: MemoryWorld, caplog: pytest.LogCaptureFixture) -> None:
-    """I14: a loop that stood still is seen in the counters and in the log, not in every line of it."""
+    """A loop that stood still is seen in the counters and in the log, not in every line of it."""
     clock = ManualClock()
 
     class Slow(Recorder):

@@ -79,7 +79,6 @@ def test_an_operation_is_a_future_and_no_task(cluster: FakeCluster) -> None:
 
 
 def test_a_cancelled_call_leaves_the_connection_usable(cluster: FakeCluster) -> None:
-    """I13"""
 
     async def scenario(client: AsyncClient) -> None:
         await client.put("/a", "1")
@@ -105,7 +104,7 @@ def test_a_cancelled_call_leaves_the_connection_usable(cluster: FakeCluster) -> 
 
 
 def test_a_put_survives_the_death_of_the_leader_and_happens_once(cluster: FakeCluster) -> None:
-    """P35, G1: in the middle of a stream of puts."""
+    """In the middle of a stream of puts."""
 
     async def scenario(client: AsyncClient) -> None:
         states: list[State] = []
@@ -165,7 +164,6 @@ def test_too_much_at_once_is_refused_in_the_future(cluster: FakeCluster) -> None
 
 
 def test_an_expired_session_is_told_and_then_replaced(cluster: FakeCluster) -> None:
-    """G4"""
 
     async def scenario(client: AsyncClient) -> None:
         await client.put("/a", "1")
@@ -205,7 +203,6 @@ def test_a_watch_can_be_awaited_iterated_and_left(cluster: FakeCluster) -> None:
 
 
 def test_a_cancelled_wait_for_a_watch_loses_nothing(cluster: FakeCluster) -> None:
-    """I13"""
 
     async def scenario(client: AsyncClient) -> None:
         watch = await client.watch("/a")

@@ -52,7 +52,6 @@ def test_each_operation_answers_with_what_the_store_did(cluster: FakeCluster) ->
 
 
 def test_a_value_may_be_empty_and_a_key_may_hold_zeros(cluster: FakeCluster) -> None:
-    """J12"""
     with Client(cluster.endpoints) as client:
         client.put(b"\x00", b"")
         client.put(b"a\x00b", b"\x00" * 10)
@@ -91,7 +90,6 @@ def test_the_largest_value_goes_and_comes_back(cluster: FakeCluster) -> None:
 
 
 def test_a_client_that_knows_a_follower_only_finds_the_leader(cluster: FakeCluster) -> None:
-    """P34"""
     cluster.lead("n3")
     with Client(cluster.endpoints[1]) as client:
         assert client.put("/a", "1").revision == 2
@@ -118,7 +116,6 @@ def test_a_refusal_that_names_the_leader_is_followed_at_once(cluster: FakeCluste
 
 @pytest.mark.parametrize("plan", [Plan.DIE_BEFORE, Plan.DIE_AFTER])
 def test_a_put_survives_the_death_of_the_leader_and_happens_once(cluster: FakeCluster, plan: Plan) -> None:
-    """P35, G1"""
     with Client(cluster.endpoints) as client:
         client.put("/a", "1")
         cluster.nodes["n1"].plan.append(plan)
@@ -143,7 +140,7 @@ def test_a_put_survives_the_death_of_the_leader_and_happens_once(cluster: FakeCl
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(cluster: FakeCluster) -> None:
-    """G1: the connection breaks after the commit, and comes back to the same leader."""
+    """The connection breaks after the commit, and comes back to the same leader."""
     with Client(cluster.endpoints) as client:
         client.put("/a", "1")
         cluster.nodes["n1"].plan.append(Plan.DIE_AFTER)
@@ -217,7 +214,7 @@ def test_an_overloaded_cluster_is_what_the_caller_hears_of(cluster: FakeCluster)
 
 
 def test_a_stopped_leader_is_left_when_another_one_leads(cluster: FakeCluster) -> None:
-    """I6: the connection stays open, and nothing ever comes from it."""
+    """The connection stays open, and nothing ever comes from it."""
     with Client(cluster.endpoints) as client:
         client.put("/a", "1")
         cluster.mute("n1")
@@ -253,7 +250,6 @@ def test_local_reads_are_of_the_first_endpoint_given(cluster: FakeCluster) -> No
 
 
 def test_a_node_of_another_cluster_is_not_spoken_to(cluster: FakeCluster) -> None:
-    """J4"""
     with FakeCluster(1) as other:
         other.nodes["n1"].cluster_id = "other"
         with Client([cluster.endpoints[0], other.endpoints[0]]) as client:
@@ -275,7 +271,6 @@ def test_a_store_that_lost_its_past_is_an_error(cluster: FakeCluster) -> None:
 
 
 def test_an_expired_session_is_told_and_then_replaced(cluster: FakeCluster) -> None:
-    """G4"""
     states: list[State] = []
     with Client(cluster.endpoints) as client:
         client.add_listener(states.append)

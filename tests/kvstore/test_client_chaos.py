@@ -25,7 +25,7 @@ values = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(values, max_size=7), st.booleans(), st.binary(max_size=40))
 def test_no_frame_of_a_server_can_hurt(items: list[object], is_framed: bool, noise: bytes) -> None:
-    """J1: of random results, refusals and bytes."""
+    """Random results, refusals and bytes."""
     desk = Desk().started()
     call = desk.submit(delete_call(b"k", b"", False), 5.0)
     desk.flush()
@@ -119,7 +119,7 @@ class Chaos:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_write_happens_once_or_is_of_unknown_outcome(seed: int) -> None:
-    """G1: random loss of requests, answers and connections, refusals and changes of leader."""
+    """Random loss of requests, answers and connections, refusals and changes of leader."""
     chaos = Chaos(seed)
     for _ in range(3000):
         chaos.step()

@@ -105,7 +105,6 @@ def test_a_stuck_write_holds_back_what_the_server_could_not_remember() -> None:
 
 
 def test_in_flight_and_waiting_are_bounded() -> None:
-    """I10"""
     desk = Desk(max_outstanding=4).started()
     calls = [desk.get() for _ in range(64)]
     with pytest.raises(errors.Overloaded):
@@ -144,7 +143,6 @@ def test_finished_calls_do_not_pile_up_until_their_deadline() -> None:
 
 
 def test_a_redirect_keeps_session_and_sequence_and_costs_no_pause() -> None:
-    """P34"""
     desk = Desk().started()
     desk.put("k1")
     desk.put("k2")
@@ -180,7 +178,7 @@ def test_two_nodes_that_point_at_one_another_are_asked_at_a_walking_pace() -> No
 
 
 def test_an_endpoint_of_nobody_is_no_leader() -> None:
-    """J1: a hint may say anything."""
+    """A hint may say anything."""
     desk = Desk().started()
     for hint in ("garbage", "tcp://0.0.0.0:1", "ipc://", "tcp://x:99999", "tcp://b:1/../"):
         desk.put()
@@ -247,7 +245,6 @@ def test_a_frame_that_the_node_cannot_read_is_not_sent_for_ever() -> None:
 
 
 def test_a_full_socket_is_tried_again() -> None:
-    """I4"""
     desk = Desk().started()
     desk.wire.is_full = True
     call = desk.put()
@@ -294,7 +291,7 @@ def test_an_opening_is_retried_with_its_nonce() -> None:
 
 
 def test_an_expired_session_is_replaced_only_when_nothing_of_it_is_open() -> None:
-    """G4: a write that may have been applied must not come again under another session."""
+    """A write that may have been applied must not come again under another session."""
     desk = Desk().started()
     expired, open_one = desk.put("k1"), desk.put("k2")
     desk.flush()

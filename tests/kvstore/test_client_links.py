@@ -77,7 +77,6 @@ def test_a_lost_leader_is_searched_for_every_few_milliseconds() -> None:
 
 
 def test_a_long_search_slows_down() -> None:
-    """I15"""
     desk = Desk().started()
     desk.lose("a")
     desk.pass_time(0.001)
@@ -114,7 +113,7 @@ def test_a_node_that_hangs_up_at_once_is_left_alone_for_a_moment() -> None:
 
 
 def test_a_silent_link_is_given_up_while_others_answer() -> None:
-    """I6: half open; the leader is still the leader, and is reached by a new connection."""
+    """Half open; the leader is still the leader, and is reached by a new connection."""
     desk = Desk().started()
     call = desk.put()
     desk.flush()
@@ -152,7 +151,7 @@ def test_a_slow_but_living_leader_is_waited_for() -> None:
 
 
 def test_a_deposed_leader_that_still_talks_is_left() -> None:
-    """A14: it answers every STATUS, believes in itself, and commits nothing."""
+    """It answers every STATUS, believes in itself, and commits nothing."""
     desk = Desk().started()
     desk.put()
     desk.flush()
@@ -171,7 +170,6 @@ def test_a_deposed_leader_that_still_talks_is_left() -> None:
 
 
 def test_late_answers_are_counted_and_dropped() -> None:
-    """I8"""
     desk = Desk().started()
     call = desk.put(seconds=0.05)
     desk.flush()
@@ -213,7 +211,6 @@ def test_a_read_goes_by_way_of_a_follower_when_the_leader_is_out_of_reach() -> N
 
 
 def test_a_node_of_another_cluster_is_barred() -> None:
-    """J4"""
     desk = Desk("ab").started()
     desk.lose("a")
     call = desk.put(seconds=0.5)

@@ -50,7 +50,6 @@ def test_the_history_is_asked_for_after_the_first_sign_of_the_stream() -> None:
 
 
 def test_a_watch_from_now_sees_what_comes_and_nothing_before() -> None:
-    """H10"""
     desk = WatchDesk()
     desk.store("/before")
     watch = desk.established()
@@ -108,7 +107,6 @@ def test_a_page_may_end_with_a_revision_that_does_not_concern_the_range() -> Non
 
 
 def test_a_watch_from_the_future_gets_nothing_old() -> None:
-    """H6"""
     desk = WatchDesk()
     watch = desk.established("/", 10)
     for number in range(20):
@@ -118,7 +116,6 @@ def test_a_watch_from_the_future_gets_nothing_old() -> None:
 
 
 def test_all_events_of_a_revision_come_together() -> None:
-    """H7"""
     desk = WatchDesk()
     watch = desk.established()
     for number in range(100):
@@ -164,7 +161,6 @@ def test_watches_of_one_range_share_a_subscription() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_a_gap_leads_to_the_history(count: int) -> None:
-    """H1, H4"""
     desk = WatchDesk()
     watch = desk.established()
     desk.store("/0")
@@ -212,7 +208,6 @@ def test_silence_leads_to_another_node() -> None:
 
 
 def test_a_lost_connection_leads_to_another_node_at_once() -> None:
-    """H1"""
     desk = WatchDesk()
     watch = desk.established()
     desk.store("/1")
@@ -226,7 +221,6 @@ def test_a_lost_connection_leads_to_another_node_at_once() -> None:
 
 
 def test_a_node_that_lags_does_not_take_the_watch_back_in_time() -> None:
-    """H2, H9"""
     desk = WatchDesk()
     watch = desk.established()
     desk.lagging = {"b", "c"}
@@ -253,7 +247,6 @@ def test_the_only_node_is_gone_for_a_while() -> None:
 
 
 def test_a_node_that_refuses_the_connection_is_not_asked_without_a_pause() -> None:
-    """I15"""
     desk = WatchDesk("a")
     watch = desk.watch()
     for _ in range(100):
@@ -266,7 +259,6 @@ def test_a_node_that_refuses_the_connection_is_not_asked_without_a_pause() -> No
 
 
 def test_garbage_on_the_stream_is_counted_and_made_good() -> None:
-    """J1"""
     desk = WatchDesk()
     watch = desk.established()
     number = desk.subscribers("a")[0]
@@ -292,7 +284,6 @@ def test_garbage_on_the_stream_is_counted_and_made_good() -> None:
 
 
 def test_a_compacted_start_ends_the_watch() -> None:
-    """H5"""
     desk = WatchDesk(history=lambda: EventHistory(max_revisions=10))
     for number in range(50):
         desk.store(f"/{number}")
@@ -318,7 +309,7 @@ def test_another_node_may_have_kept_more() -> None:
 
 
 def test_a_consumer_that_is_too_slow_for_the_history_is_told() -> None:
-    """H4: complete or cancelled, nothing between."""
+    """Complete or cancelled, nothing between."""
     desk = WatchDesk(history=lambda: EventHistory(max_revisions=100))
     watch = desk.established()
     for number in range(MAX_BATCHES + 500):
@@ -336,7 +327,6 @@ def test_a_consumer_that_is_too_slow_for_the_history_is_told() -> None:
 
 
 def test_a_slow_consumer_costs_bounded_memory_and_gets_everything() -> None:
-    """H4"""
     desk = WatchDesk()
     watch = desk.established()
     total = 5 * MAX_BATCHES
@@ -373,7 +363,6 @@ def test_a_full_watch_whose_node_is_lost_goes_on_elsewhere() -> None:
 
 
 def test_progress_never_runs_ahead_of_events() -> None:
-    """H3"""
     desk = WatchDesk()
     watch = desk.established("/", progress=True)
     desk.taken(watch)
@@ -409,7 +398,7 @@ def test_cancelling_in_every_phase_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_revision_comes_once_and_in_order(seed: int) -> None:
-    """H1 to H7: random loss of messages and connections, restarts, lag, new epochs, and a moody consumer."""
+    """Random loss of messages and connections, restarts, lag, new epochs, and a moody consumer."""
     chance = random.Random(seed)
     desk = WatchDesk()
     start = chance.choice([0, 1, 5])

@@ -43,7 +43,6 @@ def test_from_the_past_and_on(cluster: FakeCluster) -> None:
 
 
 def test_lost_messages_are_made_good(cluster: FakeCluster) -> None:
-    """H1, H4"""
     with Client(cluster.endpoints) as client:
         watch = client.watch("/", prefix=True)
         for number in range(50):
@@ -55,7 +54,6 @@ def test_lost_messages_are_made_good(cluster: FakeCluster) -> None:
 
 
 def test_the_watched_node_dies_in_the_middle(cluster: FakeCluster) -> None:
-    """H1"""
     with Client(cluster.endpoints) as client, Client(cluster.endpoints) as watcher:
         watch = watcher.watch("/", prefix=True)
         with ThreadPoolExecutor(1) as threads:
@@ -82,7 +80,6 @@ def test_streams_of_a_new_epoch(cluster: FakeCluster) -> None:
 
 
 def test_a_compacted_start_is_an_error_of_the_call() -> None:
-    """H5"""
     with FakeCluster(1, history_revisions=5) as cluster, Client(cluster.endpoints) as client:
         for number in range(20):
             client.put(f"/{number}", "v")

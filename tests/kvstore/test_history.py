@@ -1,4 +1,4 @@
-"""The recent past: exact within its bounds, Compacted below them, empty in the future (H5, H6, H7)."""
+"""The recent past: exact within its bounds, Compacted below them, empty in the future."""
 
 from __future__ import annotations
 

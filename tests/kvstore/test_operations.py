@@ -1,4 +1,4 @@
-"""No body whatsoever makes a node raise, or two nodes differ (G6, J12)."""
+"""No body whatsoever makes a node raise, or two nodes differ."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ LARGEST = 2**63 - 1
     ],
 )
 def test_j12_a_poison_command_has_a_result_like_any_other(command: object, code: int) -> None:
-    """G6: an exception would end every node that applies it, one after the other, for ever."""
+    """An exception would end every node that applies it, one after the other, for ever."""
     log = Log()
     log.put(b"b", b"unharmed")
     before = log.machine.digest()

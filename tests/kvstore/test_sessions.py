@@ -1,4 +1,4 @@
-"""Exactly once: a sequence has one result for ever, or is refused loudly (dissertation 6.3; G1, G4)."""
+"""Exactly once: a sequence has one result for ever, or is refused loudly (dissertation 6.3)."""
 
 from __future__ import annotations
 

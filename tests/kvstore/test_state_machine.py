@@ -1,4 +1,4 @@
-"""The machine: same log, same bytes; and a retry is never a second write (G1, G4, G14)."""
+"""The machine: same log, same bytes; and a retry is never a second write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""History and stream together: a watcher misses nothing and sees nothing twice (H1, H2, H5, H10)."""
+"""History and stream together: a watcher misses nothing and sees nothing twice."""
 
 from __future__ import annotations
 

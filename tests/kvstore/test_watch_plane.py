@@ -1,4 +1,4 @@
-"""What is published to whom: contiguous, atomic, never ahead of its events (H3, H4, H7)."""
+"""What is published to whom: contiguous, atomic, never ahead of its events."""
 
 from __future__ import annotations
 

@@ -22,6 +22,10 @@ REFUSED_METHODS = {"recv_pyobj", "send_pyobj", "recv_serialized"}
 # Joined here, so that this file does not find itself.
 UNFINISHED = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:" + "|".join(["root", "home", "work", "Users"]) + r")/\w")
+# Numbers of a list that is not in this repository: a sentence has to stand without them.
+FOREIGN_CODE = re.compile(
+    r"""(?i:catalogue\s+)[A-Z]\d|\([A-KP]\d{1,2}[,;)]|(?:\"{3}|#\s)[A-KP]\d{1,2}(?:[,:. "]|$)"""
+)
 
 FILES = python_files(*PACKAGES, "tests", "bench")
 
@@ -109,9 +113,35 @@ def test_no_text_is_unfinished_or_tied_to_one_machine(path: Path) -> None:
     for number, line in enumerate(source(path).splitlines(), start=1):
         assert not UNFINISHED.search(line), f"{path}:{number}: {line.strip()}"
         assert not MACHINE_PATH.search(line), f"{path}:{number}: {line.strip()}"
+        assert not FOREIGN_CODE.search(line), f"{path}:{number}: {line.strip()}"
 
 
 def test_unfinished_text_and_machine_paths_are_seen() -> None:
     assert UNFINISHED.search("# TO" + "DO: later")
     assert MACHINE_PATH.search("see " + "/ro" + "ot/notes")
     assert not MACHINE_PATH.search("https://example.org/home/page")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# it may come twice (catalogue " + "A6).",
+        '"""Nothing is lost (' + 'H1, H2)."""',
+        '"""' + 'A4: one vote."""',
+        '"""' + 'I13"""',
+        "assert vote  # " + "A4",
+    ],
+)
+def test_a_number_that_nobody_can_look_up_is_seen(line: str) -> None:
+    assert FOREIGN_CODE.search(line)
+
+
+def test_sections_of_the_paper_and_ordinary_names_are_not_foreign() -> None:
+    for line in (
+        "(Raft §5.4.2)",
+        "(dissertation 6.4)",
+        "--endpoints E1,E2",
+        "x = 1  # noqa: N802",
+        "f(A, B1=2)",
+    ):
+        assert not FOREIGN_CODE.search(line)

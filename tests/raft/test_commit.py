@@ -72,7 +72,7 @@ def test_b1_entries_of_an_earlier_term_do_not_commit_by_being_counted() -> None:
     core.step("c", AppendResponse(3, 3))
     assert core.commit_index == 0
     core.step("b", AppendResponse(3, 4))
-    assert core.commit_index == 4  # P13: with an entry of its own term, all before it
+    assert core.commit_index == 4  # with an entry of its own term, all before it
 
 
 def test_b17_an_earlier_leaders_entries_commit_without_any_proposal() -> None:

@@ -48,7 +48,7 @@ def test_it_is_opened_again_with_what_is_in_it(tmp_path: Path) -> None:
 
 
 def test_a_second_opener_is_told_who_has_it(tmp_path: Path) -> None:
-    """F12, within one process: each opener has a lock of its own."""
+    """Within one process: each opener has a lock of its own."""
     directory = DataDirectory(tmp_path / "data", "cluster", "n1")
     with pytest.raises(DirectoryInUse) as caught:
         DataDirectory(tmp_path / "data", "cluster", "n1")
@@ -70,7 +70,7 @@ sys.stdin.read()
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
-    """F12: the lock goes with the process, however it ends; what it wrote about itself does not count."""
+    """The lock goes with the process, however it ends; what it wrote about itself does not count."""
     command = [sys.executable, "-c", HOLDER, str(ROOT), str(tmp_path / "data")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -98,7 +98,7 @@ def test_an_owner_that_left_no_number_is_another_process(tmp_path: Path) -> None
 def test_the_directory_of_another_is_refused(
     tmp_path: Path, cluster_id: str, node_id: str, field: str, found: str
 ) -> None:
-    """F16, J4: what is found and what was expected are both named."""
+    """What is found and what was expected are both named."""
     DataDirectory(tmp_path / "data", "cluster", "n1").close()
     for _ in range(2):  # the refusal gives the lock back
         with pytest.raises(WrongDirectory) as caught:
@@ -159,7 +159,7 @@ def test_a_log_that_lost_its_identity_is_not_taken_over(tmp_path: Path) -> None:
 
 
 def test_an_identity_that_lost_its_log_is_not_a_new_node(tmp_path: Path) -> None:
-    """A18: an emptied node would vote a second time."""
+    """An emptied node would vote a second time."""
     directory = DataDirectory(tmp_path / "data", "cluster", "n1")
     write_something(directory)
     directory.close()
@@ -172,7 +172,7 @@ def test_an_identity_that_lost_its_log_is_not_a_new_node(tmp_path: Path) -> None
 
 
 def test_an_identity_is_never_there_without_its_log() -> None:
-    """F2: the power is lost before every call of the first start; the next start makes up for it."""
+    """The power is lost before every call of the first start; the next start makes up for it."""
     whole = SimulatedDisk()
     DataDirectory(Path("/data"), "cluster", "n1", whole).close()
     for number in range(len(whole.calls)):
@@ -192,7 +192,7 @@ def test_an_identity_is_never_there_without_its_log() -> None:
 
 
 def test_a_first_start_that_was_killed_leaves_no_identity_without_its_log() -> None:
-    """F2, F15: the second start finds the log in the cache only, and the power is lost right after it."""
+    """The second start finds the log in the cache only, and the power is lost right after it."""
     whole = SimulatedDisk()
     DataDirectory(Path("/data"), "cluster", "n1", whole).close()
     for number in range(len(whole.calls)):

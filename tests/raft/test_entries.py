@@ -124,7 +124,7 @@ def raw(first_index: int, terms: list[int], kinds: list[int], lengths: list[int]
     ],
 )
 def test_each_malformed_field_is_refused_and_named(blob: bytes, reason: str) -> None:
-    """A22 among them: a term of 2**63 is never adopted."""
+    """Among them: a term of 2**63 is never adopted."""
     with pytest.raises(CorruptEntries, match=reason):
         EntryBatch.decode(blob)
 
@@ -153,7 +153,7 @@ def test_a_flipped_bit_is_refused_or_means_something_else(place: int, bit: int) 
 
 @pytest.mark.parametrize("count", [2**32 - 1, 2**31, 100_000_000])
 def test_a_count_beyond_the_blob_allocates_nothing(count: int) -> None:
-    """F9: a length must not be believed before it is compared with what is there."""
+    """A length must not be believed before it is compared with what is there."""
     blob = HEADER.pack(1, count, 0) + bytes(1000)
     tracemalloc.start()
     try:

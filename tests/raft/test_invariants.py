@@ -97,7 +97,7 @@ BEFORE = Facts(Role.FOLLOWER, 3, "a", 5, 4, 9)
         (BEFORE._replace(term=2), "term"),
         (BEFORE._replace(commit_index=4), "commit"),
         (BEFORE._replace(delivered_index=3), "delivered"),
-        (BEFORE._replace(voted_for="b"), "vote"),  # A4
+        (BEFORE._replace(voted_for="b"), "vote"),
         (BEFORE._replace(voted_for=None), "vote"),
     ],
 )

@@ -97,13 +97,13 @@ def test_only_payloads_with_long_runs_of_zeros_are_stuffed() -> None:
 
 
 def test_the_layout_of_a_record() -> None:
-    """Byte for byte, so that a change of format is a decision and not an accident (E14)."""
+    """Byte for byte, so that a change of format is a decision and not an accident."""
     rest = struct.pack("<IIIIIIBBBB", 5, crc32(b"hello" + b"\xa5" * 27), 9, 512, 512, 3, 1, 0, 0, 0xA5)
     assert one_record(b"hello") == struct.pack("<I", crc32(rest, 7)) + rest + b"hello" + b"\xa5" * 27
 
 
 def test_every_flipped_bit_of_a_record_is_seen() -> None:
-    """F9: the length is under a checksum of its own, so it is never believed when it is wrong."""
+    """The length is under a checksum of its own, so it is never believed when it is wrong."""
     good = one_record(b"some payload of a record")
     for place in range(len(good)):
         for bit in range(8):
@@ -117,7 +117,7 @@ def test_every_flipped_bit_of_a_record_is_seen() -> None:
 
 
 def test_a_record_of_another_segment_is_none() -> None:
-    """F16: checksums are seeded by the header of the segment, which names cluster, node and sequence."""
+    """Checksums are seeded by the header of the segment, which names cluster, node and sequence."""
     assert read_header(one_record(b"x"), 0, 7) is not None
     assert read_header(one_record(b"x"), 0, 8) is None
 
@@ -210,7 +210,7 @@ BIG = bytes(range(1, 251)) * 6  # 1500 bytes, several sectors
 
 
 def test_zeros_are_the_end() -> None:
-    """F5: space that was never written is no record."""
+    """Space that was never written is no record."""
     data, _ = segment([b"a"], [b"b", b"c"])
     assert ending(data) == (Ending.CLEAN, 3)
     assert ending(data[:-4096]) == (Ending.CLEAN, 3)
@@ -218,7 +218,7 @@ def test_zeros_are_the_end() -> None:
 
 
 def test_a_write_that_stopped_at_any_byte_is_torn() -> None:
-    """F3, in filled space and at the end of a file that grows."""
+    """In filled space and at the end of a file that grows."""
     data, places = segment([b"a"], [BIG])
     end = len(data) - 4096
     for stop in range(places[1], end):
@@ -256,7 +256,7 @@ def test_a_flipped_bit_among_stuffed_zeros_is_damage() -> None:
 
 
 def test_a_missing_sector_before_a_later_turn_is_damage() -> None:
-    """F4: the later turn proves that the earlier one was on the disk."""
+    """The later turn proves that the earlier one was on the disk."""
     data, places = segment([b"a"], [BIG], [b"b"])
     assert ending(zeroed(data, 1024, 1536)) == (Ending.CORRUPT, 1)
     assert ending(zeroed(data, places[1], places[2])) == (Ending.CORRUPT, 1)
@@ -273,7 +273,7 @@ def test_a_lost_head_of_a_segment_is_damage() -> None:
 
 
 def test_a_record_in_a_wrong_place_is_damage() -> None:
-    """F17: a write that went astray is intact and still not believed."""
+    """A write that went astray is intact and still not believed."""
     data, places = segment([b"a"], [b"b"], [b"c"])
     size = places[1] - places[0]
     record = data[places[0] : places[0] + size]
@@ -283,7 +283,7 @@ def test_a_record_in_a_wrong_place_is_damage() -> None:
 
 
 def test_a_record_that_says_it_stands_elsewhere_is_damage() -> None:
-    """F17, where even the link to the record before is right."""
+    """Where even the link to the record before is right."""
     head, _ = segment()
     writer, _ = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0))
     end = writer.end

@@ -128,7 +128,7 @@ def test_entries_are_plain_tuples_of_atoms() -> None:
 
 
 def test_p4_heartbeats_go_to_all_and_name_no_more_than_each_is_known_to_have() -> None:
-    """B4 for heartbeats: they have no prev_index, so the leader bounds the commit index that they carry."""
+    """Heartbeats have no prev_index, so the leader bounds the commit index that they carry."""
     core = make_leader(voters="abcd", learners="l", log=[1, 1])
     core.step("b", AppendResponse(2, 3))
     core.step("c", AppendResponse(2, 3))

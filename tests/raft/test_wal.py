@@ -118,7 +118,7 @@ def test_a_batch_below_the_last_index_replaces_what_follows(tmp_path: Path) -> N
 
 
 def test_no_stale_bytes_come_back_after_a_shorter_log(tmp_path: Path) -> None:
-    """F6: write ten, truncate to five, write one, open again."""
+    """Write ten, truncate to five, write one, open again."""
     log, _ = new_log(tmp_path / "wal")
     for index in range(1, 11):
         write(log, HardState(1, None, 0), batch(index, b"old %d" % index * 50))
@@ -156,7 +156,7 @@ def test_a_commit_index_alone_costs_nothing_and_goes_along_with_the_next_record(
 
 
 def test_a_term_or_a_vote_alone_is_written(tmp_path: Path) -> None:
-    """A1, A2: both are on disk, in one record, when sync() returns."""
+    """Both are on disk, in one record, when sync() returns."""
     for state in (HardState(5, None, 0), HardState(5, "n3", 0)):
         log, _ = new_log(tmp_path / "wal")
         write(log, state, None)
@@ -164,7 +164,7 @@ def test_a_term_or_a_vote_alone_is_written(tmp_path: Path) -> None:
 
 
 def test_a_node_cannot_go_back_on_its_word(tmp_path: Path) -> None:
-    """A4, A5: a lower term, or a second vote in a term, never gets as far as the disk."""
+    """A lower term, or a second vote in a term, never gets as far as the disk."""
     log, _ = new_log(tmp_path / "wal")
     write(log, HardState(5, "n1", 0), None)
     for state in (HardState(4, "n1", 0), HardState(5, "n2", 0), HardState(5, None, 0)):
@@ -177,7 +177,7 @@ def test_a_node_cannot_go_back_on_its_word(tmp_path: Path) -> None:
 
 
 def test_a_commit_index_never_leads(tmp_path: Path) -> None:
-    """E4: of a turn the hard state may be on disk without the entries behind it."""
+    """Of a turn the hard state may be on disk without the entries behind it."""
     log, _ = new_log(tmp_path / "wal")
     write(log, HardState(1, None, 0), batch(1, b"a"))
     write(log, HardState(2, None, 9), None)
@@ -205,7 +205,7 @@ def test_a_log_of_many_segments_is_read_as_one(tmp_path: Path) -> None:
 
 
 def test_each_segment_begins_with_the_hard_state_of_its_time(tmp_path: Path) -> None:
-    """F18: an earlier segment can go without taking the term and the vote along."""
+    """An earlier segment can go without taking the term and the vote along."""
     fill_segments(tmp_path / "wal")
     for path in sorted((tmp_path / "wal").iterdir())[1:]:
         data = path.read_bytes()
@@ -296,7 +296,7 @@ def refusal(directory: Path, identity: Identity = WHO) -> CorruptLog:
 
 
 def test_a_log_without_segments_is_lost_and_not_new(tmp_path: Path) -> None:
-    """A18: a node that forgot its votes must not vote again under its old id."""
+    """A node that forgot its votes must not vote again under its old id."""
     fill_segments(tmp_path / "wal")
     for path in (tmp_path / "wal").iterdir():
         path.unlink()
@@ -304,7 +304,7 @@ def test_a_log_without_segments_is_lost_and_not_new(tmp_path: Path) -> None:
 
 
 def test_missing_segments_are_missed(tmp_path: Path) -> None:
-    """F8: the first one, and one in the middle."""
+    """The first one, and one in the middle."""
     fill_segments(tmp_path / "wal")
     second = tmp_path / "wal" / segment_name(2)
     saved = second.read_bytes()
@@ -319,7 +319,7 @@ def test_missing_segments_are_missed(tmp_path: Path) -> None:
 
 
 def test_segments_under_wrong_names_are_seen(tmp_path: Path) -> None:
-    """F8: two that changed places, and a copy of one."""
+    """Two that changed places, and a copy of one."""
     fill_segments(tmp_path / "wal")
     second, third = tmp_path / "wal" / segment_name(2), tmp_path / "wal" / segment_name(3)
     two, three = second.read_bytes(), third.read_bytes()
@@ -331,7 +331,7 @@ def test_segments_under_wrong_names_are_seen(tmp_path: Path) -> None:
 
 
 def test_a_segment_of_another_history_is_seen(tmp_path: Path) -> None:
-    """F7, F13: what one log continues, another does not."""
+    """What one log continues, another does not."""
     fill_segments(tmp_path / "wal")
     fill_segments(tmp_path / "other", 39)
     log, _ = new_log(tmp_path / "third", segment_bytes=4096)
@@ -344,7 +344,7 @@ def test_a_segment_of_another_history_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_segment_that_lost_its_last_records_is_seen(tmp_path: Path) -> None:
-    """F7: a gap across segments."""
+    """A gap across segments."""
     fill_segments(tmp_path / "wal")
     first = tmp_path / "wal" / segment_name(1)
     data = first.read_bytes()
@@ -355,7 +355,6 @@ def test_a_segment_that_lost_its_last_records_is_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("identity", [Identity("other", "n1"), Identity("cluster", "n2")])
 def test_the_log_of_another_node_is_refused(tmp_path: Path, identity: Identity) -> None:
-    """F16."""
     fill_segments(tmp_path / "wal", 1)
     error = refusal(tmp_path / "wal", identity)
     assert "identity" in error.reason and error.offset == 0

@@ -117,7 +117,7 @@ def broken_off(number: int, failure: OSError | PowerLoss | int, only: str = "") 
 
 
 def goes_on(disk: SimulatedDisk, recovered: Recovered) -> None:
-    """A node that has recovered writes less than it lost, and finds that and nothing else (F6)."""
+    """A node that has recovered writes less than it lost, and finds that and nothing else."""
     disk.kill_process()
     log = open_log(disk)
     assert log.load() == recovered
@@ -143,7 +143,7 @@ def test_the_script_reaches_everything() -> None:
 
 @pytest.mark.parametrize("survives", ["nothing", "everything", "some 1", "some 2", "some 3", "some 4"])
 def test_power_is_lost_before_every_call(survives: str) -> None:
-    """A1, F2, F3, F7: whatever part of the unsynced writes and names comes through."""
+    """Whatever part of the unsynced writes and names comes through."""
     for number in range(CALLS):
         life, disk = broken_off(number, PowerLoss())
         chance = Random(f"{survives} {number}") if survives.startswith("some") else survives == "everything"
@@ -174,7 +174,7 @@ def test_power_is_lost_again_during_recovery(seed: int) -> None:
 
 
 def test_the_process_is_killed_and_what_it_left_in_the_cache_is_made_durable() -> None:
-    """F15: a node must not act on what the next power loss takes away."""
+    """A node must not act on what the next power loss takes away."""
     for number in range(CALLS):
         life, disk = broken_off(number, PowerLoss())
         disk.kill_process()
@@ -187,7 +187,7 @@ def test_the_process_is_killed_and_what_it_left_in_the_cache_is_made_durable() -
 
 @pytest.mark.parametrize("then", ["restart", "power loss"])
 def test_every_call_fails_once(then: str) -> None:
-    """F1: after a failure nothing is acknowledged, nothing more is asked of the disk, and a restart is sound.
+    """After a failure nothing is acknowledged, nothing more is asked of the disk, and a restart is sound.
 
     The disk reports a failed sync once and shows what it lost as though it were there, as real kernels do.
     """
@@ -212,7 +212,7 @@ def test_every_call_fails_once(then: str) -> None:
 
 
 def test_every_write_is_short_once() -> None:
-    """F11: write() may say that it wrote less than it was given."""
+    """The system may say that it wrote less than it was given."""
     writes = undisturbed()[1].calls.count("pwrite")
     assert writes > 20
     for number in range(writes):
@@ -225,7 +225,7 @@ def test_every_write_is_short_once() -> None:
 
 
 def test_the_disk_is_full_at_any_size() -> None:
-    """F10: the node stops with nothing half done, and goes on when there is room again."""
+    """The node stops with nothing half done, and goes on when there is room again."""
     _, complete = undisturbed()
     enough = sum(len(content) for content in complete.contents().values())
     stopped = 0
@@ -284,7 +284,7 @@ WHO = DataDirectory(HOME, "cluster", "n1", SimulatedDisk()).identity
 
 @pytest.mark.parametrize("sequence", [1, 2, 3])
 def test_every_byte_decays(sequence: int) -> None:
-    """F4, F5, F9: a flipped bit anywhere is found, in the last record too; in unused space it may do no harm.
+    """A flipped bit anywhere is found, in the last record too; in unused space it may do no harm.
 
     Refused, with a place in the right file at or before the flipped bit, or recovered exactly. Never less.
     """
@@ -322,7 +322,7 @@ def test_every_bit_of_the_last_turn_decays() -> None:
 
 @pytest.mark.parametrize("rest", ["cut", "zero"])
 def test_the_last_records_are_cut_at_every_byte(rest: str) -> None:
-    """F3: the prefix is recovered, never an error, never an extra entry."""
+    """The prefix is recovered, never an error, never an extra entry."""
     disk = SimulatedDisk()
     log = open_log(disk)
     log.load()
@@ -345,7 +345,7 @@ def test_the_last_records_are_cut_at_every_byte(rest: str) -> None:
 
 
 def test_the_last_turn_is_cut_after_its_first_record_was_lost_and_never_comes_back() -> None:
-    """F6: an intact record of an unfinished turn stands behind what is cut; a shorter write follows."""
+    """An intact record of an unfinished turn stands behind what is cut; a shorter write follows."""
     disk = SimulatedDisk()
     log = DataDirectory(HOME, "cluster", "n1", disk).open_log(segment_bytes=1 << 14)
     log.load()
