@@ -24,7 +24,7 @@ from raft.messages import (
     ReadIndexRequest,
     ReadIndexResponse,
 )
-from raft.progress import Progress, ProgressState
+from raft.progress import Progress
 from raft.ready import Role
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Leader:
         if first_index < log.first_index:
             progress.become_snapshot(log.snapshot_index)
             return None
-        if progress.state is ProgressState.REPLICATE and not progress.inflights.has_room():
+        if not progress.inflights.has_room():
             return self._append_of(EntryBatch(first_index, []), 0)  # the window is closed: only ask
         found = built.get(first_index)
         if found is None:
@@ -185,11 +185,8 @@ class Leader:
 
     def _resume_index(self, message: AppendRejected) -> Index:
         """Raft §5.3: go on after the last entry of the conflicting term, or where the peer's begins."""
-        if message.conflict_term > 0:
-            shared = self._core.log.last_index_of_term(message.conflict_term, message.prev_index)
-            if shared is not None:
-                return shared + 1
-        return message.conflict_index
+        shared = self._core.log.last_index_of_term(message.conflict_term, message.prev_index)
+        return message.conflict_index if shared is None else shared + 1
 
     def advance_commit(self) -> None:
         """Raft §5.3, §5.4.2: if a quorum has it on disk and it is of this term, all up to it commits."""
@@ -198,7 +195,7 @@ class Leader:
         # Its own entries count once they are durable here, as anybody's (dissertation 10.2.1).
         matches[core.node_id] = core.log.stable_index
         index = core.configuration.quorum_value(matches)
-        if index <= core.commit_index or core.log.term_at(index) != core.term:
+        if core.log.term_at(index) != core.term:
             return
         core.commit_to(index)
         uncommitted = self._uncommitted
@@ -268,7 +265,7 @@ class Leader:
         core = self._core
         rounds = {node_id: progress.read_round for node_id, progress in self.progress.items()}
         rounds[core.node_id] = self._round
-        if not self._asked_reads or core.configuration.quorum_value(rounds) < self._round:
+        if core.configuration.quorum_value(rounds) < self._round:
             return
         asked, self._asked_reads = self._asked_reads, {}
         core.grant_reads([context for origin, context in asked if origin is None], self._round_read_index)

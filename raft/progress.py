@@ -78,7 +78,7 @@ class Progress:
         self.commit_index_sent: Index = 0  # highest that an append told the peer; it may have been lost
         self.read_round = 0  # highest round of heartbeats that the peer answered; never decreases
         self.is_active = is_active  # heard since the last check_quorum
-        self.pending_snapshot_index: Index = 0  # SNAPSHOT only: the one that the peer needs
+        self.pending_snapshot_index: Index = 0  # of the last snapshot that the peer was found to need
 
     def wants_append(self, last_index: Index, commit_index: Index) -> bool:
         """Is there anything to tell, and may it be told now?"""
@@ -151,12 +151,8 @@ class Progress:
     def become_snapshot(self, snapshot_index: Index) -> None:
         self.state = ProgressState.SNAPSHOT
         self.pending_snapshot_index = snapshot_index
-        self.verify_due = False
         self.inflights.clear()
 
     def _become_replicate(self) -> None:
         self.state = ProgressState.REPLICATE
         self.next_index = self.match_index + 1
-        self.probe_sent = False
-        self.pending_snapshot_index = 0
-        self.inflights.clear()

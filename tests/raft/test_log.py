@@ -55,6 +55,11 @@ def test_the_first_difference_to_a_batch(first_index: int, terms: list[int], dif
     assert log_of([1, 1, 2]).first_difference(batch(first_index, terms)) == difference
 
 
+def test_the_first_difference_in_the_middle_of_a_batch() -> None:
+    assert log_of([1, 2, 2, 2]).first_difference(batch(2, [2, 2, 3])) == 4
+    assert log_of([2, 2, 2, 4], first_index=5, snapshot_term=1).first_difference(batch(6, [2, 3, 3])) == 7
+
+
 def test_a_batch_must_follow_the_end() -> None:
     log = log_of([1, 1])
     for first_index in (2, 4):
@@ -91,8 +96,12 @@ def test_every_entry_is_given_to_storage_once() -> None:
     taken = log.take_unpersisted()
     assert taken is not None and (taken.first_index, len(taken)) == (2, 2)
     assert log.take_unpersisted() is None and log.stable_index == 1
+    log.extend(batch(4, [2]))
+    log.append([entry(3)])  # received and own entries within a turn: it has become leader in between
+    taken = log.take_unpersisted()
+    assert taken is not None and (taken.first_index, len(taken)) == (4, 2)
     log.confirm_persisted()
-    assert log.stable_index == 3
+    assert log.stable_index == 5
 
 
 def test_at_least_one_entry_fits_and_framing_counts() -> None:

@@ -38,12 +38,16 @@ def test_the_window_is_bounded_by_messages() -> None:
 
 def test_the_window_is_bounded_by_bytes_and_one_huge_append_may_pass() -> None:
     window = Inflights(9, 100)
+    window.add(2, 99)
+    assert window.has_room()
     window.add(3, 5000)
     assert not window.has_room()
     window.release_through(2)
     assert not window.has_room()
     window.release_through(3)
     assert window.has_room() and window.bytes == 0
+    window.add(4, 100)
+    assert not window.has_room()
 
 
 def test_one_acknowledgement_releases_all_that_it_covers() -> None:
@@ -82,6 +86,30 @@ def test_a_probe_also_ends_when_the_peer_has_exactly_what_was_known() -> None:
     assert progress.state is ProgressState.PROBE
     assert not progress.acknowledge(5)
     assert (progress.state, progress.next_index) == (ProgressState.REPLICATE, 6)
+
+
+def test_what_a_peer_is_found_to_have_is_where_replication_goes_on() -> None:
+    progress = replicating(5, 9)
+    assert progress.reject(8, 8)
+    assert not progress.acknowledge(5)  # repeated; it says nothing of 6 and 7
+    assert progress.next_index == 6
+    assert progress.acknowledge(8)  # late: to what was sent before the rejection
+    assert progress.next_index == 9
+
+
+def test_an_append_lost_from_the_middle_of_the_pipeline_is_found_by_the_next() -> None:
+    progress = replicating(5, 9)
+    assert progress.reject(6, 6)
+    assert (progress.state, progress.next_index) == (ProgressState.PROBE, 6)
+
+
+def test_a_question_is_forgotten_with_the_state_in_which_it_was_to_be_asked() -> None:
+    progress = replicating(5, 8)
+    progress.heard_heartbeat()
+    progress.reject(7, 6)
+    progress.note_sent(5, 0, 0)
+    progress.acknowledge(5)
+    assert not progress.wants_append(5, 0)
 
 
 def test_t26_replication_is_optimistic_within_the_window() -> None:
@@ -178,6 +206,7 @@ def test_a_peer_that_owes_nothing_is_not_asked_again() -> None:
 def test_a_peer_that_needs_a_snapshot_is_sent_no_appends_until_it_has_it() -> None:
     progress = Progress(3, WINDOW, is_active=False)
     progress.become_snapshot(10)
+    assert not progress.can_be_told(20)
     progress.heard_heartbeat()
     assert not progress.wants_append(20, 20)
     assert not progress.reject(2, 1)
@@ -237,6 +266,17 @@ def test_b11_a_window_full_of_lost_appends_recovers_after_a_heartbeat() -> None:
     network.settle()
     assert [core.commit_index for core in network.cores.values()] == [11, 11, 11]
     assert leader.progress["b"].state is ProgressState.REPLICATE
+
+
+def test_b11_a_closed_window_is_asked_after_with_an_empty_append() -> None:
+    core = leader_with_peer_at(1, max_inflight_messages=1)
+    for body in (b"x", b"y"):
+        core.propose([body])
+        drain(core)
+    core.step("b", HeartbeatResponse(1, 0))
+    (question,) = outgoing(drain(core), AppendEntries)
+    assert (question.prev_index, len(question.batch)) == (2, 0)
+    assert len(core.progress["b"].inflights) == 1
 
 
 def test_b11_lost_acknowledgements_are_asked_for_after_a_heartbeat() -> None:

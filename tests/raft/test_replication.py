@@ -7,7 +7,7 @@ import pytest
 from raft.config import RaftConfig
 from raft.core import Core
 from raft.entries import EntryKind
-from raft.errors import InvariantBroken, NotLeader, Overloaded
+from raft.errors import InvariantBroken
 from raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -106,6 +106,10 @@ def test_an_append_is_bounded_by_entries() -> None:
     ready = drain(core)
     assert [(m.prev_index, len(m.batch)) for m in outgoing(ready, AppendEntries)] == [(1, 3), (4, 3), (7, 2)]
     assert ready.batch is not None and len(ready.batch) == 8
+    core.step("b", AppendResponse(1, 9))
+    core.propose([b"x"] * 3)
+    ready = drain(core)
+    assert [m.batch is ready.batch for m in outgoing(ready, AppendEntries)] == [True]
 
 
 def test_an_append_is_bounded_by_bytes_but_carries_at_least_one_entry() -> None:
@@ -206,68 +210,6 @@ def test_p28_learners_get_the_log_and_are_not_counted() -> None:
     core.step("l", AppendResponse(1, 2))
     core.step("m", AppendResponse(1, 2))
     assert core.commit_index == 0
-
-
-# -- proposals refused -----------------------------------------------------------------------------------
-
-
-def test_only_a_leader_takes_proposals_and_the_others_say_who_is() -> None:
-    core = make_core()
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id is None
-    core.step("b", Heartbeat(1, 0, 0))
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id == "b"
-    core.campaign()
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id is None
-    assert core.last_index == 0
-
-
-def test_no_bodies_are_no_proposal() -> None:
-    with pytest.raises(AssertionError):
-        make_leader().propose([])
-
-
-def test_b12_uncommitted_bytes_are_bounded_and_released_by_commit() -> None:
-    core = make_leader(config=RaftConfig(max_uncommitted_bytes=1000))
-    core.propose([bytes(300)])
-    core.propose([bytes(300), bytes(300)])
-    with pytest.raises(Overloaded) as refusal:
-        core.propose([bytes(100)])
-    assert refusal.value.limit == 1000 < refusal.value.amount
-    assert core.last_index == 4
-    drain(core)
-    core.step("b", AppendResponse(1, 2))
-    assert core.commit_index == 2
-    core.propose([bytes(300)])
-    core.step("b", AppendResponse(1, 4))
-    drain(core)
-    core.step("b", AppendResponse(1, 5))
-    assert (core.commit_index, core.uncommitted_bytes) == (5, 0)
-
-
-def test_b12_a_proposal_larger_than_the_bound_passes_when_nothing_is_under_way() -> None:
-    core = make_leader(voters="a", config=RaftConfig(max_uncommitted_bytes=100))
-    core.propose([bytes(500)])
-    with pytest.raises(Overloaded):
-        core.propose([b""])
-
-
-def test_b12_the_quota_does_not_survive_the_leadership() -> None:
-    core = make_leader(config=RaftConfig(max_uncommitted_bytes=1000))
-    core.propose([bytes(900)])
-    drain(core)
-    core.step("b", Heartbeat(2, 0, 0))
-    assert core.uncommitted_bytes == 0
-    become_candidate(core)
-    core.step("b", VoteResponse(3, True))
-    drain(core)
-    assert core.uncommitted_bytes == 0
-    core.propose([bytes(900)])
 
 
 # -- the follower's side ---------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ def test_a12_a_stuck_candidate_with_a_higher_term_is_freed() -> None:
 
 def test_t19_a_leader_steps_down_unless_it_hears_a_quorum() -> None:
     core = make_leader(voters="abcde", learners="l")
+    assert {node_id for node_id, peer in core.progress.items() if peer.is_active} == {"b", "c"}
     core.check_quorum()  # those who elected it were heard
     assert core.role is Role.LEADER
     core.step("b", HeartbeatResponse(1, 0))
