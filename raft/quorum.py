@@ -40,5 +40,5 @@ def vote_result(
     """Raft §5.2: won with a majority of grants, lost as soon as the rest cannot make one any more."""
     if has_majority(voters, granted):
         return VoteResult.WON
-    still_possible = [node for node in voters if node in granted or node not in denied]
+    still_possible = [node for node in voters if node not in denied]
     return VoteResult.PENDING if has_majority(voters, still_possible) else VoteResult.LOST

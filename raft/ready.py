@@ -42,5 +42,7 @@ class Ready:
     committed: EntryBatch | None  # the next entries to apply; they follow those of the Ready before
     reads: list[tuple[int, Index]]  # (context, read_index): to be served once read_index is applied
     refused_reads: list[int]  # leadership was lost, or the leader refused: ask again
-    truncated_from: Index | None  # a new leader overwrote the log from here: those never apply
+    # A new leader overwrote the log here from this index on. What was there may be in another node's log
+    # still, and so be committed after all (Raft figure 8).
+    truncated_from: Index | None
     role_change: RoleChange | None

@@ -203,21 +203,30 @@ def committing(single: Core) -> Core:
 
 
 def test_a_log_whose_terms_decrease_is_found() -> None:
-    core = make_core(log=[1, 2, 3])
+    core = make_core(log=[1, 1, 3])
     check_log(core)
     core.log._entries[1] = (4, 1, b"")
-    with pytest.raises(InvariantBroken):
+    with pytest.raises(InvariantBroken, match="decrease"):
+        check_log(core)
+    core.log._entries[1] = (3, 1, b"")
+    core.log.last_term = 2
+    with pytest.raises(InvariantBroken, match="last term"):
         check_log(core)
 
 
 def test_progress_out_of_order_is_found() -> None:
-    for match_index, next_index in ((0, 9), (3, 3), (-1, 1)):
-        core = make_leader()
-        check_log(core)
+    for match_index, next_index in ((0, 6), (3, 3), (-1, 1)):
+        core = make_leader(log=[1, 1, 1])
         progress = role_object(core).progress["b"]
+        progress.match_index, progress.next_index = 4, 5
+        check_log(core)
         progress.match_index, progress.next_index = match_index, next_index
-        with pytest.raises(InvariantBroken):
+        with pytest.raises(InvariantBroken, match="order"):
             check_log(core)
+    core = make_leader()
+    role_object(core).progress["b"].inflights.bytes = -1
+    with pytest.raises(InvariantBroken, match="in flight"):
+        check_log(core)
 
 
 def test_facts_are_those_of_the_core() -> None:

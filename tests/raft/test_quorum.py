@@ -93,4 +93,5 @@ def test_p27_the_place_of_joint_consensus_each_set_must_agree_by_itself() -> Non
 def test_configurations_are_equal_by_their_members() -> None:
     assert Configuration("abc") == Configuration(["c", "b", "a"])
     assert Configuration("abc") != Configuration("ab", "c")
+    assert Configuration("abc", "d") != Configuration("abc")
     assert len({Configuration("ab"), Configuration("ba")}) == 1

@@ -416,7 +416,7 @@ def test_b16_a_sync_confirms_nothing_that_was_overwritten_meanwhile() -> None:
 
 
 def test_truncation_is_told_from_the_lowest_index_of_the_turn() -> None:
-    """Proposals of a leader that was deposed: from that index on they will never be applied."""
+    """Proposals of a leader that was deposed: of those from that index on, this node cannot tell more."""
     core = make_leader()
     core.propose([b"x", b"y", b"z"])
     drain(core)
