@@ -16,6 +16,7 @@ from actors.counters import Counters
 from actors.errors import EndpointUnusable, MalformedFrame, UnusableLibrary
 from actors.memory import MemoryClient, MemoryFrame, MemoryNetwork, MemorySubscriber, MemoryTransport
 from actors.ports import Subscription, read_subscription
+from actors.sockets import library_version
 from actors.system import System
 from actors.transport import Transport, TransportLimits
 from actors.zeromq import ZeroMqTransport
@@ -41,5 +42,6 @@ __all__ = [
     "TransportLimits",
     "UnusableLibrary",
     "ZeroMqTransport",
+    "library_version",
     "read_subscription",
 ]

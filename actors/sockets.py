@@ -23,10 +23,15 @@ Socket = zmq.Socket[bytes]
 Send = Callable[[bytes, int], object]
 
 
+def library_version() -> str:
+    """The version of libzmq that is in use, not that of its Python binding."""
+    return zmq.zmq_version()
+
+
 def make_context() -> zmq.Context[Socket]:
     """A context with one I/O thread, which outruns what one Python loop can make or take."""
     if zmq.zmq_version_info() < LEAST_LIBRARY:
-        raise UnusableLibrary(zmq.zmq_version(), ".".join(map(str, LEAST_LIBRARY)))
+        raise UnusableLibrary(library_version(), ".".join(map(str, LEAST_LIBRARY)))
     context: zmq.Context[Socket] = zmq.Context()
     context.set(zmq.IO_THREADS, 1)
     return context

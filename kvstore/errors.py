@@ -112,11 +112,11 @@ class UnknownAnswer(RequestFailed):
         self.answer_code = answer_code
 
 
-# ---------------------------------------------------------------- refusals: not carried out by the asked node
+# ---------------------------------------------------------------- refusals: no result from the asked node
 
 
 class RequestRefused(AssentError):
-    """The asked node has not carried out the request; `leader_name`, `leader_endpoint`: its best hint."""
+    """The asked node has no result for the request; `leader_name`, `leader_endpoint`: its best hint."""
 
     __slots__ = ("leader_endpoint", "leader_name", "message")
 
@@ -162,10 +162,12 @@ class ShuttingDown(RequestRefused):
 
 
 class ConflictWithLeader(RequestRefused):
-    """The entry was overwritten by a new leader's: surely not applied."""
+    """Reserved: nodes answer OutcomeUnknown instead. An entry that a new leader overwrites here may be held
+    by another node, and be committed through it (Raft Figure 8)."""
 
     __slots__ = ()
     code = protocol.CONFLICT_WITH_LEADER
+    may_be_applied = True
     retry_helps = True
 
 

@@ -19,7 +19,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from actors import Clock, Codec, System, SystemClock, Transport, TransportLimits, ZeroMqTransport
+from actors import (
+    Clock,
+    Codec,
+    System,
+    SystemClock,
+    Transport,
+    TransportLimits,
+    ZeroMqTransport,
+    library_version,
+)
 from kvstore import logs, protocol
 from kvstore.gateway_actor import CLIENT_PORT, Announce, GatewayActor
 from kvstore.settings import NodeSettings
@@ -116,8 +125,9 @@ def _make_gateway(settings: NodeSettings) -> GatewayActor:
         watch_endpoint=settings.advertised_watch,
         peers=[node for node in settings.cluster if node != settings.name],
         about={
-            "cluster_id": settings.cluster_id,
+            "cluster_id": f"{settings.cluster_id:016x}",
             "version": package_version(),
+            "libzmq": library_version(),
             "insecure": settings.insecure,
         },
         vitals=process_vitals(),

@@ -27,6 +27,8 @@ MAX_PATH_PREFIXES: Final = 10_000
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_INCARNATION: Final = 2**31 - 1
 _FRAME_OVERHEAD_BYTES: Final = 128
+# Counters that the status has, from 0 on.
+COUNTED: Final = ("dropped_frames", "malformed_subscriptions", "refused_subscriptions")
 _NO_EVENTS: Final = protocol.encode_events([])
 
 
@@ -287,5 +289,5 @@ class WatchPlane:
         return [frame]
 
     def status(self) -> dict[str, int]:
-        counted = {name: self.counters[name] for name in sorted(self.counters)}
+        counted = {name: self.counters[name] for name in COUNTED}
         return {"watch_streams": len(self._streams), "watch_prefixes": self._count_prefixes(), **counted}

@@ -34,7 +34,7 @@ _CODES = {
     "kvstore.errors.WatchRangeEmpty": BAD_KEY,
     "kvstore.errors.NoLeader": NO_LEADER,
     "kvstore.errors.NotLeader": NO_LEADER,
-    "kvstore.errors.ConflictWithLeader": NO_LEADER,
+    "kvstore.errors.ConflictWithLeader": OUTCOME_UNKNOWN,
     "kvstore.errors.DeadlineExceeded": NO_LEADER,
     "kvstore.errors.OutcomeUnknown": OUTCOME_UNKNOWN,
     "kvstore.errors.SessionExpired": OUTCOME_UNKNOWN,

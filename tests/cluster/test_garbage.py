@@ -59,7 +59,7 @@ def test_garbage_ends_no_node_grows_no_memory_and_falsifies_no_answer(tmp_path: 
             list(cluster.client_endpoints.values()),
             list(cluster.peer_endpoints.values()),
             list(cluster.watch_endpoints.values()),
-            status["cluster_id"],
+            int(status["cluster_id"], 16),
         )
         loader = Loader(cluster)
         loader.start()

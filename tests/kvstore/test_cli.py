@@ -366,6 +366,12 @@ def test_every_error_class_that_has_a_code_exists() -> None:
         assert issubclass(getattr(importlib.import_module(module), kind), Exception), name
 
 
+def test_every_error_that_leaves_the_outcome_open_has_the_code_that_says_so() -> None:
+    for kind in (*errors._REFUSALS.values(), *errors._PLAIN_FAILURES.values()):
+        code = exits.code_of(kind("why"))
+        assert (code == exits.OUTCOME_UNKNOWN) is kind.may_be_applied, kind
+
+
 # ---- node ----
 
 

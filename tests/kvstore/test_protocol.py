@@ -281,7 +281,12 @@ def test_only_these_errors_leave_open_whether_a_write_was_applied() -> None:
         errors.error_of_refusal(protocol.Refusal(1, 1, code, "why", None, None)) for code in range(32, 40)
     ]
     open_outcome = {type(error).__name__ for error in known if error.may_be_applied}
-    assert open_outcome == {"SessionExpired", "SequenceForgotten", "OutcomeUnknown"}
+    assert open_outcome == {
+        "SessionExpired",
+        "SequenceForgotten",
+        "ConflictWithLeader",
+        "OutcomeUnknown",
+    }
 
 
 @pytest.mark.parametrize("result", [[77], [77, b"no text"], [4], [4, "m", "x"], [5, None, -1]])
