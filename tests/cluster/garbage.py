@@ -12,10 +12,14 @@ import zmq
 
 from actors.address import Address
 from actors.header import Header, encode_prefix
+from kvstore import protocol
 
 GIANT_BYTES = 100 << 20
 GIANTS = 4  # each is copied by this process: a few are enough
 SUBSCRIPTIONS = 200
+# To XPUB the first byte 0 or 1 is a subscription, and the sender itself keeps those: this one only travels.
+GIANT_BYTE = b"\x02"
+HANG_UP_SECONDS = 10.0
 
 
 def pack(item: object) -> bytes:
@@ -81,15 +85,19 @@ class Thrower:
         self._peers = [self._connect(zmq.DEALER, endpoint) for endpoint in peers]
         self._watches = [self._connect(zmq.XSUB, endpoint) for endpoint in watches]
         self._endpoints = [*clients, *peers, *watches]
+        self._planes = [(zmq.DEALER, clients), (zmq.DEALER, peers), (zmq.XSUB, watches)]
+        self._deaf = self._connect(zmq.DEALER, clients[0])
         self._cluster_id = cluster_id
         self._giants = 0
         self._topics = 0
+        self._asked = 0
         self.thrown = 0
 
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         found: zmq.Socket[bytes] = self._context.socket(kind)
         found.setsockopt(zmq.LINGER, 0)
         found.setsockopt(zmq.SNDHWM, 100)
+        found.setsockopt(zmq.RCVHWM, 1)  # nothing is ever received here
         found.connect(endpoint)
         return found
 
@@ -106,10 +114,27 @@ class Thrower:
             self._send(rng.choice(self._watches), [topic])
         if self._giants < GIANTS and self.thrown % 200 == 0:
             self._giants += 1
-            self._send(rng.choice([*self._clients, *self._peers, *self._watches]), [bytes(GIANT_BYTES)])
+            self._send(rng.choice([*self._clients, *self._peers, *self._watches]), [GIANT_BYTE * GIANT_BYTES])
         if self.thrown % 20 == 0:
             self._raw(rng.choice(self._endpoints))
         self.thrown += 1
+
+    def throw_giants(self) -> None:
+        """One frame that is far too large to each plane: its node must hang up, and not take it in first."""
+        for kind, endpoints in self._planes:
+            thrower = self._connect(kind, self._rng.choice(endpoints))
+            hung_up = thrower.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            thrower.send(GIANT_BYTE * GIANT_BYTES)
+            assert hung_up.poll(int(1e3 * HANG_UP_SECONDS)), f"{endpoints} took in {GIANT_BYTES} bytes"
+            thrower.disable_monitor()
+            hung_up.close()
+            thrower.close()
+
+    def ask_and_never_read(self, key: bytes, range_end: bytes) -> None:
+        """One local read; all of them are of one connection of the first node, and no answer is received."""
+        self._asked += 1
+        body = protocol.range_body(key, range_end)
+        self._send(self._deaf, [protocol.encode_request(protocol.STALE_READ, self._asked, 60_000, [body])])
 
     def _header(self) -> bytes:
         """Of a peer that nobody knows, or of another cluster, or none at all."""
