@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 CODE   := actors raft kvstore bench tests
 WORKERS ?= 2
 
-.PHONY: help run test lint types fix bench garbage clean venv
+.PHONY: help run test lint types fix bench failover steady garbage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
@@ -17,6 +17,8 @@ help:
 	@echo "make types  mypy --strict"
 	@echo "make fix    let ruff change what it can"
 	@echo "make bench  the load generator against a cluster of its own, etcd beside it where it is found"
+	@echo "make failover  20 times kill -9 of the leader: how long until the next put; fails above 500 ms (median)"
+	@echo "make steady  five minutes of full load without a fault; fails if there is an election"
 	@echo "make garbage  a minute of garbage to every socket of a cluster under load"
 	@echo "make venv   the virtual environment with everything in it"
 	@echo "make clean  remove environments, caches and build output; ./data/ stays"
@@ -41,6 +43,12 @@ fix: $(VENV)/.test
 
 bench: $(VENV)/.run
 	$(BIN)/python -m bench
+
+failover: $(VENV)/.run
+	$(BIN)/python -m bench.failover --kills 20
+
+steady: $(VENV)/.run
+	$(BIN)/python -m bench.steady --seconds 300
 
 garbage: $(VENV)/.test
 	ASSENT_GARBAGE_SECONDS=60 $(BIN)/python -m pytest tests/cluster/test_garbage.py

@@ -3,7 +3,7 @@
 `python -m bench.failover --kills 20`. One client of the library, with its defaults and every endpoint, puts
 one key after the other; the leader's process is killed between two puts, and is started again and caught up
 before the next kill. With `--etcd` the same is done to etcd, through its JSON front, asking each node in
-turn.
+turn. Exit code 1 if the median is above its limit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from itertools import count, cycle
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Row, data_directory, end_orderly, row, say, write_rows
+from bench.harness import Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
 from bench.peers.etcd_cluster import EtcdCluster, EtcdFailed, etcd_version, find_etcd, put_once
 from bench.processes import ProcessCluster
 from kvstore.client import Client
 
 KILLS = 20
+MEDIAN_LIMIT_MS = 500.0
 PUT_SECONDS = 15.0
 RECOVERY_SECONDS = 30.0
 _SETTLE_SECONDS = 1.0
@@ -94,7 +95,8 @@ def rows_of(outages: Sequence[float], peers: Sequence[float], peer: str | None) 
     figures: dict[str, Callable[[Sequence[float]], float]] = {"median": median, "p90": _p90, "max": max}
     for name, of in figures.items():
         value, peer_value = 1e3 * of(outages), 1e3 * of(peers) if peers else None
-        rows.append(row(f"failover {name}", value, "ms", peer=peer, peer_value=peer_value, target=None))
+        limit = MEDIAN_LIMIT_MS if name == "median" else None
+        rows.append(row(f"failover {name}", value, "ms", peer=peer, peer_value=peer_value, limit=limit))
     return rows
 
 
@@ -124,8 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{facts}\n{chosen.kills} kills of the leader, ms to the next acknowledged put:")
     for each in rows:
         beside = f", {each.peer} {each.peer_value:.0f}" if each.peer_value else ""
-        print(f"{each.name.removeprefix('failover '):7} {each.value:.0f}{beside}")
-    return 0
+        print(f"{each.name.removeprefix('failover '):7} {each.value:.0f}{beside}  {each.goal}".rstrip())
+    return exit_code(rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ LATEST = Path(__file__).resolve().parent / "results" / "latest.json"
 
 @dataclass(slots=True)
 class Row:
-    """One figure beside a peer's. More is better of rates, less of times; `target` is the ratio to reach."""
+    """One figure, maybe beside a peer's. More is better of rates, less of all else.
+
+    `target` is the ratio to reach, `limit` the figure itself; a row has one of them at most.
+    """
 
     name: str
     value: float
@@ -27,6 +30,7 @@ class Row:
     peer_value: float | None = None
     ratio: float | None = None  # value / peer_value
     target: float | None = None
+    limit: float | None = None  # in `unit`
 
     @property
     def is_rate(self) -> bool:
@@ -34,15 +38,30 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "reached" or "missed"; empty where nothing was asked or there was no peer."""
-        if self.target is None or self.ratio is None:
+        """ "reached" or "missed"; empty where nothing was asked, or a ratio to a peer that was not there."""
+        asked, found = (self.target, self.ratio) if self.limit is None else (self.limit, self.value)
+        if asked is None or found is None:
             return ""
-        reached = self.ratio >= self.target if self.is_rate else self.ratio <= self.target
-        return "reached" if reached else "missed"
+        return "reached" if (found >= asked if self.is_rate else found <= asked) else "missed"
+
+    @property
+    def goal(self) -> str:
+        """What was asked and what became of it: "at most 500 ms  reached". Empty where nothing was asked."""
+        bound = "at least" if self.is_rate else "at most"
+        if self.limit is not None:
+            return f"{bound} {self.limit:g} {self.unit}  {self.verdict}"
+        return f"{bound} {self.target:.1f}  {self.verdict}".rstrip() if self.target is not None else ""
 
 
 def row(
-    name: str, value: float, unit: str, *, peer: str | None, peer_value: float | None, target: float | None
+    name: str,
+    value: float,
+    unit: str,
+    *,
+    peer: str | None = None,
+    peer_value: float | None = None,
+    target: float | None = None,
+    limit: float | None = None,
 ) -> Row:
     ratio = value / peer_value if peer_value else None
     return Row(
@@ -53,7 +72,13 @@ def row(
         peer_value and round(peer_value, 3),
         ratio and round(ratio, 3),
         target,
+        limit,
     )
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """1 if anything that was asked is missed. What could not be judged, for want of a peer, is not."""
+    return int(any(row.verdict == "missed" for row in rows))
 
 
 def write_rows(rows: Sequence[Row], path: Path = LATEST) -> None:

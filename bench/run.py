@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-from bench.harness import LATEST, Row, data_directory, end_orderly, row, say, write_rows
+from bench.harness import LATEST, Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
 from bench.peers.etcd_cluster import EtcdCluster, etcd_version, find_etcd
 from bench.peers.etcd_load import EtcdLoadResult, etcd_load
@@ -147,11 +147,8 @@ def table(rows: Sequence[Row]) -> str:
     for each in rows:
         peer = f"{each.peer_value:,.2f}" if each.peer_value is not None else "-"
         ratio = f"{each.ratio:.2f}" if each.ratio is not None else "-"
-        target = ""
-        if each.target is not None:
-            target = f"{'at least' if each.is_rate else 'at most'} {each.target:.1f}  {each.verdict}"
         lines.append(
-            f"{each.name:22}{each.value:>12,.2f}{peer:>12}  {each.unit:6}{ratio:>7}  {target}".rstrip()
+            f"{each.name:22}{each.value:>12,.2f}{peer:>12}  {each.unit:6}{ratio:>7}  {each.goal}".rstrip()
         )
     return "\n".join(lines)
 
@@ -206,4 +203,4 @@ def main(arguments: Sequence[str]) -> int:
     for (side_name, work_name), errors in failed.items():
         if errors:
             print(f"{side_name} {work_name}: {errors} operations failed")
-    return 1 if any(failed.values()) else 0
+    return 1 if any(failed.values()) else exit_code(rows)

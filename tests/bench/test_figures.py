@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import run
-from bench.harness import Row, row, write_rows
+from bench import failover, run, steady
+from bench.harness import Row, exit_code, row, write_rows
 from bench.peers import etcd_load
 from bench.peers.etcd_cluster import EtcdFailed, find_etcd
 
@@ -93,7 +93,7 @@ def test_programs_share_the_file_of_results(tmp_path: Path) -> None:
     write_rows([Row("put", 3.0, "ops/s", "etcd 3.5.1", 1.5, 2.0, 1.0)], path)
     rows = json.loads(path.read_text())
     assert {each["name"]: each["value"] for each in rows} == {"get": 2.0, "put": 3.0}
-    assert set(rows[0]) == {"name", "value", "unit", "peer", "peer_value", "ratio", "target"}
+    assert set(rows[0]) == {"name", "value", "unit", "peer", "peer_value", "ratio", "target", "limit"}
 
 
 def test_medians_are_taken_over_the_rounds() -> None:
@@ -110,3 +110,40 @@ def test_medians_are_taken_over_the_rounds() -> None:
         ("put 16x16 p50", 20.0, 10.0, 2.0),
     ]
     assert rows[0].verdict == "reached"
+
+
+@pytest.mark.parametrize(("seconds", "verdict", "code"), [(0.5, "reached", 0), (0.501, "missed", 1)])
+def test_failover_is_judged_by_its_median_alone_with_or_without_a_peer(
+    seconds: float, verdict: str, code: int
+) -> None:
+    for peers in ([], [0.1, 0.1, 0.1]):
+        rows = failover.rows_of([0.1, seconds, 9.0], peers, "etcd 3.5.1" if peers else None)
+        assert [each.verdict for each in rows] == [verdict, "", ""]
+        assert rows[0].goal == f"at most 500 ms  {verdict}"
+        assert exit_code(rows) == code
+
+
+@pytest.mark.parametrize(("elections", "code"), [(0, 0), (1, 1)])
+def test_a_steady_run_may_have_no_election(elections: int, code: int) -> None:
+    assert exit_code(steady.rows_of(elections, 1.0)) == code
+
+
+def test_a_missed_target_is_an_exit_code_only_after_the_whole_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(rate: float) -> list[run.Measured]:
+        return [etcd_load.EtcdLoadResult(rate, 1.0, 2.0, 3.0, 4.0, 100, 0)]
+
+    # The peer is faster in one workload only, and that is one of those with a target.
+    results = {("assent", work.name): measured(100.0) for work in run.WORKLOADS}
+    results |= {("etcd", work.name): measured(100.0) for work in run.WORKLOADS}
+    monkeypatch.setattr(run, "measure_in_turns", lambda *_: results)
+    monkeypatch.setattr(run, "find_etcd", lambda: tmp_path)
+    monkeypatch.setattr(run, "etcd_version", lambda _: "etcd 3.5.1")
+    monkeypatch.setattr(run, "end_orderly", lambda: None)
+    words = ["--output", str(tmp_path / "rows.json")]
+    assert run.main(words) == 0
+    results["etcd", "put 16x16"] = measured(101.0)
+    assert run.main(words) == 1
+    shown = capsys.readouterr().out
+    assert "missed" in shown and shown.rindex("missed") < shown.rindex("local-get 16x16 p99.9")
