@@ -188,7 +188,7 @@ class BadFrame(RequestRefused):
 
 
 class DeadlineExceeded(RequestRefused):
-    """The time allowed has passed, and the request was surely not applied."""
+    """A read was not answered in the time allowed; for a write it would be OutcomeUnknown."""
 
     __slots__ = ()
     code = protocol.DEADLINE_EXCEEDED
