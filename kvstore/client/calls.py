@@ -203,6 +203,20 @@ def split_frames(calls: list[Call], acknowledged_below: int) -> Iterator[tuple[l
         yield batch, bodies
 
 
+# Refusals after which a write may have been applied, or may yet be.
+OPEN_OUTCOMES = (protocol.OUTCOME_UNKNOWN, protocol.CONFLICT_WITH_LEADER)
+
+
+def encode_frame(
+    kind: int, first: int, batch: list[Call], bodies: list[bytes], confirmed_below: int, now: float
+) -> bytes:
+    """One frame for the whole batch; only readers confirm, for only their answers are large."""
+    timeout_ms = frame_timeout_milliseconds(batch, now)
+    return protocol.encode_request(
+        kind, first, timeout_ms, bodies, confirmed_below if kind != protocol.WRITE else 0
+    )
+
+
 def frame_timeout_milliseconds(batch: list[Call], now: float) -> int:
     """The longest time left: better a node that answers some too late than one that refuses others."""
     left_seconds = max(call.deadline for call in batch) - now

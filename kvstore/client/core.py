@@ -181,10 +181,8 @@ class ClientCore:
 
     def _send_frame(self, link: Link, kind: int, batch: list[Call], bodies: list[bytes], now: float) -> None:
         first = self.links.take_request_ids(len(batch))
-        timeout_ms = making.frame_timeout_milliseconds(batch, now)
         # Ids rise along a link, so all below the oldest that is pending there was answered.
-        confirmed_below = next(iter(link.pending), first) if kind != protocol.WRITE else 0
-        frame = protocol.encode_request(kind, first, timeout_ms, bodies, confirmed_below)
+        frame = making.encode_frame(kind, first, batch, bodies, next(iter(link.pending), first), now)
         if not self._wire.send(link.connection, frame):
             self.counters["send_refused"] += 1
             self._retry(batch)
@@ -274,7 +272,7 @@ class ClientCore:
         for call in refused:
             self._unlink(call)
             call.refusal = code
-            if code == protocol.OUTCOME_UNKNOWN and call.kind == protocol.WRITE:
+            if code in making.OPEN_OUTCOMES and call.kind == protocol.WRITE:
                 call.may_be_applied = True
             if call.pinned is not None or is_final:
                 self._finish(call, error=errors.error_of_refusal(refusal))

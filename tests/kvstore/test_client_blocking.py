@@ -124,7 +124,7 @@ def test_a_put_survives_the_death_of_the_leader_and_happens_once(cluster: FakeCl
         def elect() -> None:
             wait_for(lambda: not cluster.nodes["n1"].is_alive)
             time.sleep(0.1)
-            elected_at.append(time.monotonic())  # first, for the client may be done before this thread goes on
+            elected_at.append(time.monotonic())  # now: the client may be done before this thread goes on
             cluster.lead("n2")
 
         thread = threading.Thread(target=elect)

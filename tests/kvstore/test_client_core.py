@@ -199,7 +199,7 @@ def test_the_deadline_tells_what_is_known() -> None:
     desk.leader = None
     cases = [
         ([protocol.NO_LEADER], errors.NoLeader),
-        ([protocol.CONFLICT_WITH_LEADER], errors.NoLeader),
+        ([protocol.CONFLICT_WITH_LEADER], errors.OutcomeUnknown),
         ([protocol.OVERLOADED], errors.Overloaded),
         ([protocol.OUTCOME_UNKNOWN], errors.OutcomeUnknown),
         ([], errors.OutcomeUnknown),
