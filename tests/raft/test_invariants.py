@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from raft import RaftConfig
+from raft import Configuration, RaftConfig
 from raft.core import Core
 from raft.errors import InvariantBroken
 from raft.invariants import Facts, check_log, check_state, check_succession, facts_of
@@ -24,6 +24,7 @@ from raft.messages import (
 )
 from raft.progress import Progress
 from raft.ready import Role
+from raft.storage import Recovered
 from tests.raft.network import batch, drain, make_core, make_leader, role_object
 
 
@@ -244,6 +245,10 @@ def test_the_bounds_of_a_configuration_are_checked() -> None:
     for incarnation in (-1, 1 << 31):
         with pytest.raises(AssertionError, match="incarnation"):
             RaftConfig(incarnation=incarnation)
+
+
+def test_a_core_has_ordinary_bounds_if_none_are_given() -> None:
+    assert Core("a", Configuration("a"), Recovered()).config == RaftConfig()
 
 
 def test_a_new_progress_knows_nothing() -> None:
