@@ -19,6 +19,7 @@ import msgpack
 from actors import Actor, Address
 from kvstore import protocol
 from kvstore.backlog import Backlog
+from kvstore.endpoints import parse_endpoint
 from raft.actor_messages import (
     Abandoned,
     Applied,
@@ -227,11 +228,21 @@ class GatewayActor(Actor):
     def receive(self, batch: list[tuple[Address, object]]) -> None:
         for sender, message in batch:
             if type(message) is Announce:
-                self._endpoints[sender.node] = message
+                self._on_announce(sender.node, message)
                 continue
             handler = self._handlers.get(type(message))
             if handler is not None:
                 handler(message)
+
+    def _on_announce(self, node: str, message: Announce) -> None:
+        """Clients are sent there, so what is no endpoint is not passed on, whoever said it."""
+        try:
+            for endpoint in (message.client_endpoint, message.watch_endpoint):
+                parse_endpoint(endpoint)
+        except ValueError:
+            self.counters["malformed_announcement"] += 1
+        else:
+            self._endpoints[node] = message
 
     def _on_applied(self, message: Applied) -> None:
         for ticket, offset, size, results in message.slices:

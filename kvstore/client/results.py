@@ -212,8 +212,10 @@ def decode_status(result: list[Any]) -> NodeStatus:
         if fields.get(name) is not None and not _is_name(fields[name]):
             raise MalformedFrame("a status has a leader that is no name")
     peers = fields.get("peers", {})
-    if type(peers) is not dict or not all(_is_name(item) for pair in peers.items() for item in pair):
+    if type(peers) is not dict:
         raise MalformedFrame("the peers of a status are a map of names to endpoints")
+    # A node can only repeat what its peers announce: one that announces nonsense must not spoil the rest.
+    peers = {name: endpoint for name, endpoint in peers.items() if _is_name(name) and _is_name(endpoint)}
     known: dict[str, Any] = {name: fields.get(name) for name in NodeStatus._fields}
     known["peers"] = peers
     for name in ("version", "libzmq"):

@@ -206,7 +206,7 @@ class Forger:
             RequestVote(old, far, far, True),
             ReadIndexRequest(term, far),
             ReadIndexRequest(old, far),
-            Announce(rng.choice(["?", "tcp://", "\0" * 300, "tcp://127.0.0.1:1"]), "no endpoint"),
+            Announce(rng.choice(["", "?", "tcp://", "\0" * 300, "tcp://127.0.0.1:1"]), "no endpoint"),
         ]
 
     def close(self) -> None:

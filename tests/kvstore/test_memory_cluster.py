@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from actors import Address
 from kvstore import protocol
+from kvstore.gateway_actor import Announce
 from kvstore.protocol import Refusal
 from tests.kvstore.memory_cluster import MemoryCluster
 
@@ -122,3 +124,17 @@ def test_a_node_that_stops_answers_whoever_still_waits() -> None:
     cluster.systems[name].close()
     codes = [reply.code for reply in caller.replies() if isinstance(reply, Refusal)]
     assert codes == [protocol.OUTCOME_UNKNOWN, protocol.SHUTTING_DOWN]
+
+
+def test_an_announcement_of_no_endpoint_is_not_passed_on_to_clients() -> None:
+    """A member's empty endpoint once made every node's status unreadable, and so took all clients offline."""
+    cluster = MemoryCluster(seed=8)
+    cluster.leader()
+    cluster.run(1.2)
+    gateway = cluster.systems["n1"]._by_name["gateway"].actor
+    good = cluster.status("n1")["peers"]
+    assert good == {name: f"ipc:///memory/{name}/client" for name in ("n2", "n3")}
+    for nonsense in ("", "?", "tcp://", "tcp://x" * 1000):
+        gateway.receive([(Address("n2", "gateway"), Announce(nonsense, "tcp://127.0.0.1:1"))])
+        gateway.receive([(Address("n2", "gateway"), Announce("tcp://127.0.0.1:1", nonsense))])
+    assert cluster.status("n1")["peers"] == good
