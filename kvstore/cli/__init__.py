@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -42,6 +42,8 @@ class CommandGroup(click.Group):
         module, attribute, _line = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command), f"{module}.{attribute} is no command"
+        if cmd_name != "node":
+            _accept_global_options(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -66,6 +68,36 @@ class CommandGroup(click.Group):
                 raise
             click.echo(f"assent: {exits.message_of(error)}", err=True)
             ctx.exit(code)
+
+
+def _accept_global_options(command: click.Command) -> None:
+    """Let the global options stand behind the command, too, where a hand looks for them; those go before."""
+    taken = {opt for parameter in command.params for opt in parameter.opts}
+    for option in cli.params:
+        name = option.name
+        if name not in ("endpoints", "timeout_seconds", "write_out") or taken & set(option.opts):
+            continue
+        parse = parse_endpoints if name == "endpoints" else None
+        command.params.append(
+            click.Option(
+                option.opts,
+                type=option.type,
+                default=None,
+                expose_value=False,
+                help="The same as before the command.",
+                callback=_override(name, parse),
+            )
+        )
+
+
+def _override(
+    name: str, parse: Callable[[click.Context, click.Parameter, str], Any] | None
+) -> Callable[..., None]:
+    def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            setattr(ctx.obj, name, value if parse is None else parse(ctx, parameter, value))
+
+    return callback
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

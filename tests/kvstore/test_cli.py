@@ -440,3 +440,21 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_a_record_is_not_mistaken_for_an_event() -> None:
     """item_json takes both: the fields which it shows have the same names in either."""
     assert set(KeyValue._fields) < set(event(0, b"k", b"v", 1)._fields)
+
+
+# ---- global options behind the command ----
+
+
+def test_global_options_may_stand_behind_the_command_and_go_before_those_in_front(
+    cluster: FakeCluster,
+) -> None:
+    run(cluster, "put", "/a", "30")
+    written = run(cluster, "-w", "simple", "get", "/a", "-w", "json").stdout
+    assert json.loads(written)["value"] == "30"
+    run(cluster, "--timeout", "9", "get", "/a", "--timeout", "2", "--endpoints", "tcp://127.0.0.1:1")
+    assert cluster.opened_with == (("tcp://127.0.0.1:1",), 2.0)
+
+
+def test_a_wrong_endpoint_behind_the_command_is_named_too(cluster: FakeCluster) -> None:
+    result = run(cluster, "get", "/a", "--endpoints", "nonsense", expect=exits.USAGE)
+    assert "nonsense" in result.output
