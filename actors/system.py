@@ -33,10 +33,12 @@ MOST_TURNS_HELD = 4
 class _Cell:
     """What the system keeps for one actor; owned by the System."""
 
-    __slots__ = ("actor", "addresses", "incoming", "ports")
+    __slots__ = ("actor", "addresses", "hears", "incoming", "ports")
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
+        # An actor without `receive` is a programmer's error if its own node writes to it, not if a peer does.
+        self.hears = type(actor).receive is not Actor.receive
         self.ports: list[str] = []
         self.incoming: list[tuple[Address, object]] = []  # from peers, taken in at the beginning of the turn
         self.addresses: dict[str, Address] = {}  # of local senders
@@ -274,7 +276,7 @@ class System:
             if header is None:
                 continue
             cell = self._by_name.get(header.destination.actor)
-            if cell is None:
+            if cell is None or not cell.hears:
                 self.counters.report("peer_unknown_actor", f"actor={header.destination.actor!r}")
                 continue
             try:

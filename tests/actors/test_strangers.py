@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgpack
 import pytest
 
-from actors import Address
+from actors import Actor, Address
 from actors.gate import Prefixes
 from tests.actors.world import (
     CLUSTER_ID,
@@ -153,3 +153,26 @@ def test_bytes_that_are_not_even_zeromq_end_nothing(siege: Siege) -> None:
             connection.sendall(opening)
             siege.node.turn(0.01)
     link(siege.peer, siege.node)
+
+
+class Deaf(Actor):
+    """Sends only, so it has no `receive`."""
+
+    name = "deaf"
+
+
+def test_a_peers_message_to_an_actor_that_receives_nothing_ends_nothing(sockets: SocketWorld) -> None:
+    """From its own node that is a programmer's error, and the end; a stranger must not cause it."""
+    node, peer = Node(sockets, "n1"), Node(sockets, "n2")
+    node.system.add(Deaf())
+    connect_all(node, peer)
+    link(peer, node)
+    pump(
+        [node.system, peer.system],
+        lambda: node.counters["peer_unknown_actor"] > 0,
+        each=lambda: peer.recorder.send(Address("n1", "deaf"), Note(1)),
+    )
+    link(peer, node)
+    assert 1 not in node.recorder.numbers()
+    node.close()
+    peer.close()
