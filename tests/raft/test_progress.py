@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from raft.config import RaftConfig
-from raft.core import Core
 from raft.messages import AppendEntries, AppendRejected, AppendResponse, HeartbeatResponse
 from raft.progress import Inflights, Progress, ProgressState
+from tests.raft.cores import WINDOW, leader_with_peer_at, replicating
 from tests.raft.network import Network, drain, make_leader, outgoing, role_object
-
-WINDOW = RaftConfig(max_inflight_messages=3, max_inflight_bytes=1000)
-
-
-def replicating(match_index: int = 5, next_index: int = 9) -> Progress:
-    """Acknowledged up to match_index, and one append for each index after it on its way."""
-    progress = Progress(match_index + 1, WINDOW, is_active=False)
-    progress.acknowledge(match_index)
-    for index in range(match_index + 1, next_index):
-        progress.note_sent(index, 10, 0)
-    assert (progress.state, progress.next_index) == (ProgressState.REPLICATE, next_index)
-    return progress
-
 
 # -- the window ------------------------------------------------------------------------------------------
 
@@ -110,17 +96,6 @@ def test_a_question_is_forgotten_with_the_state_in_which_it_was_to_be_asked() ->
     progress.note_sent(5, 0, 0)
     progress.acknowledge(5)
     assert not progress.wants_append(5, 0)
-
-
-def test_t26_replication_is_optimistic_within_the_window() -> None:
-    progress = replicating(5, 6)
-    for index in (6, 7, 8):
-        assert progress.wants_append(99, 0)
-        progress.note_sent(index, 10, 0)
-    assert progress.next_index == 9
-    assert not progress.wants_append(99, 99)
-    progress.acknowledge(6)
-    assert progress.wants_append(99, 0)
 
 
 def test_news_of_the_commit_index_is_sent_once_and_takes_no_place_in_the_window() -> None:
@@ -219,31 +194,6 @@ def test_a_peer_that_needs_a_snapshot_is_sent_no_appends_until_it_has_it() -> No
 # -- in a leader -----------------------------------------------------------------------------------------
 
 
-def leader_with_peer_at(match_index: int, **limits: int) -> Core:
-    """A leader of a and b; b has acknowledged all entries so far."""
-    core = make_leader(voters="ab", config=RaftConfig(**limits))
-    if match_index > 1:
-        core.propose([b"x"] * (match_index - 1))
-    drain(core)
-    core.step("b", AppendResponse(1, 1))
-    drain(core)
-    core.step("b", AppendResponse(1, match_index))
-    drain(core)
-    assert core.progress["b"].match_index == core.last_index == match_index
-    return core
-
-
-def test_t26_appends_are_pipelined_up_to_the_window() -> None:
-    core = leader_with_peer_at(1, max_inflight_messages=3)
-    sent = []
-    for _ in range(5):
-        core.propose([b"y"])
-        sent += outgoing(drain(core), AppendEntries)
-    assert [message.prev_index for message in sent] == [1, 2, 3]
-    core.step("b", AppendResponse(1, 3))
-    assert [(m.prev_index, len(m.batch)) for m in outgoing(drain(core), AppendEntries)] == [(4, 2)]
-
-
 def test_the_window_is_bounded_by_bytes_in_a_leader() -> None:
     core = leader_with_peer_at(1, max_inflight_bytes=1000)
     sent = 0
@@ -251,21 +201,6 @@ def test_the_window_is_bounded_by_bytes_in_a_leader() -> None:
         core.propose([bytes(400)])
         sent += len(outgoing(drain(core), AppendEntries))
     assert sent == 3
-
-
-def test_b11_a_window_full_of_lost_appends_recovers_after_a_heartbeat() -> None:
-    network = Network("abc", config=RaftConfig(max_inflight_messages=4))
-    leader = network.elect("a")
-    network.cut_links = {("a", "b"), ("a", "c")}
-    for _ in range(10):
-        leader.propose([b"lost"])
-        network.settle()
-    assert leader.commit_index == 1
-    network.heal()
-    leader.heartbeat()
-    network.settle()
-    assert [core.commit_index for core in network.cores.values()] == [11, 11, 11]
-    assert leader.progress["b"].state is ProgressState.REPLICATE
 
 
 def test_b11_a_closed_window_is_asked_after_with_an_empty_append() -> None:

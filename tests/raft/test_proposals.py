@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft.config import RaftConfig
-from raft.errors import NotLeader, Overloaded
+from raft.errors import Overloaded
 from raft.log import ENTRY_OVERHEAD_BYTES
 from raft.messages import (
     AppendResponse,
@@ -15,25 +15,8 @@ from raft.messages import (
 from tests.raft.network import (
     become_candidate,
     drain,
-    make_core,
     make_leader,
 )
-
-
-def test_only_a_leader_takes_proposals_and_the_others_say_who_is() -> None:
-    core = make_core()
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id is None
-    core.step("b", Heartbeat(1, 0, 0))
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id == "b"
-    core.campaign()
-    with pytest.raises(NotLeader) as refusal:
-        core.propose([b"x"])
-    assert refusal.value.leader_id is None
-    assert core.last_index == 0
 
 
 def test_no_bodies_are_no_proposal() -> None:

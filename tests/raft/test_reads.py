@@ -18,17 +18,8 @@ from raft.messages import (
     VoteResponse,
 )
 from raft.ready import Role
-from tests.raft.network import Network, batch, become_candidate, drain, make_core, make_leader, outgoing
-
-
-def settled_leader(voters: str = "abc", learners: str = "", config: RaftConfig | None = None) -> Core:
-    """A leader whose first entry is committed, and that has told so."""
-    core = make_leader(voters=voters, learners=learners, config=config)
-    for peer in sorted(core.progress):
-        core.step(peer, AppendResponse(1, 1))
-    drain(core)
-    assert core.commit_index == 1 and not core.has_ready()
-    return core
+from tests.raft.cores import round_sent, settled_leader
+from tests.raft.network import batch, become_candidate, drain, make_core, make_leader, outgoing
 
 
 def follower_of_b(incarnation: int = 0) -> Core:
@@ -38,26 +29,7 @@ def follower_of_b(incarnation: int = 0) -> Core:
     return core
 
 
-def round_sent(core: Core) -> int:
-    """Send what is due; the round that the heartbeats carry."""
-    (round_,) = {message.round for message in outgoing(drain(core), Heartbeat)}
-    return round_
-
-
 # -- at the leader ---------------------------------------------------------------------------------------
-
-
-def test_t21_a_read_is_answered_after_a_quorum_round() -> None:
-    core = settled_leader()
-    core.read_index(7)
-    ready = drain(core)
-    assert ready.reads == []
-    assert [to for to, message in ready.messages if message == Heartbeat(1, 1, 1)] == ["b", "c"]
-    core.step("c", HeartbeatResponse(1, 1))
-    ready = drain(core)
-    assert ready.reads == [(7, 1)] and ready.refused_reads == []
-    core.step("b", HeartbeatResponse(1, 1))
-    assert not core.has_ready()
 
 
 def test_c2_a_read_needs_a_quorum_and_not_just_an_answer() -> None:
@@ -69,39 +41,6 @@ def test_c2_a_read_needs_a_quorum_and_not_just_an_answer() -> None:
     assert drain(core).reads == []
     core.step("d", HeartbeatResponse(1, 1))
     assert drain(core).reads == [(7, 1)]
-
-
-def test_c2_a_leader_cut_off_never_answers_and_refuses_when_it_is_deposed() -> None:
-    network = Network("abc")
-    old = network.elect("a")
-    network.isolate("a")
-    network.elect("b").propose([b"newer"])
-    network.settle()
-    old.read_index(7)
-    old.heartbeat()
-    network.settle()
-    assert network.reads["a"] == []
-    network.heal()
-    network["b"].heartbeat()
-    network.settle()
-    assert old.role is Role.FOLLOWER
-    assert (network.reads["a"], network.refused_reads["a"]) == ([], [7])
-
-
-def test_c1_a_new_leader_answers_no_read_before_an_entry_of_its_term_is_committed() -> None:
-    core = make_leader(log=[1, 1])
-    core.read_index(7)
-    core.heartbeat()
-    drain(core)
-    core.step("b", HeartbeatResponse(2, 0))
-    core.step("b", HeartbeatResponse(2, 1))
-    core.step("b", AppendResponse(2, 2))
-    ready = drain(core)
-    assert ready.reads == [] and not outgoing(ready, Heartbeat)
-    core.step("b", AppendResponse(2, 3))
-    assert round_sent(core) == 1
-    core.step("b", HeartbeatResponse(2, 1))
-    assert drain(core).reads == [(7, 3)]
 
 
 def test_c3_c4_only_answers_to_a_round_sent_after_the_read_count() -> None:
@@ -127,22 +66,6 @@ def test_c4_an_answer_to_a_round_that_was_never_sent_is_ignored() -> None:
     core.read_index(1)
     assert round_sent(core) == 1
     assert drain(core).reads == []
-
-
-def test_t21_one_round_serves_all_that_wait_and_one_is_under_way_at_most() -> None:
-    core = settled_leader()
-    for context in (1, 2, 3):
-        core.read_index(context)
-    assert round_sent(core) == 1
-    for context in (4, 5):
-        core.read_index(context)
-        assert not outgoing(drain(core), Heartbeat)
-    core.step("b", HeartbeatResponse(1, 1))
-    ready = drain(core)
-    assert ready.reads == [(1, 1), (2, 1), (3, 1)]
-    assert {message.round for message in outgoing(ready, Heartbeat)} == {2}
-    core.step("b", HeartbeatResponse(1, 2))
-    assert drain(core).reads == [(4, 1), (5, 1)]
 
 
 def test_the_read_index_is_not_older_than_the_read() -> None:
@@ -238,32 +161,6 @@ def test_c6_a_follower_asks_the_leader_once_for_all_its_reads_of_a_turn() -> Non
     assert drain(core).reads == [(1, 42), (2, 42), (3, 42)]
     core.step("b", ReadIndexResponse(1, request.context, 50))  # delivered twice
     assert not core.has_ready()
-
-
-def test_c6_the_leader_answers_followers_after_the_same_round() -> None:
-    core = settled_leader()
-    core.step("b", ReadIndexRequest(1, 100))
-    core.step("c", ReadIndexRequest(1, 100))
-    core.read_index(7)
-    ready = drain(core)
-    assert not outgoing(ready, ReadIndexResponse)
-    core.step("c", HeartbeatResponse(1, 1))
-    ready = drain(core)
-    assert ready.reads == [(7, 1)]
-    assert ready.messages == [("b", ReadIndexResponse(1, 100, 1)), ("c", ReadIndexResponse(1, 100, 1))]
-
-
-def test_c6_reads_through_every_node_see_what_was_committed() -> None:
-    network = Network("abc", learners="l")
-    leader = network.elect("a")
-    for number in range(5):
-        leader.propose([b"%d" % number])
-        network.settle()
-        for name in network.cores:
-            network[name].read_index(number)
-        network.settle()
-    for name in network.cores:
-        assert network.reads[name] == [(number, number + 2) for number in range(5)]
 
 
 def test_nobody_reads_while_no_leader_is_known() -> None:
