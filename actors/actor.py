@@ -26,6 +26,14 @@ class Context(Protocol):
 
     def publish(self, port: str, parts: list[bytes]) -> None: ...
 
+    def connect_peer(self, node: str, endpoint: str, storage_id: int = 0) -> None: ...
+
+    def disconnect_peer(self, node: str) -> None: ...
+
+    def ban_peers(self, nodes: frozenset[str]) -> None: ...
+
+    def storage_of(self, node: str) -> int: ...
+
 
 class Actor:
     """Subclass me. Owned by exactly one System, from `System.add` on."""
@@ -54,6 +62,14 @@ class Actor:
         """What came in by a port of its own: (connection, payload) pairs of a client port, which a stranger
         wrote; (b"", subscription) of a publisher, see actors.ports."""
         raise NotImplementedError(f"actor {self.name} has port {port} and no receive_frames")
+
+    def receive_refused(self, refused: list[tuple[Address, str, list[object]]]) -> None:
+        """Messages to this actor of senders who are not let in, with the reason, as counted: "peer_banned" or
+        "peer_other_storage". They are here so that an answer can be given, and for nothing else."""
+
+    def may_stop(self) -> bool:
+        """Asked in each turn once the system was told to stop; a False delays that, within a bound."""
+        return True
 
     def on_deadline(self) -> None:
         """The deadline is due, and cleared; everything that had arrived before it was received first."""
@@ -84,6 +100,23 @@ class Actor:
     def publish(self, port: str, parts: list[bytes]) -> None:
         """Send to all subscribers whose topic is a prefix of the first part, at once."""
         self._context.publish(port, parts)
+
+    def connect_peer(self, node: str, endpoint: str, storage_id: int = 0) -> None:
+        """Another node is a peer from now on, at `endpoint`, with that storage id if one is given. Raises
+        EndpointUnusable."""
+        self._context.connect_peer(node, endpoint, storage_id)
+
+    def disconnect_peer(self, node: str) -> None:
+        """It is no peer any more: what is queued for it is lost."""
+        self._context.disconnect_peer(node)
+
+    def ban_peers(self, nodes: frozenset[str]) -> None:
+        """Nothing of these nodes is let in; each call replaces the set."""
+        self._context.ban_peers(nodes)
+
+    def storage_of(self, node: str) -> int:
+        """The storage id of a peer, 0 if it is not known."""
+        return self._context.storage_of(node)
 
     def flush(self) -> None:
         """The outbox leaves now, one frame for each destination; the loop does this after each run of the

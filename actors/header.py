@@ -1,10 +1,10 @@
 """The first part of every frame between nodes: who sent it to whom, in which life, as which in order. Bytes
 only.
 
-Layout: magic "AP", version byte, cluster id and incarnation (8 bytes each, big-endian), then source node,
-source actor, destination node and destination actor (a length byte and UTF-8 each), then the sequence (8
-bytes). Everything before the sequence is the same for all frames of one pair of actors, so both ends remember
-it as one string.
+Layout: magic "AP", version byte, cluster id, incarnation and storage id (8 bytes each, big-endian), then
+source node, source actor, destination node and destination actor (a length byte and UTF-8 each), then the
+sequence (8 bytes). Everything before the sequence is the same for all frames of one pair of actors, so both
+ends remember it as one string.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from actors.address import Address
 from actors.errors import MalformedFrame
 
 MAGIC = b"AP"
-HEADER_VERSION = 1
+HEADER_VERSION = 2
 LONGEST_NAME_BYTES = 255
 SEQUENCE_BYTES = 8
-_FIXED = struct.Struct(">2sBQQ")
+_FIXED = struct.Struct(">2sBQQQ")
 LONGEST_HEADER_BYTES = _FIXED.size + 4 * (1 + LONGEST_NAME_BYTES) + SEQUENCE_BYTES
 
 
@@ -30,6 +30,7 @@ class Header(NamedTuple):
     incarnation: int  # random for each start of a process
     source: Address
     destination: Address
+    storage_id: int = 0  # random for each data directory; 0: the sender has none
 
 
 class WrongVersion(MalformedFrame):
@@ -40,7 +41,7 @@ class WrongVersion(MalformedFrame):
 
 def encode_prefix(header: Header) -> bytes:
     """All of the header but the sequence."""
-    parts = [_FIXED.pack(MAGIC, HEADER_VERSION, header.cluster_id, header.incarnation)]
+    parts = [_FIXED.pack(MAGIC, HEADER_VERSION, header.cluster_id, header.incarnation, header.storage_id)]
     for name in (*header.source, *header.destination):
         encoded = name.encode()
         assert 0 < len(encoded) <= LONGEST_NAME_BYTES, f"a name of {len(encoded)} bytes does not fit a header"
@@ -50,11 +51,13 @@ def encode_prefix(header: Header) -> bytes:
 
 def decode_prefix(prefix: bytes) -> Header:
     """The inverse of `encode_prefix`; raises MalformedFrame, or WrongVersion of another version's."""
-    if len(prefix) < _FIXED.size or prefix[:2] != MAGIC:
+    if len(prefix) < len(MAGIC) + 1 or prefix[:2] != MAGIC:
         raise MalformedFrame("not a header")
-    _, version, cluster_id, incarnation = _FIXED.unpack_from(prefix)
-    if version != HEADER_VERSION:
-        raise WrongVersion(f"header version {version}")
+    if prefix[2] != HEADER_VERSION:
+        raise WrongVersion(f"header version {prefix[2]}")
+    if len(prefix) < _FIXED.size:
+        raise MalformedFrame("a header ends too early")
+    _, _, cluster_id, incarnation, storage_id = _FIXED.unpack_from(prefix)
     names: list[str] = []
     offset = _FIXED.size
     for _ in range(4):
@@ -70,4 +73,5 @@ def decode_prefix(prefix: bytes) -> Header:
         offset = end
     if offset != len(prefix):
         raise MalformedFrame("a header is too long")
-    return Header(cluster_id, incarnation, Address(names[0], names[1]), Address(names[2], names[3]))
+    source, destination = Address(names[0], names[1]), Address(names[2], names[3])
+    return Header(cluster_id, incarnation, source, destination, storage_id)

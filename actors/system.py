@@ -28,12 +28,14 @@ STALL_SECONDS = 0.1
 # A turn that leaves peers' frames unread does not call the deadlines of `runs_last` actors, for they might
 # judge by what is not read yet; but a flood must not silence them for longer than so many turns.
 MOST_TURNS_HELD = 4
+# How long a turn waits at most once the system was told to stop, and an actor asked for a delay.
+STOPPING_TURN_SECONDS = 0.005
 
 
 class _Cell:
     """What the system keeps for one actor; owned by the System."""
 
-    __slots__ = ("actor", "addresses", "hears", "incoming", "ports")
+    __slots__ = ("actor", "addresses", "hears", "incoming", "ports", "refused")
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
@@ -42,6 +44,7 @@ class _Cell:
         self.ports: list[str] = []
         self.incoming: list[tuple[Address, object]] = []  # from peers, taken in at the beginning of the turn
         self.addresses: dict[str, Address] = {}  # of local senders
+        self.refused: list[tuple[Address, str, list[object]]] = []  # what the gate did not let in
 
 
 class System:
@@ -49,6 +52,8 @@ class System:
 
     Use: add actors, open ports, connect peers, `run`. Or, instead of `run`, call `turn` (tests, simulators)
     and at the end `close`. `incarnation` must differ in every life of the node; by default it is random.
+    `storage_id` names what the node remembers with, and is different after that was lost. With
+    `welcomes_strangers`, frames of the own cluster are let in from nodes that were never connected, too.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class System:
         *,
         cluster_id: int = 0,
         incarnation: int | None = None,
+        storage_id: int = 0,
+        welcomes_strangers: bool = False,
     ) -> None:
         assert 0 <= cluster_id < 2**64, f"cluster id {cluster_id} is out of range"
         self.node = node
@@ -70,10 +77,12 @@ class System:
         self._codec = codec
         self._cells: list[_Cell] = []  # in the order in which they run
         self._by_name: dict[str, _Cell] = {}
-        self._gate = Gate(node, cluster_id, self.counters)
-        self._prefixes = Prefixes(node, cluster_id, self.incarnation)
+        self._gate = Gate(node, cluster_id, self.counters, welcomes_strangers=welcomes_strangers)
+        self._prefixes = Prefixes(node, cluster_id, self.incarnation, storage_id)
+        self._peers: dict[str, str] = {}  # those connected, and where
         self._owner: int | None = None  # the thread that runs the loop
         self._stopping = False
+        self._grace_seconds = 0.0
         self._turns_held = 0
         self._stalled = False
         self._longest_turn_seconds = 0.0
@@ -106,17 +115,29 @@ class System:
         self._transport.open_publisher(port, endpoint)
         self._by_name[actor.name].ports.append(port)
 
-    def connect_peer(self, node: str, endpoint: str) -> None:
+    def connect_peer(self, node: str, endpoint: str, storage_id: int = 0) -> None:
         """Frames from `node` are let in, and those for it go to `endpoint`; again, with another one, moves
-        it."""
+        it. With a `storage_id` it is let in only if it has that one. At any time, also by an actor."""
         assert node != self.node, f"node {node} is no peer of itself"
-        self._gate.allow(node)
-        self._transport.connect_peer(node, endpoint)
+        if self._peers.get(node) != endpoint:
+            self._transport.connect_peer(node, endpoint)
+            self._peers[node] = endpoint
+        self._gate.allow(node, storage_id)
 
     def disconnect_peer(self, node: str) -> None:
-        """Frames from `node` are refused, and those for it are dropped."""
-        self._gate.refuse(node)
-        self._transport.disconnect_peer(node)
+        """Frames from `node` are those of a stranger, and those for it are dropped."""
+        if self._peers.pop(node, None) is not None:
+            self._gate.refuse(node)
+            self._transport.disconnect_peer(node)
+            self._prefixes.forget(node)
+
+    def ban_peers(self, nodes: frozenset[str]) -> None:
+        """Frames of these nodes, and of no others, are refused, connected or not."""
+        self._gate.ban(nodes)
+
+    def storage_of(self, node: str) -> int:
+        """The storage id of a connected peer as it is known, else 0."""
+        return self._gate.storage_of(node)
 
     def endpoint(self, port: str) -> str:
         """Where a port, or the one named "peer", is really bound: with a number in place of port 0."""
@@ -131,14 +152,28 @@ class System:
             self.start()
             while not self._stopping:
                 self.turn(None)
+            self._prepare_to_stop()
             self._stop_actors()
         finally:
             self._transport.close()
 
-    def stop(self) -> None:
-        """End `run` after the present turn; from any thread, or from a signal handler."""
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """End `run` after the present turn, or when all actors agree, at the latest after `grace_seconds`;
+        from any thread, or from a signal handler. Called again, it can only shorten the grace."""
+        self._grace_seconds = min(grace_seconds, self._grace_seconds) if self._stopping else grace_seconds
         self._stopping = True
         self._transport.wake()
+
+    def _prepare_to_stop(self) -> None:
+        """Turn on until nobody minds."""
+        began_at = self._clock.now()
+        while self._clock.now() - began_at < self._grace_seconds:
+            waiting = [cell for cell in self._cells if not cell.actor.may_stop()]
+            for cell in waiting:
+                self.flush(cell.actor)  # what it takes to be able to stop
+            if not waiting:
+                return
+            self.turn(STOPPING_TURN_SECONDS)
 
     def start(self) -> None:
         """Start the actors, unless that was done; this thread owns the system from here on."""
@@ -250,7 +285,8 @@ class System:
         self._transport.send_peer(to.node, self._prefixes.header(sender, to), frame)
 
     def _wait(self, timeout_seconds: float | None) -> None:
-        if timeout_seconds == 0.0 or self._stopping or self._transport.local_waiting():
+        is_over = self._stopping and timeout_seconds is None
+        if timeout_seconds == 0.0 or is_over or self._transport.local_waiting():
             self._transport.wait(0.0)
         else:
             self._wait_for_deadline(timeout_seconds)
@@ -274,6 +310,8 @@ class System:
         for encoded_header, frame in self._transport.receive_peers():
             header = self._gate.admit(encoded_header, now)
             if header is None:
+                if self._gate.turned_away is not None:
+                    self._pass_on_refused(frame)
                 continue
             cell = self._by_name.get(header.destination.actor)
             if cell is None or not cell.hears:
@@ -288,6 +326,19 @@ class System:
                 continue
             source = header.source
             cell.incoming.extend([(source, message) for message in messages])
+
+    def _pass_on_refused(self, frame: bytes) -> None:
+        """An actor that wants to know whom the gate refuses, and why, is told what they wrote to it."""
+        assert self._gate.turned_away is not None
+        (header, reason), self._gate.turned_away = self._gate.turned_away, None
+        cell = self._by_name.get(header.destination.actor)
+        if cell is None or type(cell.actor).receive_refused is Actor.receive_refused:
+            return
+        try:
+            messages = self._codec.decode_remote(frame)
+        except MalformedFrame:
+            return
+        cell.refused.append((header.source, reason, messages))
 
     def _holds_deadlines(self) -> bool:
         if self._transport.peers_waiting() and self._turns_held < MOST_TURNS_HELD:
@@ -306,6 +357,9 @@ class System:
             frames = self._transport.receive_port(port)
             if frames:
                 actor.receive_frames(port, frames)
+        if cell.refused:
+            refused, cell.refused = cell.refused, []
+            actor.receive_refused(refused)
         batch = cell.incoming
         local = self._transport.receive_local(actor.name)
         if local:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors import Address, Counters, MalformedFrame, ManualClock
-from actors.gate import MOST_LIVES, SILENCE_SECONDS, Gate, Prefixes
+from actors.gate import MOST_LIVES, MOST_STRANGERS, SILENCE_SECONDS, Gate, Prefixes
 from actors.header import Header, decode_prefix, encode_prefix
 
 HERE = Address("n1", "replication")
@@ -32,15 +32,20 @@ class Lives:
         return self.gate.admit(header, self.clock.now()) is not None
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), NAMES, NAMES, NAMES, NAMES)
-def test_a_header_comes_back(cluster_id: int, incarnation: int, a: str, b: str, c: str, d: str) -> None:
-    header = Header(cluster_id, incarnation, Address(a, b), Address(c, d))
+WORDS = st.integers(0, 2**64 - 1)
+
+
+@given(WORDS, WORDS, WORDS, NAMES, NAMES, NAMES, NAMES)
+def test_a_header_comes_back(
+    cluster_id: int, incarnation: int, storage_id: int, a: str, b: str, c: str, d: str
+) -> None:
+    header = Header(cluster_id, incarnation, Address(a, b), Address(c, d), storage_id)
     assert decode_prefix(encode_prefix(header)) == header
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_give_a_header_or_malformed_frame(noise: bytes) -> None:
-    for prefix in (noise, b"AP\x01" + noise):
+    for prefix in (noise, b"AP\x02" + noise):
         try:
             assert encode_prefix(decode_prefix(prefix)) == prefix
         except MalformedFrame:
@@ -145,6 +150,50 @@ def test_a_peer_taken_from_the_configuration_is_refused() -> None:
     lives.gate.refuse("n2")
     assert not lives.admits(lives.header(1))
     assert lives.counters == {"peer_unknown_source": 1}
+
+
+def test_a_peer_that_lost_its_data_directory_is_refused_and_the_one_that_has_it_is_not() -> None:
+    """Whatever was heard first, or was told with `allow`, is what its name stands for."""
+    lives = Lives()
+    kept, wiped = Prefixes("n2", 7, 1, storage_id=11), Prefixes("n2", 7, 2, storage_id=12)
+    assert lives.gate.storage_of("n2") == 0
+    assert lives.admits(kept.header("replication", HERE))
+    assert lives.gate.storage_of("n2") == 11
+    assert not lives.admits(wiped.header("replication", HERE))
+    assert lives.admits(kept.header("replication", HERE))
+    header, reason = lives.gate.turned_away or (None, "")
+    assert header is not None and header.storage_id == 12 and reason == "peer_other_storage"
+    lives.gate.allow("n2", 12)  # the cluster knows better than what was heard first
+    lives.clock.advance(2 * SILENCE_SECONDS)
+    assert lives.admits(wiped.header("replication", HERE))
+    assert not lives.admits(kept.header("replication", HERE))
+    assert lives.counters == {"peer_other_storage": 2}
+
+
+def test_a_banned_node_is_refused_where_strangers_are_welcome_and_may_be_pardoned() -> None:
+    counters = Counters(ManualClock())
+    gate = Gate("n1", 7, counters, welcomes_strangers=True)
+    stranger = Prefixes("n9", 7, 1, storage_id=3)
+    assert gate.admit(stranger.header("gateway", HERE), 0.0) is not None
+    gate.ban(frozenset({"n9"}))
+    assert gate.admit(stranger.header("gateway", HERE), 0.0) is None
+    assert gate.turned_away is not None and gate.turned_away[1] == "peer_banned"
+    gate.ban(frozenset())
+    assert gate.admit(stranger.header("gateway", HERE), 0.0) is not None
+    assert gate.admit(Prefixes("n1", 7, 1).header("gateway", HERE), 0.0) is None  # its own name
+    assert counters == {"peer_banned": 1, "peer_unknown_source": 1}
+
+
+def test_strangers_are_bounded_and_one_that_becomes_a_peer_stays_what_it_was() -> None:
+    gate = Gate("n1", 7, Counters(ManualClock()), welcomes_strangers=True)
+    writer = Prefixes("n0", 7, 1, storage_id=5)
+    assert gate.admit(writer.header("gateway", HERE), 0.0) is not None
+    gate.allow("n0")
+    assert gate.storage_of("n0") == 5
+    for number in range(3 * MOST_STRANGERS):
+        assert gate.admit(Prefixes(f"x{number}", 7, 1).header("gateway", HERE), 0.0) is not None
+    assert len(gate._strangers) == MOST_STRANGERS
+    assert gate.admit(writer.header("gateway", HERE), 0.0) is not None
 
 
 def test_losses_are_logged_at_most_once_in_an_interval(caplog: pytest.LogCaptureFixture) -> None:
