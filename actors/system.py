@@ -2,14 +2,15 @@
 
 One turn: wait; take in the peers' frames, bounded; then run each actor on all that has arrived for it and let
 its outbox go, so that a message to a later actor is received within the turn; then once more if that left
-messages to earlier ones. Actors with `runs_last` come behind all others. One thread runs a system; `stop`
-alone may be called from elsewhere. An exception out of an actor ends `run`.
+messages to earlier ones. Actors with `runs_last` come behind all others. One thread runs a system; only
+`stop` and `post` may be called from elsewhere. An exception out of an actor ends `run`.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
+from collections import deque
 
 from actors.actor import Actor
 from actors.address import Address
@@ -30,6 +31,8 @@ STALL_SECONDS = 0.1
 MOST_TURNS_HELD = 4
 # How long a turn waits at most once the system was told to stop, and an actor asked for a delay.
 STOPPING_TURN_SECONDS = 0.005
+# The sender of what was posted: nobody has this name, so nobody can be answered.
+OUTSIDE = ""
 
 
 class _Cell:
@@ -83,6 +86,9 @@ class System:
         self._owner: int | None = None  # the thread that runs the loop
         self._stopping = False
         self._grace_seconds = 0.0
+        self._outside = Address(node, OUTSIDE)
+        self._posted: deque[tuple[str, object]] = deque()  # (actor, message); any thread appends
+        self._post_announced = False  # True: the loop was woken for them, and has not looked yet
         self._turns_held = 0
         self._stalled = False
         self._longest_turn_seconds = 0.0
@@ -175,6 +181,17 @@ class System:
                 return
             self.turn(STOPPING_TURN_SECONDS)
 
+    def post(self, actor: str, message: object) -> None:
+        """Give a message to an actor from outside the loop; from any thread. The actor gets the very object.
+
+        Messages of one thread arrive in order. How many may wait is the poster's to bound.
+        """
+        assert actor in self._by_name, f"a message was posted to {actor}, which does not exist"
+        self._posted.append((actor, message))
+        if not self._post_announced:
+            self._post_announced = True
+            self._transport.wake()
+
     def start(self) -> None:
         """Start the actors, unless that was done; this thread owns the system from here on."""
         if self._owner is not None:
@@ -192,6 +209,10 @@ class System:
         finally:
             self._transport.close()
 
+    def abort(self) -> None:
+        """For those who call `turn` themselves: close the transport, and tell the actors nothing."""
+        self._transport.close()
+
     def turn(self, timeout_seconds: float | None = 0.0) -> None:
         """One turn, after a wait of at most the timeout (None: until the first deadline or frame)."""
         self.start()
@@ -201,6 +222,8 @@ class System:
         # first.
         started_at = self._clock.now()
         self._receive_peers(started_at)
+        if self._posted:
+            self._receive_posted()
         held = self._holds_deadlines()
         self._run_actors(started_at, held)
         if self._transport.local_waiting():
@@ -339,6 +362,13 @@ class System:
         except MalformedFrame:
             return
         cell.refused.append((header.source, reason, messages))
+
+    def _receive_posted(self) -> None:
+        self._post_announced = False  # before the look: who posts from here on wakes the loop again
+        posted = self._posted
+        for _ in range(len(posted)):
+            actor, message = posted.popleft()
+            self._by_name[actor].incoming.append((self._outside, message))
 
     def _holds_deadlines(self) -> bool:
         if self._transport.peers_waiting() and self._turns_held < MOST_TURNS_HELD:

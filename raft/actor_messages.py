@@ -17,16 +17,42 @@ class Reason(StrEnum):
     NOT_LEADER = "not_leader"  # another node leads: go there
     NO_LEADER = "no_leader"  # nobody leads that this node knows of: try again
     OVERLOADED = "overloaded"  # a bound was reached: try again later
-    OUTCOME_UNKNOWN = "outcome_unknown"  # may have been applied, or may yet be
+    SHUTTING_DOWN = "shutting_down"  # this node is about to end: go to another
+    EXPIRED = "expired"  # the deadline passed before it was proposed
+    # What follows is said of what was proposed: it may have been applied, or may yet be.
+    CONFLICT_WITH_LEADER = "conflict_with_leader"  # a new leader overwrote it here (Raft figure 8)
+    OUTCOME_UNKNOWN = "outcome_unknown"  # leadership was lost, or time was up, before anybody knew
 
 
 @dataclass(slots=True)
 class Propose:
-    """gateway to replication: commands to replicate; `counts[i]` bodies belong to `tickets[i]`."""
+    """gateway to replication: commands to replicate; `counts[i]` bodies belong to `tickets[i]`.
+
+    With `wants_notices`, replication tells of each stage: Queued, CommitNotice.
+    """
 
     tickets: list[int]
     counts: list[int]
     bodies: list[bytes]
+    wants_notices: bool = False
+
+
+@dataclass(slots=True)
+class Queued:
+    """replication to gateway, if asked for: in this leader's log of `term`, from `first_index` on."""
+
+    first_index: int
+    term: int
+    tickets: list[int]
+    counts: list[int]
+
+
+@dataclass(slots=True)
+class CommitNotice:
+    """replication to gateway, if asked for: of each ticket, how many more entries are committed."""
+
+    tickets: list[int]
+    counts: list[int]
 
 
 @dataclass(slots=True)
@@ -92,7 +118,10 @@ class Refused:
 
 @dataclass(slots=True)
 class Abandoned:
-    """replication to gateway: what is left of these tickets will not be answered by the applier."""
+    """replication to gateway: what is left of these tickets will not be answered by the applier.
+
+    Whatever the reason, they were proposed: nobody may conclude that they were not applied.
+    """
 
     tickets: list[int]
     reason: str
@@ -161,6 +190,8 @@ class CheckQuorumDue:
 
 LOCAL_MESSAGES: tuple[type, ...] = (
     Propose,
+    Queued,
+    CommitNotice,
     Read,
     LocalRead,
     Committed,

@@ -17,12 +17,14 @@ from raft.actor_messages import (
     Abandoned,
     Campaign,
     CheckQuorumDue,
+    CommitNotice,
     Committed,
     HeartbeatDue,
     LeaderContact,
     LeaderSilent,
     Propose,
     QueryStatus,
+    Queued,
     Read,
     ReadReady,
     Reason,
@@ -85,6 +87,10 @@ class Tickets:
             self._taken = 0
         return slices, starts
 
+    def first(self) -> int | None:
+        """The ticket whose entries are to be committed next."""
+        return self._open[0][0] if self._open else None
+
     def drop_from(self, index: int) -> list[int]:
         """Tickets with an entry at `index` or later: a new leader overwrote them."""
         dropped = []
@@ -108,6 +114,7 @@ class ReplicationActor(Actor):
         self._core = core
         self._storage = storage
         self._tickets = Tickets()
+        self._noticed: set[int] = set()  # tickets in _tickets whose owner wants to hear of each stage
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
         self._contact_told_at = 0.0
@@ -166,6 +173,10 @@ class ReplicationActor(Actor):
             self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
         else:
             self._tickets.add(first_index, message.tickets, message.counts)
+            if message.wants_notices:
+                self._noticed.update(message.tickets)
+                queued = Queued(first_index, self._core.term, message.tickets, message.counts)
+                self.send_local("gateway", queued)
 
     def _read(self, message: Read) -> None:
         if len(self._reads) >= MAX_WAITING_READS:
@@ -259,7 +270,7 @@ class ReplicationActor(Actor):
         if ready.truncated_from is not None:
             # Gone here, and yet another node may hold them and lead with them (Raft Figure 8); of a ticket
             # that went out in several appends a part may be committed. So nobody can say "not applied".
-            self._abandon(self._tickets.drop_from(ready.truncated_from))
+            self._abandon(self._tickets.drop_from(ready.truncated_from), Reason.CONFLICT_WITH_LEADER)
         if ready.committed is not None:
             self._hand_over(ready.committed)
         for context, read_index in ready.reads:
@@ -278,7 +289,19 @@ class ReplicationActor(Actor):
     def _hand_over(self, batch: EntryBatch) -> None:
         bodies = [body if kind == EntryKind.COMMAND else None for _, kind, body in batch.entries]
         slices, starts = self._tickets.take(batch.first_index, batch.last_index)
+        if self._noticed:
+            self._tell_committed(slices)
         self.send_local("applier", Committed(batch.first_index, bodies, slices, starts))
+
+    def _tell_committed(self, slices: list[tuple[int, int, int]]) -> None:
+        told = [(ticket, count) for ticket, _, count in slices if ticket in self._noticed]
+        if told:
+            tickets, counts = [list(column) for column in zip(*told)]
+            self.send_local("gateway", CommitNotice(tickets, counts))
+            # The last of them may be committed in part: then more is to be told of it.
+            self._noticed.difference_update(tickets)
+            if tickets[-1] == self._tickets.first():
+                self._noticed.add(tickets[-1])
 
     def _release_read(self, context: int, read_index: int) -> None:
         waiting = self._reads.pop(context, None)
@@ -291,16 +314,17 @@ class ReplicationActor(Actor):
             _, read = self._reads.pop(context)
             self._refuse(read.tickets, None)
 
-    def _abandon(self, tickets: list[int]) -> None:
+    def _abandon(self, tickets: list[int], reason: Reason) -> None:
         if tickets:
-            self.send_local("gateway", Abandoned(tickets, Reason.OUTCOME_UNKNOWN))
+            self._noticed.difference_update(tickets)
+            self.send_local("gateway", Abandoned(tickets, reason))
 
     def _change_role(self, change: RoleChange) -> None:
         log.info("role=%s term=%d leader=%s", change.role.value, change.term, change.leader_id or "none")
         if change.role is not Role.LEADER:
             # The next leader may keep these entries or overwrite them. A client that asks again with the same
             # session and sequence gets the one true answer, so it hears of it now, not at its deadline.
-            self._abandon(self._tickets.drop_all())
+            self._abandon(self._tickets.drop_all(), Reason.OUTCOME_UNKNOWN)
         self._tell_role(change)
 
     def _tell_role(self, change: RoleChange) -> None:

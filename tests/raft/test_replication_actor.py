@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from actors import Actor, Address, Codec, ManualClock, MemoryNetwork, System
 from raft import Configuration, Core, RaftConfig
-from raft.actor_messages import Abandoned, Applied, Campaign, Committed, Propose, Reason
+from raft.actor_messages import (
+    Abandoned,
+    Applied,
+    Campaign,
+    CommitNotice,
+    Committed,
+    Propose,
+    Queued,
+    Reason,
+)
 from raft.entries import EntryBatch, EntryKind
+from raft.errors import OutcomeUnknown
+from raft.life import Abandonment
 from raft.messages import AppendEntries, AppendResponse, PreVoteResponse, VoteResponse
 from raft.replication_actor import ReplicationActor
 from raft.storage import MemoryStorage
@@ -67,7 +80,7 @@ def test_a_ticket_truncated_in_its_middle_has_an_unknown_outcome() -> None:
     bench = Bench()
     bench.hear("a", Propose([7], [10], [b"%d" % number for number in range(10)]))  # indexes 2 to 11
     bench.hear("c", overwrite(7, term=2))
-    assert bench.gateway.told(Abandoned) == [Abandoned([7], Reason.OUTCOME_UNKNOWN)]
+    assert bench.gateway.told(Abandoned) == [Abandoned([7], Reason.CONFLICT_WITH_LEADER)]
 
 
 def test_a_part_that_was_committed_is_handed_over_and_the_rest_is_of_unknown_outcome() -> None:
@@ -77,11 +90,44 @@ def test_a_part_that_was_committed_is_handed_over_and_the_rest_is_of_unknown_out
     committed = [message for message in bench.applier.told(Committed) if isinstance(message, Committed)]
     assert [tuple(part) for message in committed for part in message.slices] == [(7, 0, 5)]
     bench.hear("c", overwrite(7, term=2))
-    assert bench.gateway.told(Abandoned) == [Abandoned([7], Reason.OUTCOME_UNKNOWN)]
+    assert bench.gateway.told(Abandoned) == [Abandoned([7], Reason.CONFLICT_WITH_LEADER)]
 
 
-def test_nothing_that_replication_can_say_claims_that_a_proposal_was_not_applied() -> None:
-    assert {reason.value for reason in Reason} == {"not_leader", "no_leader", "overloaded", "outcome_unknown"}
+def test_what_is_kept_when_leadership_is_lost_has_an_unknown_outcome_too() -> None:
+    bench = Bench()
+    bench.hear("a", Propose([7, 8], [1, 1], [b"x", b"y"]))  # indexes 2 and 3
+    bench.hear("c", overwrite(3, term=2))
+    assert bench.gateway.told(Abandoned) == [
+        Abandoned([8], Reason.CONFLICT_WITH_LEADER),
+        Abandoned([7], Reason.OUTCOME_UNKNOWN),
+    ]
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_no_end_of_what_was_proposed_is_told_as_not_applied(reason: Reason) -> None:
+    """Raft figure 8: for those who wait for an abandoned command, whatever the reason says."""
+    assert isinstance(Abandonment(reason, True).error(), OutcomeUnknown)
+    truncated = Abandonment(Reason.CONFLICT_WITH_LEADER, False)
+    assert isinstance(truncated.error(), OutcomeUnknown)
+
+
+def test_who_asks_for_notices_hears_of_every_stage_and_nobody_else_does() -> None:
+    bench = Bench()
+    bench.hear("a", Propose([7], [2], [b"x", b"y"], wants_notices=True))  # indexes 2 and 3
+    bench.hear("a", Propose([8], [1], [b"z"]))  # index 4
+    assert bench.gateway.told(Queued) == [Queued(2, 1, [7], [2])]
+    bench.hear("b", AppendResponse(1, 2))
+    bench.hear("b", AppendResponse(1, 4))
+    assert bench.gateway.told(CommitNotice) == [CommitNotice([7], [1]), CommitNotice([7], [1])]
+    assert not bench.actor._noticed
+
+
+def test_notices_of_what_was_abandoned_are_forgotten() -> None:
+    bench = Bench()
+    bench.hear("a", Propose([7, 8], [1, 1], [b"x", b"y"], wants_notices=True))
+    bench.hear("c", overwrite(3, term=2))
+    assert not bench.actor._noticed
+    assert bench.gateway.told(CommitNotice) == []
 
 
 def test_no_schedule_of_commits_and_overwrites_answers_a_request_twice() -> None:

@@ -1,0 +1,199 @@
+"""Proposer: stands where the client gateway stands, for a program that replicates a state machine of its own.
+
+Owns the commands and queries that are under way; moves them on as replication and applier report, and ends
+those whose time is up. May know messages and the clock. What its own process posts is taken as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+from actors import Actor, Address
+from raft.actor_messages import (
+    Abandoned,
+    Applied,
+    CommitNotice,
+    LocalRead,
+    Propose,
+    Queued,
+    Read,
+    Reason,
+    Refused,
+    RoleChanged,
+)
+from raft.life import Abandonment, Command, Query, Stage
+from raft.ready import Role, RoleChange
+
+log = logging.getLogger("assent.proposer")
+
+# Deadlines are judged at this grain while anything is under way.
+SWEEP_SECONDS = 0.02
+
+
+class ProposerActor(Actor):
+    """One per node, in the gateway's place, so that replication and applier answer to it.
+
+    `on_end` gets each command and query once, when it is over; `on_role` each change of role. What a callback
+    raises is logged and goes no further: it is of the user's program, and no entry depends on it.
+    """
+
+    name = "gateway"
+
+    def __init__(
+        self, *, on_end: Callable[[Command | Query], None], on_role: Callable[[RoleChange], None]
+    ) -> None:
+        super().__init__()
+        self._on_end = on_end
+        self._on_role = on_role
+        self._tickets = count(1)
+        self._commands: dict[int, Command] = {}  # under way, by ticket
+        self._queries: dict[int, Query] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Queued: self._on_queued,
+            CommitNotice: self._on_committed,
+            Applied: self._on_applied,
+            Refused: self._on_refused,
+            Abandoned: self._on_abandoned,
+            RoleChanged: self._on_role_changed,
+        }
+
+    def receive(self, batch: list[tuple[Address, object]]) -> None:
+        posted = []
+        rest = []
+        for sender, message in batch:
+            if type(message) in (Command, Query):
+                posted.append(message)
+            elif sender.actor == "replication":
+                self._handle(message)  # it ran before applier, so its word comes first
+            else:
+                rest.append(message)
+        for message in rest:
+            self._handle(message)
+        if posted:
+            self._take_in(posted)
+
+    def on_deadline(self) -> None:
+        now = self.now()
+        for ticket in [ticket for ticket, command in self._commands.items() if command.deadline <= now]:
+            self._abandon(ticket, Abandonment(Reason.OUTCOME_UNKNOWN, True))
+        for ticket in [ticket for ticket, query in self._queries.items() if query.deadline <= now]:
+            self._abandon(ticket, Abandonment(Reason.EXPIRED, False))
+        self._schedule(now)
+
+    # -- what the program posts ------------------------------------------------------------------------
+
+    def _take_in(self, posted: Iterable[object]) -> None:
+        now = self.now()
+        commands: dict[int, Command] = {}
+        queries: dict[int, Query] = {}
+        local_queries: dict[int, Query] = {}
+        for message in posted:
+            assert isinstance(message, Command | Query)
+            if message.deadline <= now:
+                self._end(message, Abandonment(Reason.EXPIRED, False))
+            elif isinstance(message, Command):
+                message.is_proposed = True
+                commands[next(self._tickets)] = message
+            else:
+                (local_queries if message.is_local else queries)[next(self._tickets)] = message
+        self._commands.update(commands)
+        self._queries.update(queries)
+        self._queries.update(local_queries)
+        if commands:
+            notices = any(command.wants_notices for command in commands.values())
+            self.send_local("replication", Propose(*_columns(commands), notices))
+        if queries:
+            self.send_local("replication", Read(*_columns(queries)))
+        if local_queries:
+            self.send_local("applier", LocalRead(*_columns(local_queries)))
+        self._schedule(now)
+
+    def _schedule(self, now: float) -> None:
+        is_waiting = self._commands or self._queries
+        self.set_deadline(now + SWEEP_SECONDS if is_waiting else None)
+
+    # -- what the ring answers -------------------------------------------------------------------------
+
+    def _handle(self, message: object) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(message)
+
+    def _on_queued(self, message: Queued) -> None:
+        for offset, ticket in enumerate(message.tickets):
+            command = self._commands.get(ticket)
+            if command is not None:
+                command.index, command.term = message.first_index + offset, message.term
+                self._advance(command, Stage.QUEUED)
+
+    def _on_committed(self, message: CommitNotice) -> None:
+        for ticket in message.tickets:
+            command = self._commands.get(ticket)
+            if command is not None:
+                self._advance(command, Stage.COMMITTED)
+
+    def _on_applied(self, message: Applied) -> None:
+        for ticket, _, _, result in message.slices:
+            command = self._commands.pop(ticket, None)
+            if command is not None:
+                command.result = result
+                self._advance(command, Stage.APPLIED)
+                self._on_end(command)
+                continue
+            query = self._queries.pop(ticket, None)
+            if query is not None:
+                query.answer = result
+                self._end_query(query)
+
+    def _on_refused(self, message: Refused) -> None:
+        for ticket in message.tickets:
+            self._abandon(ticket, Abandonment(Reason(message.reason), False, message.leader_id))
+
+    def _on_abandoned(self, message: Abandoned) -> None:
+        for ticket in message.tickets:
+            self._abandon(ticket, Abandonment(Reason(message.reason), True))
+
+    def _on_role_changed(self, message: RoleChanged) -> None:
+        self._on_role(RoleChange(Role(message.role), message.term, message.leader_id))
+
+    # -- how it ends -----------------------------------------------------------------------------------
+
+    def _abandon(self, ticket: int, abandonment: Abandonment) -> None:
+        found = self._commands.pop(ticket, None) or self._queries.pop(ticket, None)
+        if found is not None:
+            self._end(found, abandonment)
+
+    def _end(self, ended: Command | Query, abandonment: Abandonment) -> None:
+        ended.abandonment = abandonment
+        if isinstance(ended, Query):
+            self._end_query(ended)
+        else:
+            self._advance(ended, Stage.ABANDONED)
+            self._on_end(ended)
+
+    def _end_query(self, query: Query) -> None:
+        if query.on_end is not None:
+            call_back(query.on_end, query)
+        self._on_end(query)
+
+    def _advance(self, command: Command, stage: Stage) -> None:
+        command.stage = stage
+        callback = command.callback(stage)
+        if callback is not None:
+            call_back(callback, command)
+
+
+def call_back(callback: Callable[[Any], None], argument: object) -> None:
+    """Call into the user's program, whose mistakes are its own."""
+    try:
+        callback(argument)
+    except Exception:
+        log.exception("callback=%r failed", callback)
+
+
+def _columns(entries: dict[int, Any]) -> tuple[list[int], list[int], list[bytes]]:
+    """Tickets, counts and bodies, as the ring wants them: one body for each ticket."""
+    return list(entries), [1] * len(entries), [entry.body for entry in entries.values()]

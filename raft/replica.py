@@ -1,0 +1,399 @@
+"""A replica: Raft for a program of one's own, in one object. The only file of this package where all meets.
+
+Wires the production actors to a state machine, a storage, a transport and a clock, and runs their loop on a
+thread, or turn by turn by hand. May know threads, to hand commands over to the loop and results back.
+
+    with Replica("n1", Counter(), members={"n1": "tcp://10.0.0.1:7101", ...}, storage="data/n1") as replica:
+        print(replica.apply(b"add 1", timeout_seconds=5))
+        print(replica.read(b"", timeout_seconds=5))
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from actors import Clock, Codec, System, SystemClock, Transport, ZeroMqTransport
+from raft.actor_messages import Reason
+from raft.applier_actor import ApplierActor
+from raft.config import RaftConfig
+from raft.core import Core
+from raft.directory import DataDirectory
+from raft.election_actor import ElectionActor
+from raft.entries import NodeId
+from raft.errors import NotLeader, OutcomeUnknown
+from raft.life import Abandonment, Command, Query, Stage
+from raft.membership import Configuration
+from raft.proposer_actor import ProposerActor, call_back
+from raft.ready import Role, RoleChange
+from raft.replication_actor import ReplicationActor
+from raft.state_machine import StateMachine
+from raft.storage import Storage
+from raft.wire import register_messages
+
+log = logging.getLogger("assent.replica")
+
+# The loop tells what it knows when the deadline passes. Who waits gives it so long to say so.
+GRACE_SECONDS = 0.25
+# A read that was refused because nobody leads at the moment is asked again after this.
+READ_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """What may be tuned; the same on all replicas of a cluster, but for tests."""
+
+    cluster_id: int = 0  # replicas with different numbers do not listen to one another
+    # A leader that is silent for one to two times as long is replaced. Many times a round trip and a sync.
+    election_timeout_seconds: float = 0.2
+    heartbeat_interval_seconds: float = 0.05
+    # Commands and queries that may be under way; one more is abandoned as overloaded.
+    max_open: int = 65_536
+    max_open_bytes: int = 64 << 20
+    raft: RaftConfig = field(default_factory=RaftConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a program may want to hear of. All run on the loop's thread, and must not block it."""
+
+    on_role: Callable[[RoleChange], None] | None = None  # role, term or known leader changed
+    on_stop: Callable[[BaseException | None], None] | None = None  # why the loop ended; None: it was told to
+
+
+class Replica:
+    """One member of a cluster that replicates `machine`. Owns all that it is given.
+
+    Used in one of two ways: `with replica:` (or `start()` and `stop()`) runs it on a thread of its own, and
+    every method may be called from any thread; or `turn()` runs it by hand, and all calls are the caller's.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        machine: StateMachine,
+        *,
+        members: Mapping[NodeId, str],
+        storage: Storage | Path | str,
+        transport: Transport | None = None,
+        settings: ReplicaSettings | None = None,
+        hooks: Hooks | None = None,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        """`members` has the peer endpoint of every replica, this one's too: there it listens.
+
+        `storage` is a directory for the write-ahead log, or a Storage. Raises StorageError if it cannot be
+        used, and EndpointUnusable if the endpoint cannot be bound.
+        """
+        assert node_id in members, f"{node_id} is not among the members {sorted(members)}"
+        self.node_id = node_id
+        self.settings = settings or ReplicaSettings()
+        self.failure: BaseException | None = None  # what ended the loop, if it was not told to end
+        self._hooks = hooks or Hooks()
+        self._clock = clock or SystemClock()
+        self._role = RoleChange(Role.FOLLOWER, 0, None)
+        self._lock = threading.Lock()  # guards the four below
+        self._open: dict[int, Command | Query] = {}  # under way, by identity
+        self._open_bytes = 0  # the sum of their bodies
+        self._is_over = False
+        self._changed = threading.Condition(self._lock)  # the role, or _is_over
+        self._thread: threading.Thread | None = None
+        self._directory: DataDirectory | None = None
+        if isinstance(storage, Path | str):
+            self._directory = DataDirectory(Path(storage), f"{self.settings.cluster_id:016x}", node_id)
+            storage = self._directory.open_log()
+        self._storage: Storage = storage
+        try:
+            self._system = self._build(machine, members, transport or ZeroMqTransport(), rng or Random())
+        except BaseException:
+            self._close_storage()
+            self._close_directory()
+            raise
+
+    def _build(
+        self, machine: StateMachine, members: Mapping[NodeId, str], transport: Transport, rng: Random
+    ) -> System:
+        settings = self.settings
+        codec = Codec()
+        register_messages(codec)
+        system = System(
+            self.node_id,
+            transport,
+            self._clock,
+            codec,
+            cluster_id=settings.cluster_id,
+            incarnation=rng.getrandbits(63),
+        )
+        config = replace(settings.raft, incarnation=rng.getrandbits(31))
+        core = Core(self.node_id, Configuration(members), self._storage.load(), config)
+        system.add(ProposerActor(on_end=self._close_one, on_role=self._change_role))
+        system.add(ReplicationActor(core, self._storage))
+        system.add(ApplierActor(machine))
+        system.add(
+            ElectionActor(
+                election_timeout_seconds=settings.election_timeout_seconds,
+                heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
+                rng=rng,
+            )
+        )
+        system.open_peer_port(members[self.node_id])
+        for node_id, endpoint in members.items():
+            if node_id != self.node_id:
+                system.connect_peer(node_id, endpoint)
+        return system
+
+    # -- running it ------------------------------------------------------------------------------------
+
+    def start(self) -> Replica:
+        """Run on a thread from now on."""
+        assert self._thread is None, f"replica {self.node_id} was started twice"
+        self._thread = threading.Thread(target=self._run, name=f"replica-{self.node_id}", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End it. What is under way is abandoned as shutting down; what is in the log stays there.
+
+        Returns when everything is closed, unless a callback calls it: then that happens soon after.
+        """
+        if self._thread is None:
+            if not self._is_over:
+                self._system.close()
+                self._finish(None)
+            return
+        self._system.stop()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def turn(self, timeout_seconds: float = 0.0) -> None:
+        """Instead of start(): one turn of the loop, after a wait of at most `timeout_seconds`."""
+        assert self._thread is None, f"replica {self.node_id} runs on a thread"
+        try:
+            self._system.turn(timeout_seconds)
+        except BaseException as error:
+            self._system.abort()
+            self._finish(error)
+            raise
+
+    def crash(self) -> None:
+        """By hand only, for tests: gone, as by a loss of power. Its storage may be loaded again."""
+        assert self._thread is None, f"replica {self.node_id} runs on a thread"
+        self._system.abort()
+        self._finish(None)
+
+    def __enter__(self) -> Replica:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- what it knows ---------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        return self._role.role
+
+    @property
+    def term(self) -> int:
+        return self._role.term
+
+    @property
+    def leader_id(self) -> NodeId | None:
+        """Who leads, as far as this replica knows."""
+        return self._role.leader_id
+
+    @property
+    def is_leader(self) -> bool:
+        return self._role.role is Role.LEADER
+
+    def wait_for_leader(self, timeout_seconds: float) -> NodeId:
+        """Who leads, as soon as this replica knows of anybody. Raises NotLeader(None) when time is up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or self._role.leader_id, timeout_seconds)
+            if self._is_over or self._role.leader_id is None:
+                raise NotLeader(None)
+            return self._role.leader_id
+
+    # -- commands and queries --------------------------------------------------------------------------
+
+    def propose(
+        self,
+        body: bytes,
+        *,
+        timeout_seconds: float = 10.0,
+        on_queued: Callable[[Command], None] | None = None,
+        on_committed: Callable[[Command], None] | None = None,
+        on_applied: Callable[[Command], None] | None = None,
+        on_abandoned: Callable[[Command], None] | None = None,
+    ) -> Command:
+        """Hand a command over to be replicated, and return at once. Only the leader can replicate it.
+
+        One of on_applied and on_abandoned is called, once: on the loop's thread, or within this call if the
+        command is refused before it gets there.
+        """
+        callbacks = {
+            stage: callback
+            for stage, callback in (
+                (Stage.QUEUED, on_queued),
+                (Stage.COMMITTED, on_committed),
+                (Stage.APPLIED, on_applied),
+                (Stage.ABANDONED, on_abandoned),
+            )
+            if callback is not None
+        }
+        command = Command(body, self._clock.now() + timeout_seconds, callbacks)
+        self._submit(command)
+        return command
+
+    def apply(self, body: bytes, *, timeout_seconds: float = 10.0) -> bytes:
+        """Replicate a command and return what the state machine answered. Not by hand, nor in a callback.
+
+        Raises a NotApplied (NotLeader, Overloaded, Expired, ShuttingDown), after which the command is surely
+        not applied, or OutcomeUnknown.
+        """
+        done = self._event()
+
+        def end(command: Command) -> None:
+            done.set()
+
+        command = self.propose(body, timeout_seconds=timeout_seconds, on_applied=end, on_abandoned=end)
+        if not done.wait(timeout_seconds + GRACE_SECONDS):
+            # The loop is busy, and may propose it in this very moment.
+            raise OutcomeUnknown(Reason.OUTCOME_UNKNOWN)
+        return command.outcome()
+
+    def ask(
+        self,
+        body: bytes,
+        *,
+        timeout_seconds: float = 10.0,
+        is_local: bool = False,
+        on_end: Callable[[Query], None] | None = None,
+    ) -> Query:
+        """Hand a query over, and return at once. `on_end` is called once, as the callbacks of propose() are.
+
+        The answer is linearizable: no older than anything that was applied, anywhere, before this call. A
+        local one is of what this replica has applied, and may be old.
+        """
+        query = Query(body, self._clock.now() + timeout_seconds, is_local=is_local, on_end=on_end)
+        self._submit(query)
+        return query
+
+    def read(self, body: bytes, *, timeout_seconds: float = 10.0) -> bytes:
+        """The linearizable answer to a query, on any replica; asks again while nobody leads.
+
+        Raises a NotApplied: NotLeader(None), Overloaded, Expired or ShuttingDown. Not by hand, nor in a
+        callback.
+        """
+        deadline = self._clock.now() + timeout_seconds
+        while True:
+            query = self._ask_and_wait(body, deadline, is_local=False)
+            refusal = query.abandonment
+            is_final = refusal is None or refusal.reason in (Reason.EXPIRED, Reason.SHUTTING_DOWN)
+            if is_final or self._clock.now() + READ_PAUSE_SECONDS >= deadline:
+                return query.outcome()
+            with self._changed:
+                self._changed.wait(READ_PAUSE_SECONDS)
+
+    def read_local(self, body: bytes, *, timeout_seconds: float = 10.0) -> bytes:
+        """The answer to a query from what this replica has applied, which may be old."""
+        deadline = self._clock.now() + timeout_seconds
+        return self._ask_and_wait(body, deadline, is_local=True).outcome()
+
+    def _ask_and_wait(self, body: bytes, deadline: float, *, is_local: bool) -> Query:
+        done = self._event()
+        timeout = deadline - self._clock.now()
+        query = self.ask(body, timeout_seconds=timeout, is_local=is_local, on_end=lambda _: done.set())
+        done.wait(timeout + GRACE_SECONDS)
+        return query
+
+    def _event(self) -> threading.Event:
+        assert self._thread is not None, "nobody would run the loop meanwhile: start() comes first"
+        assert threading.current_thread() is not self._thread, (
+            "a callback must not wait for the loop that runs it"
+        )
+        return threading.Event()
+
+    # -- between the threads ---------------------------------------------------------------------------
+
+    def _submit(self, request: Command | Query) -> None:
+        refusal = None
+        with self._lock:
+            open_bytes = self._open_bytes + len(request.body)
+            if self._is_over:
+                refusal = Reason.SHUTTING_DOWN
+            elif len(self._open) >= self.settings.max_open or open_bytes > self.settings.max_open_bytes:
+                refusal = Reason.OVERLOADED
+            else:
+                self._open[id(request)] = request
+                self._open_bytes = open_bytes
+                self._system.post(ProposerActor.name, request)  # in here, so that none comes after the end
+        if refusal is not None:
+            _abandon(request, Abandonment(refusal, False))
+
+    def _close_one(self, request: Command | Query) -> None:
+        with self._lock:
+            if self._open.pop(id(request), None) is not None:
+                self._open_bytes -= len(request.body)
+
+    def _change_role(self, change: RoleChange) -> None:
+        with self._changed:
+            self._role = change
+            self._changed.notify_all()
+        if self._hooks.on_role is not None:
+            call_back(self._hooks.on_role, change)
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            self._system.run()
+        except BaseException as error:
+            failure = error
+            log.exception("replica=%s failed", self.node_id)
+        self._finish(failure)
+
+    def _finish(self, failure: BaseException | None) -> None:
+        """The loop has ended: let go of everything, and tell all who wait."""
+        with self._changed:
+            if self._is_over:
+                return
+            self._is_over = True
+            self.failure = failure
+            self._role = RoleChange(Role.FOLLOWER, self._role.term, None)
+            left, self._open = list(self._open.values()), {}
+            self._changed.notify_all()
+        if failure is not None:
+            self._close_storage()  # else replication did
+        self._close_directory()
+        for request in left:
+            was_proposed = isinstance(request, Command) and request.is_proposed
+            _abandon(request, Abandonment(Reason.SHUTTING_DOWN, was_proposed))
+        if self._hooks.on_stop is not None:
+            call_back(self._hooks.on_stop, failure)
+
+    def _close_storage(self) -> None:
+        with suppress(Exception):  # what failed before this is what is to be told
+            self._storage.close()
+
+    def _close_directory(self) -> None:
+        if self._directory is not None:
+            self._directory.close()
+
+
+def _abandon(request: Command | Query, abandonment: Abandonment) -> None:
+    """End a request that the loop does not have, or no longer."""
+    request.abandonment = abandonment
+    callback: Callable[..., None] | None
+    if isinstance(request, Query):
+        callback = request.on_end
+    else:
+        request.stage = Stage.ABANDONED
+        callback = request.callback(Stage.ABANDONED)
+    if callback is not None:
+        call_back(callback, request)
