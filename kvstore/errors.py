@@ -1,8 +1,9 @@
 """What can go wrong for a caller of Assent: exceptions that carry data, one for each code of the protocol.
 
-May know: the protocol's codes. Every exception of the package derives from AssentError. Whether a write may
-have been carried out in spite of the error is a fact of its class (`may_be_applied`), and so is whether
-sending the same session and sequence again makes sense (`retry_helps`).
+May know: the protocol's codes. Every exception of the package derives from AssentError, and every one that
+ends a request from NotApplied or MaybeApplied: whether a write may have been carried out in spite of the
+error is a fact of its class (`may_be_applied`), and so is whether sending the same session and sequence again
+makes sense (`retry_helps`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,19 @@ class AssentError(Exception):
     retry_helps: ClassVar[bool] = False
 
 
+class NotApplied(AssentError):
+    """The request was surely not carried out, and will not be: the caller may do something else instead."""
+
+    __slots__ = ()
+
+
+class MaybeApplied(AssentError):
+    """The outcome is unknown: the request may have been carried out, or may yet be."""
+
+    __slots__ = ()
+    may_be_applied = True
+
+
 # ---------------------------------------------------------------- results: the store's own answer, final
 
 
@@ -35,30 +49,28 @@ class RequestFailed(AssentError):
         self.message = message
 
 
-class BadRequest(RequestFailed):
+class BadRequest(NotApplied, RequestFailed):
     """The request makes no sense: a wrong type, a number out of range, an unknown flag or lease."""
 
     __slots__ = ()
     code = protocol.BAD_REQUEST
 
 
-class SessionExpired(RequestFailed):
+class SessionExpired(MaybeApplied, RequestFailed):
     """The session is not known (any more). Whether its unanswered writes were applied cannot be told now."""
 
     __slots__ = ()
     code = protocol.SESSION_EXPIRED
-    may_be_applied = True
 
 
-class SequenceForgotten(RequestFailed):
+class SequenceForgotten(MaybeApplied, RequestFailed):
     """The sequence is older than what the session remembers; not applied again, but maybe once before."""
 
     __slots__ = ()
     code = protocol.SEQUENCE_FORGOTTEN
-    may_be_applied = True
 
 
-class Compacted(RequestFailed):
+class Compacted(NotApplied, RequestFailed):
     """The revision asked for is gone; `compact_revision` is the oldest that can still be asked for."""
 
     __slots__ = ("compact_revision",)
@@ -69,7 +81,7 @@ class Compacted(RequestFailed):
         self.compact_revision = compact_revision
 
 
-class FutureRevision(RequestFailed):
+class FutureRevision(NotApplied, RequestFailed):
     """The revision asked for does not exist yet; `current_revision` is the newest that does."""
 
     __slots__ = ("current_revision",)
@@ -80,32 +92,31 @@ class FutureRevision(RequestFailed):
         self.current_revision = current_revision
 
 
-class EmptyKey(RequestFailed):
+class EmptyKey(NotApplied, RequestFailed):
     """A key has at least one byte."""
 
     __slots__ = ()
     code = protocol.EMPTY_KEY
 
 
-class TooLarge(RequestFailed):
+class TooLarge(NotApplied, RequestFailed):
     """A key, a value, a request or what would be its answer is larger than the documented limit."""
 
     __slots__ = ()
     code = protocol.TOO_LARGE
 
 
-class WatchRangeEmpty(RequestFailed):
+class WatchRangeEmpty(NotApplied, RequestFailed):
     """The range to be watched ends before it begins."""
 
     __slots__ = ()
     code = protocol.WATCH_RANGE_EMPTY
 
 
-class UnknownAnswer(RequestFailed):
+class UnknownAnswer(MaybeApplied, RequestFailed):
     """The server answered with a code that this client does not know."""
 
     __slots__ = ("answer_code",)
-    may_be_applied = True
 
     def __init__(self, message: str, answer_code: int) -> None:
         super().__init__(f"{message} (code {answer_code})")
@@ -129,7 +140,7 @@ class RequestRefused(AssentError):
         self.leader_endpoint = leader_endpoint
 
 
-class NotLeader(RequestRefused):
+class NotLeader(NotApplied, RequestRefused):
     """Another node leads: go there."""
 
     __slots__ = ()
@@ -137,7 +148,7 @@ class NotLeader(RequestRefused):
     retry_helps = True
 
 
-class NoLeader(RequestRefused):
+class NoLeader(NotApplied, RequestRefused):
     """No leader is known at the moment."""
 
     __slots__ = ()
@@ -145,7 +156,7 @@ class NoLeader(RequestRefused):
     retry_helps = True
 
 
-class Overloaded(RequestRefused):
+class Overloaded(NotApplied, RequestRefused):
     """A bound on what may wait was reached: wait a little before asking again."""
 
     __slots__ = ()
@@ -153,7 +164,7 @@ class Overloaded(RequestRefused):
     retry_helps = True
 
 
-class ShuttingDown(RequestRefused):
+class ShuttingDown(NotApplied, RequestRefused):
     """The node is about to end: go to another."""
 
     __slots__ = ()
@@ -161,33 +172,37 @@ class ShuttingDown(RequestRefused):
     retry_helps = True
 
 
-class ConflictWithLeader(RequestRefused):
-    """Reserved: nodes answer OutcomeUnknown instead. An entry that a new leader overwrites here may be held
-    by another node, and be committed through it (Raft Figure 8)."""
-
-    __slots__ = ()
-    code = protocol.CONFLICT_WITH_LEADER
-    may_be_applied = True
-    retry_helps = True
-
-
-class OutcomeUnknown(RequestRefused):
+class OutcomeUnknown(MaybeApplied, RequestRefused):
     """The write may have been applied, or may yet be. Only its session and sequence, sent again, can tell."""
 
     __slots__ = ()
     code = protocol.OUTCOME_UNKNOWN
-    may_be_applied = True
     retry_helps = True
 
 
-class BadFrame(RequestRefused):
+class ConflictWithLeader(OutcomeUnknown):
+    """A new leader overwrote the write in the log of the asked node. That is no proof that it was not
+    applied: another node may hold it, lead, and commit it (Raft figure 8)."""
+
+    __slots__ = ()
+    code = protocol.CONFLICT_WITH_LEADER
+
+
+class Expired(NotApplied, RequestRefused):
+    """The deadline of a write passed before it was sent, or before the node proposed it."""
+
+    __slots__ = ()
+    code = protocol.EXPIRED
+
+
+class BadFrame(NotApplied, RequestRefused):
     """The node could not read the frame: another protocol, or a damaged message."""
 
     __slots__ = ()
     code = protocol.BAD_FRAME
 
 
-class DeadlineExceeded(RequestRefused):
+class DeadlineExceeded(NotApplied, RequestRefused):
     """A read was not answered in the time allowed; for a write it would be OutcomeUnknown."""
 
     __slots__ = ()
@@ -197,7 +212,7 @@ class DeadlineExceeded(RequestRefused):
 # ---------------------------------------------------------------- a client's own
 
 
-class Unreachable(AssentError):
+class Unreachable(NotApplied):
     """None of the `endpoints` answered in the time allowed, and nothing was sent that could be applied."""
 
     __slots__ = ("endpoints",)
@@ -207,7 +222,7 @@ class Unreachable(AssentError):
         self.endpoints = endpoints
 
 
-class ClientClosed(AssentError):
+class ClientClosed(NotApplied):
     """The client was closed, by its owner or by a fork of the process."""
 
     __slots__ = ()
@@ -244,6 +259,7 @@ _REFUSALS: dict[int, type[RequestRefused]] = {
     protocol.OUTCOME_UNKNOWN: OutcomeUnknown,
     protocol.BAD_FRAME: BadFrame,
     protocol.DEADLINE_EXCEEDED: DeadlineExceeded,
+    protocol.EXPIRED: Expired,
 }
 
 

@@ -45,6 +45,12 @@ CODES = {
     Reason.NOT_LEADER: (protocol.NOT_LEADER, "another node leads"),
     Reason.NO_LEADER: (protocol.NO_LEADER, "no leader is known at the moment"),
     Reason.OVERLOADED: (protocol.OVERLOADED, "too much is waiting to be committed: try again later"),
+    Reason.SHUTTING_DOWN: (protocol.SHUTTING_DOWN, "the node is stopping"),
+    Reason.EXPIRED: (protocol.EXPIRED, "the deadline passed before the write was proposed"),
+    Reason.CONFLICT_WITH_LEADER: (
+        protocol.CONFLICT_WITH_LEADER,
+        "a new leader overwrote it here; another node may still commit it",
+    ),
     Reason.OUTCOME_UNKNOWN: (protocol.OUTCOME_UNKNOWN, "leadership was lost before the outcome was known"),
 }
 
@@ -166,7 +172,7 @@ class GatewayActor(Actor):
             if kind == protocol.STATUS:
                 pending.count = pending.remaining = 1
                 self._ask_status(pending)
-            elif self._admit(pending):
+            elif self._admit(pending, now):
                 batch = batches[kind]
                 batch.tickets.append(self._enter(pending))
                 batch.counts.append(len(bodies))
@@ -180,10 +186,13 @@ class GatewayActor(Actor):
         if was_idle and self._pending:
             self.set_deadline(min(self._announce_at, now + SWEEP_SECONDS))
 
-    def _admit(self, pending: Pending) -> bool:
+    def _admit(self, pending: Pending, now: float) -> bool:
         """Refuse what cannot succeed here before it costs anything, and what would break a bound."""
         if pending.is_write and not self._is_leader:
             self._refuse(pending, Reason.NO_LEADER if self._leader_id is None else Reason.NOT_LEADER)
+            return False
+        if pending.is_write and pending.expires_at <= now:
+            self._refuse(pending, Reason.EXPIRED)
             return False
         if (
             self._pending_requests + pending.count > MAX_PENDING_REQUESTS

@@ -69,10 +69,11 @@ NOT_LEADER: Final = 32
 NO_LEADER: Final = 33
 OVERLOADED: Final = 34
 SHUTTING_DOWN: Final = 35
-CONFLICT_WITH_LEADER: Final = 36  # reserved, no longer sent: to be read as OUTCOME_UNKNOWN
+CONFLICT_WITH_LEADER: Final = 36  # an OUTCOME_UNKNOWN: overwritten here, and maybe committed elsewhere
 OUTCOME_UNKNOWN: Final = 37  # may or may not be applied
 BAD_FRAME: Final = 38
-DEADLINE_EXCEEDED: Final = 39  # never proposed
+DEADLINE_EXCEEDED: Final = 39  # of a read
+EXPIRED: Final = 40  # of a write, before it was proposed
 
 CODE_NAMES: Final = {
     OK: "ok",
@@ -92,6 +93,7 @@ CODE_NAMES: Final = {
     OUTCOME_UNKNOWN: "outcome_unknown",
     BAD_FRAME: "bad_frame",
     DEADLINE_EXCEEDED: "deadline_exceeded",
+    EXPIRED: "expired",
 }
 
 # ---------------------------------------------------------------- limits

@@ -317,7 +317,7 @@ class AsyncWatch:
                         await self._wait()
             except TimeoutError:
                 self.cancel()
-                raise self._client._engine.core.links.why_unserved(wants_leader=False) from None
+                raise self._client._engine.core.links.why_unserved() from None
         if watch.phase is Phase.ENDED and watch.error is not None and not watch.is_established:
             raise watch.error
         return self

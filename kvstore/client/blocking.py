@@ -401,7 +401,7 @@ class BlockingWatch:
         try:
             while not self._is_settled():
                 if time.monotonic() >= deadline:
-                    raise client._engine.core.links.why_unserved(wants_leader=False)
+                    raise client._engine.core.links.why_unserved()
                 self._wait(deadline, self._is_settled)
         except BaseException:
             self.cancel()

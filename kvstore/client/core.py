@@ -451,7 +451,7 @@ class ClientCore:
             return errors.Overloaded("the cluster had too much to do until the deadline passed")
         if was_in_flight:
             return errors.DeadlineExceeded("no answer came before the deadline")
-        return self.links.why_unserved(wants_leader=call.kind in (protocol.WRITE, protocol.READ))
+        return self.links.why_unserved(call.kind)
 
     # -- calls end -------------------------------------------------------------------------------------
 

@@ -1,14 +1,14 @@
 """Errors that only a client can notice, beside those of kvstore.errors: answers that contradict one another.
 
-May know: nothing but their base class.
+May know: nothing but their base classes.
 """
 
 from __future__ import annotations
 
-from kvstore.errors import AssentError
+from kvstore.errors import MaybeApplied, NotApplied
 
 
-class ClusterMismatch(AssentError):
+class ClusterMismatch(NotApplied):
     """The node at `endpoint` belongs to another cluster than the first one this client spoke to."""
 
     __slots__ = ("endpoint", "expected_cluster_id", "found_cluster_id")
@@ -22,15 +22,13 @@ class ClusterMismatch(AssentError):
         self.found_cluster_id = found_cluster_id
 
 
-class RevisionWentBack(AssentError):
+class RevisionWentBack(MaybeApplied):
     """A linearizable answer of `found_revision`, though `known_revision` had been seen before the question.
 
     The store has lost history, or is another one: nothing that was read from it may be relied on.
     """
 
     __slots__ = ("found_revision", "known_revision")
-
-    may_be_applied = True
 
     def __init__(self, known_revision: int, found_revision: int) -> None:
         super().__init__(f"the store answered at revision {found_revision}, after {known_revision} was seen")

@@ -18,7 +18,7 @@ from kvstore.client.calls import Call
 from kvstore.client.errors import ClusterMismatch
 from kvstore.client.results import NodeStatus
 from kvstore.endpoints import parse_endpoint
-from kvstore.errors import DeadlineExceeded, NoLeader, Unreachable
+from kvstore.errors import DeadlineExceeded, Expired, NoLeader, Unreachable
 
 # A new leader is noticed half an interval after it exists, on average. The interval stays short while an
 # election is what is being waited for, and grows when it must be something longer.
@@ -320,12 +320,14 @@ class Links:
             if link.state is LinkState.CLOSED and now >= link.barred_until:
                 self.open(link, now)
 
-    def why_unserved(self, *, wants_leader: bool) -> Exception:
+    def why_unserved(self, kind: int = protocol.STALE_READ) -> Exception:
         """What to say to whoever has waited for a node in vain."""
         if self.home() is None:
             return self.mismatch or Unreachable(self.configured)
-        if wants_leader and self.leader() is None:
+        if kind in (protocol.WRITE, protocol.READ) and self.leader() is None:
             return NoLeader("nodes answer, but no leader could be reached before the deadline")
+        if kind == protocol.WRITE:
+            return Expired("the deadline passed before the write was sent")
         return DeadlineExceeded("no answer came before the deadline")
 
     def search_seconds(self, now: float) -> float:

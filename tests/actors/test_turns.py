@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -61,6 +62,50 @@ def test_an_answer_to_an_earlier_actor_arrives_within_the_turn(world: World) -> 
     first.flush()
     system.turn()
     assert first.numbers() == [1]
+    system.close()
+
+
+def test_what_is_posted_from_another_thread_wakes_the_loop_and_keeps_its_order(world: World) -> None:
+    recorder = Recorder("first")
+    system = make_system(world, recorder)
+    loop = threading.Thread(target=system.run)
+    loop.start()
+    for number in range(1000):
+        system.post("first", Note(number))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(recorder.numbers()) < 1000 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    system.stop()
+    loop.join(DEADLINE_SECONDS)
+    assert recorder.numbers() == list(range(1000))
+
+
+def test_what_is_posted_arrives_as_the_very_object_behind_what_came_before(world: World) -> None:
+    recorder = Recorder("first")
+    system = make_system(world, recorder)
+    system.start()
+    note = Note(1)
+    system.post("first", note)
+    system.turn(5.0)  # which does not wait: there is something to do
+    assert recorder.events[1] == ("message", Address("n1", ""), note)
+    assert recorder.messages()[0] is note
+    system.close()
+
+
+def test_what_is_posted_while_an_actor_runs_is_received_in_the_next_turn(world: World) -> None:
+    class Poster(Recorder):
+        def receive(self, batch: list[tuple[Address, object]]) -> None:
+            super().receive(batch)
+            if len(self.numbers()) < 3:
+                system.post("first", Note(len(self.numbers())))
+
+    poster = Poster("first")
+    system = make_system(world, poster)
+    system.start()
+    system.post("first", Note(0))
+    for _ in range(3):
+        system.turn(5.0)
+    assert poster.numbers() == [0, 1, 2]
     system.close()
 
 

@@ -278,7 +278,7 @@ def test_an_exception_carries_the_revision_of_its_result() -> None:
 def test_only_these_errors_leave_open_whether_a_write_was_applied() -> None:
     known = [errors.error_of_result([code, "why"]) for code in range(1, 9)]
     known += [
-        errors.error_of_refusal(protocol.Refusal(1, 1, code, "why", None, None)) for code in range(32, 40)
+        errors.error_of_refusal(protocol.Refusal(1, 1, code, "why", None, None)) for code in range(32, 41)
     ]
     open_outcome = {type(error).__name__ for error in known if error.may_be_applied}
     assert open_outcome == {
