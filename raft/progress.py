@@ -112,6 +112,8 @@ class Progress:
             self.match_index = match_index
             self.next_index = max(self.next_index, match_index + 1)
             self.inflights.release_through(match_index)
+            # The answers came along with the heartbeat's: nothing is owed, so there is nothing to ask.
+            self.verify_due = self.verify_due and match_index + 1 < self.next_index
         # SNAPSHOT ends here too, once the peer is found to hold what it needed.
         if (
             self.state is not ProgressState.REPLICATE

@@ -178,6 +178,16 @@ def test_a_peer_that_owes_nothing_is_not_asked_again() -> None:
     assert not progress.wants_append(5, 0)
 
 
+def test_a_peer_whose_answers_came_with_its_heartbeat_is_not_asked_for_them() -> None:
+    """Its answer to the heartbeat waits for no disk, so that it overtakes the acknowledgements."""
+    progress = replicating(5, 8)
+    progress.heard_heartbeat()
+    progress.acknowledge(6)
+    assert progress.wants_append(7, 0)  # 7 is still owed
+    progress.acknowledge(7)
+    assert not progress.wants_append(7, 0)
+
+
 def test_a_peer_that_needs_a_snapshot_is_sent_no_appends_until_it_has_it() -> None:
     progress = Progress(3, WINDOW, is_active=False)
     progress.become_snapshot(10)
