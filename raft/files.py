@@ -47,6 +47,9 @@ class Files(Protocol):
     def read(self, path: Path) -> bytes:
         """All of it."""
 
+    def pread(self, descriptor: Descriptor, length_bytes: int, offset: int) -> bytes:
+        """Part of it; fewer bytes than asked for only where the file ends."""
+
     def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
         """Returns how many bytes were written: fewer than given if the disk is full."""
 
@@ -104,6 +107,9 @@ class OsFiles:
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
+
+    def pread(self, descriptor: Descriptor, length_bytes: int, offset: int) -> bytes:
+        return os.pread(descriptor, length_bytes, offset)
 
     def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)

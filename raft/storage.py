@@ -6,11 +6,13 @@ needs. After a StorageFailed nothing that was not synced before it may be believ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from zlib import crc32
 
-from raft.entries import Entry, EntryBatch, HardState, Index
+from raft.entries import Entry, EntryBatch, HardState, Index, Term
 
 REPLACE_THE_MEMBER = (
     "Delete nothing by hand, and do not start this node on an emptied directory under the same node id: it "
@@ -59,6 +61,21 @@ class CorruptLog(StorageError):
         return f"the write-ahead log is damaged: {where}: {self.reason}. {self.remedy}"
 
 
+class CorruptSnapshot(StorageError):
+    """A snapshot file that was once durable is damaged, or is not this log's."""
+
+    __slots__ = ("file", "reason", "remedy")
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(file, reason)
+        self.file = file
+        self.reason = reason
+        self.remedy = REPLACE_THE_MEMBER
+
+    def __str__(self) -> str:
+        return f"the snapshot {self.file} is damaged: {self.reason}. {self.remedy}"
+
+
 class DirectoryInUse(StorageError):
     """Another process has the data directory; `pid` is None if it did not leave its number."""
 
@@ -90,13 +107,28 @@ class WrongDirectory(StorageError):
         return f"data directory {self.path}: {self.field} is {self.found!r}, expected {self.expected!r}"
 
 
+class SnapshotMeta(NamedTuple):
+    """What is known of a snapshot beside its content."""
+
+    index: Index  # type: ignore[assignment]  # of the last entry that it stands for; hides tuple.index
+    term: Term  # of that entry
+    configuration: bytes  # in force at that entry, as membership encodes it; storage does not look at it
+    size_bytes: int  # of the content
+    checksum: int  # CRC-32 of the content
+
+
 @dataclass(slots=True)
 class Recovered:
-    """What a node still knows when it starts. All of it is on disk; the receiver owns the list."""
+    """What a node still knows when it starts. All of it is on disk; the receiver owns the list.
+
+    With a snapshot, the entries follow it or overlap with it: there is no gap between the two.
+    """
 
     hard_state: HardState = field(default_factory=HardState)
     first_index: Index = 1  # index of entries[0]; 1 for as long as nothing is compacted
     entries: list[Entry] = field(default_factory=list)
+    previous_term: Term = 0  # of the entry before the first; 0 exactly if first_index is 1
+    snapshot: SnapshotMeta | None = None  # first_index - 1 <= snapshot.index <= last_index
 
     @property
     def last_index(self) -> Index:
@@ -118,23 +150,63 @@ class Storage(Protocol):
     def sync(self) -> None:
         """Return when all that was appended is durable. Raises StorageFailed: then the process must end."""
 
+    def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
+        """A snapshot is to be written; one that was begun before, and not committed, is given up.
+
+        Nothing of it is durable before commit_snapshot(), and a restart forgets it.
+        """
+
+    def append_snapshot(self, data: bytes) -> None:
+        """The next bytes of its content."""
+
+    def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
+        """Return when it is durable, and everything that was appended too.
+
+        If it replaces the log, all entries are forgotten, and the next one follows the snapshot
+        (Raft figure 13, rule 7). If not, the log must have the entry that it ends with.
+        """
+
+    def abandon_snapshot(self) -> None:
+        """Give up what was begun, if anything was."""
+
+    def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
+        """Part of the content of the snapshot at `index`; shorter only where it ends."""
+
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
+        """Entries up to `index`, which a snapshot covers, may go, and older snapshots but for those."""
+
     def close(self) -> None:
         """Give back what is held. Anything appended and not synced may be lost."""
+
+
+def snapshot_content(storage: Storage, meta: SnapshotMeta, slice_bytes: int = 256 << 10) -> Iterator[bytes]:
+    """All of a snapshot's content, in slices."""
+    for offset in range(0, meta.size_bytes, slice_bytes):
+        yield storage.read_snapshot(meta.index, offset, slice_bytes)
 
 
 class MemoryStorage:
     """Storage for tests and simulations: it survives its node and loses what was not synced."""
 
-    __slots__ = ("_durable", "_unsynced")
+    __slots__ = ("_draft", "_durable", "_snapshots", "_unsynced")
 
     def __init__(self, recovered: Recovered | None = None) -> None:
         self._durable = recovered if recovered is not None else Recovered()
         self._unsynced: list[tuple[HardState | None, EntryBatch | None]] = []
+        self._snapshots: dict[Index, bytes] = {}  # contents, by index; that of _durable.snapshot among them
+        self._draft: tuple[Index, Term, bytes, list[bytes]] | None = None
 
     def load(self) -> Recovered:
         self._unsynced.clear()
+        self._draft = None
         durable = self._durable
-        return Recovered(durable.hard_state, durable.first_index, durable.entries.copy())
+        return Recovered(
+            durable.hard_state,
+            durable.first_index,
+            durable.entries.copy(),
+            durable.previous_term,
+            durable.snapshot,
+        )
 
     def append(self, hard_state: HardState | None, batch: EntryBatch | None) -> None:
         self._unsynced.append((hard_state, batch))
@@ -147,6 +219,45 @@ class MemoryStorage:
             if batch is not None:
                 put_entries(durable.entries, durable.first_index, batch.first_index, batch.entries)
         self._unsynced.clear()
+
+    def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
+        self._draft = (index, term, configuration, [])
+
+    def append_snapshot(self, data: bytes) -> None:
+        assert self._draft is not None, "no snapshot was begun"
+        self._draft[3].append(bytes(data))
+
+    def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
+        self.sync()
+        draft, self._draft = self._draft, None
+        assert draft is not None, "no snapshot was begun"
+        index, term, configuration, parts = draft
+        content = b"".join(parts)
+        durable = self._durable
+        if replaces_log:
+            durable.first_index, durable.previous_term, durable.entries = index + 1, term, []
+        assert index <= durable.last_index, f"a snapshot at {index} of a log up to {durable.last_index}"
+        durable.snapshot = SnapshotMeta(index, term, configuration, len(content), crc32(content))
+        self._snapshots[index] = content
+        return durable.snapshot
+
+    def abandon_snapshot(self) -> None:
+        self._draft = None
+
+    def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
+        return self._snapshots[index][offset : offset + size_bytes]
+
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
+        durable = self._durable
+        assert durable.snapshot is not None and index <= durable.snapshot.index, f"no snapshot covers {index}"
+        count = index - durable.first_index + 1
+        if count > 0:
+            durable.previous_term = durable.entries[count - 1][0]
+            durable.first_index = index + 1
+            del durable.entries[:count]
+        for old in [old for old in self._snapshots if old < durable.snapshot.index]:
+            if old not in keep_snapshots:
+                del self._snapshots[old]
 
     def close(self) -> None:
         self._unsynced.clear()

@@ -9,25 +9,26 @@ where it has room but no data yet, makes each sync wait for the file system's jo
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from raft.entries import CorruptEntries, Entry, EntryBatch, HardState, Index, decode_entries
+from raft.entries import EntryBatch, HardState, Index, Term
 from raft.files import Descriptor, FailStop, Files
 from raft.record import RecordType, record_bytes, stored_payload
+from raft.replay import Replay, encode_mark, succeeds
 from raft.segment import (
     MAX_UNSYNCED_BYTES,
     Ending,
     Identity,
     SegmentReader,
     SegmentWriter,
-    decode_hard_state,
-    decode_segment_header,
     encode_hard_state,
     segment_name,
     sequence_of,
 )
-from raft.storage import CorruptLog, Recovered, WrongDirectory, put_entries
+from raft.snapshot import DRAFT_NAME, SnapshotDirectory
+from raft.storage import CorruptLog, CorruptSnapshot, Recovered, SnapshotMeta, WrongDirectory
 
 log = logging.getLogger("assent.wal")
 
@@ -42,89 +43,6 @@ SPARE_NAME = "next.tmp"
 BROKEN_SUFFIX = ".broken"
 
 _ZEROS = bytes(FILL_SLICE_BYTES)
-
-
-def succeeds(old: HardState, new: HardState) -> bool:
-    """Whether a node may say `new` after `old`: terms only grow, and a term has one vote (Raft §5.2)."""
-    return new.term > old.term or (new.term == old.term and old.voted_for in (None, new.voted_for))
-
-
-class Replay:
-    """Rebuilds the state from the segments, in order; refuses what does not fit. Owned by one load()."""
-
-    __slots__ = ("_identity", "_reader", "entries", "state")
-
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
-        self._reader: SegmentReader | None = None  # of the segment before
-        self.entries: list[Entry] = []
-        self.state = HardState()
-
-    @property
-    def next_index(self) -> Index:
-        return len(self.entries) + 1
-
-    def segment(
-        self, path: Path, sequence: int, data: bytes, *, is_last: bool
-    ) -> tuple[SegmentReader, Ending]:
-        """Take over all that is good in a segment, which must continue the one before it."""
-        reader = self._open(path, sequence, data)
-        offset = reader.end
-        for offset, record_type, payload in reader.records():
-            reason = self._take(record_type, payload)
-            if reason:
-                raise CorruptLog(path, offset, self.next_index, reason)
-        tail = reader.tail(is_last=is_last)
-        if tail.ending is Ending.CORRUPT:
-            raise CorruptLog(path, reader.end, self.next_index, tail.reason)
-        self._reader = reader
-        return reader, tail.ending
-
-    def recovered(self) -> Recovered:
-        # A commit index may have come to the disk before the entries of the same turn. It is only a hint.
-        commit_index = min(self.state.commit_index, len(self.entries))
-        return Recovered(self.state._replace(commit_index=commit_index), 1, self.entries)
-
-    def _open(self, path: Path, sequence: int, data: bytes) -> SegmentReader:
-        header = decode_segment_header(data)
-        if isinstance(header, str):
-            raise CorruptLog(path, 0, self.next_index, header)
-        before = self._reader
-        found = (header.identity, header.sequence, header.previous_crc, header.first_index)
-        last_crc = 0 if before is None else before.last_crc
-        expected = (self._identity, sequence, last_crc, self.next_index)
-        names = ("identity", "sequence", "link to the segment before", "first index")
-        for name, is_there, is_due in zip(names, found, expected):
-            if is_there != is_due:
-                reason = f"the {name} in the segment header is {is_there}, expected {is_due}"
-                raise CorruptLog(path, 0, self.next_index, reason)
-        return SegmentReader(data, header)
-
-    def _take(self, record_type: int, payload: bytes) -> str:
-        """Apply one record; the reason why it cannot be, if it cannot."""
-        if record_type == RecordType.ENTRIES:
-            return self._take_entries(payload)
-        if record_type == RecordType.HARD_STATE:
-            state = decode_hard_state(payload)
-            if state is None or not succeeds(self.state, state):
-                return f"{state} cannot follow {self.state}"
-            self.state = state
-            return ""
-        return f"a record has type {record_type}, which this program does not know"
-
-    def _take_entries(self, payload: bytes) -> str:
-        try:
-            first_index, entries = decode_entries(payload)
-        except CorruptEntries as error:
-            return f"a record holds no entries: {error.reason}"
-        if not entries or first_index > self.next_index:
-            return f"{len(entries)} entries from {first_index} on cannot follow entry {self.next_index - 1}"
-        before = self.entries[first_index - 2][0] if first_index > 1 else 0
-        if entries[0][0] < before or entries[-1][0] > self.state.term:
-            terms = f"{entries[0][0]}..{entries[-1][0]}"
-            return f"entries of terms {terms} follow term {before} in a log of term {self.state.term}"
-        put_entries(self.entries, 1, first_index, entries)
-        return ""
 
 
 class Spare:
@@ -218,6 +136,9 @@ class WriteAheadLog:
         self._state = HardState()  # the latest; terms and votes in it are in a record
         self._commit_unwritten = False  # its commit index alone is not: it goes along with the next record
         self._last_index: Index = 0
+        # Of each segment that is there, in order: (sequence, index of the entry to be written first).
+        self._segments: deque[tuple[int, Index]] = deque()
+        self._snapshots = SnapshotDirectory(directory, self._disk, identity.cluster_id)
 
     @classmethod
     def create(cls, directory: Path, files: Files, identity: Identity) -> None:
@@ -248,12 +169,13 @@ class WriteAheadLog:
         sequences = _clean_listing(disk, self._directory)
         if not sequences:
             raise CorruptLog(self._directory, 0, 1, "the log was begun once, and no segment of it is there")
+        damaged = self._snapshots.load()
         replay = Replay(self._identity)
-        for sequence, found in enumerate(sequences, 1):
+        for sequence, found in enumerate(sequences, sequences[0]):
             path = self._directory / segment_name(sequence)
             if found != sequence:
                 raise CorruptLog(path, 0, replay.next_index, "this segment is missing")
-            is_last = sequence == len(sequences)
+            is_last = sequence == sequences[-1]
             if is_last:
                 # After a failed sync the cache shows what never reached the disk. What it holds beyond that,
                 # of a process that was killed, is synced before this returns.
@@ -261,15 +183,37 @@ class WriteAheadLog:
                 disk.call(path, files.forget_cached, self._descriptor)
             data = disk.call(path, files.read, path)
             reader, ending = replay.segment(path, sequence, data, is_last=is_last)
-        recovered = replay.recovered()
+            self._segments.append((sequence, reader.header.first_index))
+        recovered = self._joined(replay, damaged)
         self._path, self._sequence = path, sequence
         self._capacity = len(data)
         if ending is Ending.TORN:
             self._cut(reader, replay.next_index)
         self._continue(reader)
         self._state, self._last_index = replay.state, recovered.last_index
-        log.info("log recovered last_index=%d segments=%d", recovered.last_index, len(sequences))
+        snapshot = recovered.snapshot
+        if snapshot is not None and not replay.reaches(snapshot):
+            self._mark(snapshot.index, snapshot.term, replaces_log=True)
+        log.info(
+            "log recovered snapshot_index=%d last_index=%d segments=%d",
+            0 if snapshot is None else snapshot.index,
+            recovered.last_index,
+            len(sequences),
+        )
         return recovered
+
+    def _joined(self, replay: Replay, damaged: list[CorruptSnapshot]) -> Recovered:
+        """Falls back to an older snapshot only if the log has all that follows it."""
+        recovered = replay.joined(self._snapshots.newest)
+        if isinstance(recovered, Recovered):
+            for error in damaged:
+                log.warning("an older snapshot and the log make up for %s: %s", error.file, error.reason)
+            return recovered
+        if damaged:
+            raise damaged[0]
+        path = self._directory / segment_name(self._segments[0][0])
+        snapshot = self._snapshots.newest
+        raise CorruptLog(path, 0, 1 if snapshot is None else snapshot.index + 1, recovered)
 
     def append(self, hard_state: HardState | None, batch: EntryBatch | None) -> None:
         """Buffer both, hard state first. A commit index alone waits for the next record: it is a hint."""
@@ -298,6 +242,47 @@ class WriteAheadLog:
             self._flush()
             self._spare.fill(self._spare_goal_bytes())
 
+    def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
+        self._disk.check()
+        self._snapshots.begin(index, term, configuration)
+
+    def append_snapshot(self, data: bytes) -> None:
+        self._snapshots.append(data)
+
+    def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
+        """First what was appended, since a snapshot must not be of a later term than the log; then the file,
+        durable under its name; then the mark of it."""
+        self.sync()
+        meta = self._snapshots.commit()
+        self._mark(meta.index, meta.term, replaces_log=replaces_log)
+        return meta
+
+    def abandon_snapshot(self) -> None:
+        self._snapshots.abandon()
+
+    def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
+        return self._snapshots.read(index, offset, size_bytes)
+
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
+        """Release the segments in which no entry is beyond `index`, oldest first, and the older snapshots.
+
+        Entries up to `index` are committed, so none of those that a segment's successors begin with can
+        still be replaced from before it.
+        """
+        newest, segments, disk = self._snapshots.newest, self._segments, self._disk
+        assert newest is not None and index <= newest.index, f"no snapshot covers {index}"
+        while len(segments) > 1 and segments[1][1] <= index + 1:
+            sequence, _ = segments.popleft()
+            path = self._directory / segment_name(sequence)
+            disk.call(path, disk.files.unlink, path)
+        self._snapshots.release(keep_snapshots)
+
+    def _mark(self, index: Index, term: Term, *, replaces_log: bool) -> None:
+        self._add(RecordType.SNAPSHOT_MARK, (encode_mark(index, term, replaces_log=replaces_log), 0))
+        if replaces_log:
+            self._last_index = index
+        self._flush()
+
     def close(self) -> None:
         """Write all that is appended, and a last record that vouches for everything before it."""
         try:
@@ -309,6 +294,7 @@ class WriteAheadLog:
             if descriptor is not None:
                 self._disk.close(descriptor)
             self._spare.discard()
+            self._snapshots.close()
 
     def _add_state(self) -> None:
         self._add(RecordType.HARD_STATE, stored_payload(encode_hard_state(self._state)))
@@ -348,6 +334,7 @@ class WriteAheadLog:
         )
         self._descriptor, filled = self._spare.name(self._sequence, head, self._first_fill_bytes)
         self._disk.close(descriptor)
+        self._segments.append((self._sequence, self._last_index + 1))
         self._commit_unwritten = False
         self._write_on(writer, filled)
         return writer
@@ -402,10 +389,11 @@ class WriteAheadLog:
 
 
 def _clean_listing(disk: FailStop, directory: Path) -> list[int]:
-    """The sequences of the segments that are there. A next segment that was in the making is thrown away."""
+    """The sequences of the segments that are there. What was in the making is thrown away."""
     names = disk.call(directory, disk.files.list_directory, directory)
-    if SPARE_NAME in names:
-        disk.call(directory / SPARE_NAME, disk.files.unlink, directory / SPARE_NAME)
+    for draft in (SPARE_NAME, DRAFT_NAME):
+        if draft in names:
+            disk.call(directory / draft, disk.files.unlink, directory / draft)
     return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
 
 

@@ -194,6 +194,10 @@ class SimulatedDisk:
         self._step("read")
         return bytes(self._inode(path).cached)
 
+    def pread(self, descriptor: int, length_bytes: int, offset: int) -> bytes:
+        self._step("pread")
+        return bytes(self._open[descriptor][1].cached[offset : offset + length_bytes])
+
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
         short = self._step("pwrite")
         inode = self._open[descriptor][1]
