@@ -88,6 +88,9 @@ class DataDirectory:
             if found.get(field) != expected:
                 name = field.replace("_", " ")
                 raise WrongDirectory(self.path, name, expected=expected, found=found.get(field))
+        # A start that broke off may have given the file its name and not made the name durable: a loss of
+        # power would take it, and leave a log without an owner.
+        self._disk.call(self.path, self._files.fsync_directory, self.path)
 
     def _write_identity(self, *, draft_is_there: bool) -> None:
         disk, files, draft = self._disk, self._files, self.path / DRAFT_NAME

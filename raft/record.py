@@ -32,7 +32,7 @@ _ZERO_RUN = bytes(256)
 class RecordType(IntEnum):
     ENTRIES = 1
     HARD_STATE = 2
-    SNAPSHOT_MARK = 3  # reserved
+    SNAPSHOT_MARK = 3
     MEMBERSHIP = 4  # reserved
 
 
