@@ -7,12 +7,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CODE   := actors raft kvstore bench tests
 WORKERS ?= 2
+SEEDS  ?= 100
+FIRST  ?= 1
+SECONDS ?= 30
 
-.PHONY: help run test lint types fix bench failover steady garbage clean venv
+.PHONY: help run test sim lint types fix bench failover steady garbage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
 	@echo "make test   lint, types and tests"
+	@echo "make sim SEEDS=100 [FIRST=1] [SECONDS=30]  the simulator: faults by seed, on all cores"
 	@echo "make lint   ruff, which changes nothing"
 	@echo "make types  mypy --strict"
 	@echo "make fix    let ruff change what it can"
@@ -29,6 +33,9 @@ run: $(VENV)/.run
 
 test: lint types
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+sim: $(VENV)/.test
+	$(BIN)/python -m tests.simulator --seeds $(SEEDS) --first $(FIRST) --seconds $(SECONDS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(CODE)

@@ -110,11 +110,11 @@ class SimulatedDisk:
         self._open.clear()
         self._locked.clear()
 
-    def lose_power(self, chance: Random | bool) -> None:
+    def lose_power(self, chance: Random | bool, keep_probability: float = 0.5) -> None:
         """Keep all that is unsynced (True), nothing (False), or what chance decides."""
 
         def keep() -> bool:
-            return chance if isinstance(chance, bool) else chance.random() < 0.5
+            return chance if isinstance(chance, bool) else chance.random() < keep_probability
 
         self.kill_process()
         inodes = {id(inode): inode for inode in (*self.names.values(), *self.durable_names.values())}

@@ -1,0 +1,395 @@
+"""Whole production nodes in one thread: actors, codec, write-ahead log and store, on a simulated world.
+
+Decides when a node takes a turn and what it costs; a node's crash, pause and restart. What troubles come, and
+what must hold, is decided elsewhere: a cluster tells its `Watcher` what nodes do, and is told what befalls
+them. Nothing here depends on the machine's clock, on chance beyond the seed, or on the order of a set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol, cast
+
+from actors import System
+from actors.memory import MemoryFrame
+from kvstore.node import LIMITS, build_system
+from kvstore.settings import NodeSettings
+from kvstore.state_machine import StoreMachine
+from raft.applier_actor import ApplierActor
+from raft.core import Core, Role
+from raft.directory import DataDirectory
+from raft.entries import EntryBatch, HardState
+from raft.replication_actor import ReplicationActor
+from raft.storage import Recovered, Storage, StorageFailed
+from tests.raft.disk import PowerLoss
+from tests.simulator.clocks import NodeClock, Schedule
+from tests.simulator.disk import HostileDisk, directory_of
+from tests.simulator.network import FaultyNetwork
+from tests.simulator.swarm import Swarm
+from tests.simulator.tracing import Trace, Violation, summary
+
+CLUSTER_ID = 7
+TURN_SECONDS = 0.001  # what a turn costs at least; what arrives meanwhile is the next turn's batch
+
+
+class Killed(Exception):
+    """The process ends here, in the middle of its turn. Nothing may catch this but the cluster."""
+
+
+class Watcher(Protocol):
+    """What is told of every step. The oracles, in a run; raises Violation."""
+
+    def recovered(self, node: SimulatedNode, recovered: Recovered) -> None: ...
+
+    def appended(
+        self, node: SimulatedNode, hard_state: HardState | None, batch: EntryBatch | None
+    ) -> None: ...
+
+    def synced(self, node: SimulatedNode) -> None: ...
+
+    def sent(self, node: SimulatedNode, to: str, message: object) -> None: ...
+
+    def applied(
+        self, node: SimulatedNode, first_index: int, bodies: list[bytes | None], results: list[bytes | None]
+    ) -> None: ...
+
+    def turned(self, node: SimulatedNode) -> None: ...
+
+
+class WatchedStorage:
+    """The production log, and a witness of all that it is asked to keep."""
+
+    def __init__(self, inner: Storage, node: SimulatedNode, watcher: Watcher) -> None:
+        self._inner = inner
+        self._node = node
+        self._watcher = watcher
+
+    def load(self) -> Recovered:
+        recovered = self._inner.load()
+        self._watcher.recovered(self._node, recovered)
+        return recovered
+
+    def append(self, hard_state: HardState | None, batch: EntryBatch | None) -> None:
+        self._watcher.appended(self._node, hard_state, batch)
+        self._inner.append(hard_state, batch)
+
+    def sync(self) -> None:
+        self._inner.sync()
+        self._watcher.synced(self._node)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class WatchedMachine:
+    """The production store, and a witness of all that it applies. Applies in pieces that end at round
+    indexes, so that all nodes pass through the same states, and their hashes can be compared."""
+
+    PIECE = 32
+
+    def __init__(self, inner: StoreMachine, node: SimulatedNode, watcher: Watcher) -> None:
+        self.inner = inner
+        self._node = node
+        self._watcher = watcher
+
+    def apply(self, first_index: int, bodies: list[bytes | None]) -> list[bytes | None]:
+        results: list[bytes | None] = []
+        at = 0
+        while at < len(bodies):
+            stop = at + self.PIECE - (first_index + at) % self.PIECE
+            piece = bodies[at:stop]
+            given = self.inner.apply(first_index + at, piece)
+            self._watcher.applied(self._node, first_index + at, piece, given)
+            results += given
+            at = stop
+        return results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class SimulatedNode:
+    """One member: its disk and clock, and its process while it lives. Owned by the cluster."""
+
+    def __init__(self, name: str, rng: Random) -> None:
+        self.name = name
+        self.disk = HostileDisk(Random(rng.getrandbits(64)))
+        self.rng = rng
+        self.life = 0  # counts the starts of the process
+        self.died_at = -1.0
+        self.paused = False
+        self.busy_until = 0.0
+        self.wake_at: float | None = None  # when its next turn is scheduled
+        self.sends_left = -1  # until it is killed behind a frame; negative: it is not
+        # Of the living process:
+        self.system: System | None = None
+        self.clock: NodeClock
+        self.core: Core
+        self.applier: ApplierActor
+        self.machine: WatchedMachine
+
+    @property
+    def alive(self) -> bool:
+        return self.system is not None
+
+    @property
+    def leads(self) -> bool:
+        return self.system is not None and self.core.role is Role.LEADER
+
+    @property
+    def runs(self) -> bool:
+        return self.system is not None and not self.paused
+
+
+class Cluster:
+    """Owns its nodes and the network between them."""
+
+    def __init__(self, schedule: Schedule, rng: Random, swarm: Swarm, trace: Trace, watcher: Watcher) -> None:
+        self.schedule = schedule
+        self.swarm = swarm
+        self.trace = trace
+        self._rng = rng
+        self._watcher = watcher
+        self.slow_sync = swarm.slow_sync
+        self.network = FaultyNetwork(
+            schedule,
+            Random(rng.getrandbits(64)),
+            swarm,
+            trace,
+            departure=self._departure,
+            was_sent=self._was_sent,
+            landed=self._landed,
+        )
+        names = [f"n{number}" for number in range(1, swarm.size + 1)]
+        self._endpoints = {name: f"ipc:///simulated/{name}/peer" for name in names}
+        self.nodes = {name: SimulatedNode(name, Random(rng.getrandbits(64))) for name in names}
+        self._by_endpoint: dict[str, SimulatedNode] = {}
+        for node in self.nodes.values():
+            self._by_endpoint[self._endpoints[node.name]] = node
+            self._by_endpoint[self.client_endpoint(node.name)] = node
+            self._by_endpoint[watch_endpoint(node.name)] = node
+        # By the name of a client or subscriber: called when a frame has landed there.
+        self.listeners: dict[str, Callable[[], None]] = {}
+        self.died: Callable[[SimulatedNode], None] = _nobody  # told of a node that died of itself
+
+    @staticmethod
+    def client_endpoint(name: str) -> str:
+        return f"ipc:///simulated/{name}/client"
+
+    def living(self) -> list[SimulatedNode]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def leader(self) -> SimulatedNode | None:
+        """Of those who lead, the one of the latest term: the others do not know better yet."""
+        leaders = [node for node in self.nodes.values() if node.leads]
+        return max(leaders, key=lambda node: node.core.term, default=None)
+
+    # -- lives -----------------------------------------------------------------------------------------
+
+    def start(self, node: SimulatedNode) -> None:
+        """Start the process, as a supervisor would; it may die of its disk at once."""
+        assert not node.alive, f"{node.name} was started twice"
+        node.life += 1
+        node.paused = False
+        node.sends_left = -1
+        drift = self.swarm.drift
+        node.clock = NodeClock(
+            self.schedule, node.rng.uniform(0, 1000), 1.0 + node.rng.uniform(-drift, drift)
+        )
+        node.disk.on_sync = lambda: self._sync_takes_time(node)
+        self.trace.say(node.name, "start", f"life={node.life}")
+        try:
+            self._build(node)
+        except (PowerLoss, Killed, StorageFailed) as death:
+            self.trace.counts["death during start"] += 1
+            self._died(node, death)
+            return
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"{node.name} could not start: {type(error).__name__}: {error}") from error
+        self._take_turn_at(node, self.schedule.now + node.clock.busy_seconds)
+
+    def _build(self, node: SimulatedNode) -> None:
+        swarm = self.swarm
+        directory = DataDirectory(directory_of(node.name), f"{CLUSTER_ID:016x}", node.name, files=node.disk)
+        storage = directory.open_log(segment_bytes=swarm.segment_bytes)
+        limits = replace(LIMITS, peer_frames=8, drain_frames=4) if swarm.tiny_queues else LIMITS
+        node.system = build_system(
+            settings_of(node.name, self._endpoints, swarm),
+            cast(Storage, WatchedStorage(storage, node, self._watcher)),
+            transport=self.network.memory.transport(limits),
+            clock=node.clock,
+            rng=Random(node.rng.getrandbits(64)),
+        )
+        actors = {name: cell.actor for name, cell in node.system._by_name.items()}
+        replication, applier = actors["replication"], actors["applier"]
+        assert isinstance(replication, ReplicationActor) and isinstance(applier, ApplierActor)
+        node.core, node.applier = replication._core, applier
+        if swarm.tiny_windows:
+            node.core.config = replace(
+                node.core.config,
+                max_append_bytes=200,
+                max_append_entries=2,
+                max_inflight_messages=2,
+                max_inflight_bytes=300,
+                max_uncommitted_bytes=2000,
+                max_committed_bytes_per_ready=200,
+                max_committed_entries_per_ready=3,
+                max_waiting_reads=2,
+            )
+        machine = cast(StoreMachine, applier._machine)
+        node.machine = WatchedMachine(machine, node, self._watcher)
+        applier._machine = cast(StoreMachine, node.machine)
+
+    def kill(self, node: SimulatedNode, *, power: bool = False) -> None:
+        """From outside, between two turns."""
+        self._died(node, PowerLoss() if power else Killed())
+
+    def _died(self, node: SimulatedNode, death: Exception) -> None:
+        if isinstance(death, StorageFailed) and not node.disk.injected:
+            raise Violation(f"{node.name} says that its disk failed, and it did not: {death}") from death
+        what = {PowerLoss: "power loss", Killed: "killed"}.get(type(death), "disk failed")
+        self.trace.say(node.name, what, str(death))
+        if node.system is not None:
+            node.system._transport.close()
+        node.system = None
+        node.died_at = self.schedule.now
+        node.wake_at = None
+        node.busy_until = self.schedule.now
+        if isinstance(death, PowerLoss):
+            node.disk.lose_power(node.rng, self.swarm.keep)
+        else:
+            node.disk.kill_process()
+
+    def pause(self, node: SimulatedNode) -> None:
+        node.paused = True
+        self.trace.say(node.name, "pause")
+
+    def resume(self, node: SimulatedNode) -> None:
+        if node.paused:
+            node.paused = False
+            self.trace.say(node.name, "resume")
+            self._take_turn_at(node, self.schedule.now)
+
+    # -- turns -----------------------------------------------------------------------------------------
+
+    def _take_turn_at(self, node: SimulatedNode, time: float) -> None:
+        """Let the node have a turn then, or earlier if that is arranged already."""
+        if node.system is None or node.paused:
+            return
+        time = max(time, node.busy_until, self.schedule.now)
+        if node.wake_at is not None and node.wake_at <= time:
+            return
+        node.wake_at = time
+        self.schedule.at(time, lambda: self._turn(node, time))
+
+    def _turn(self, node: SimulatedNode, time: float) -> None:
+        if node.wake_at != time or node.system is None:
+            return  # another arrangement was made since
+        node.wake_at = None
+        if node.paused:
+            return
+        node.clock.busy_seconds = 0.0
+        try:
+            node.system.turn(0.0)
+        except (PowerLoss, Killed, StorageFailed) as death:
+            node.clock.busy_seconds = 0.0
+            self._died(node, death)
+            self.died(node)
+            return
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"{node.name} died of {type(error).__name__}: {error}") from error
+        busy_seconds, node.clock.busy_seconds = node.clock.busy_seconds, 0.0
+        node.busy_until = time + busy_seconds + TURN_SECONDS
+        self._watcher.turned(node)
+        self._arrange(node)
+
+    def _arrange(self, node: SimulatedNode) -> None:
+        system = node.system
+        assert system is not None
+        transport = system._transport
+        if transport.peers_waiting() or transport.local_waiting():
+            self._take_turn_at(node, node.busy_until)
+            return
+        deadline = system.next_deadline()
+        if deadline is not None:
+            self._take_turn_at(node, node.clock.true_time(deadline) + 1e-6)
+
+    def jump_clock(self, node: SimulatedNode, seconds: float) -> None:
+        self.trace.say(node.name, "clock jump", f"seconds={seconds:.3f}")
+        node.clock.change(jump_seconds=seconds)
+        self._arrange(node)
+
+    def _sync_takes_time(self, node: SimulatedNode) -> None:
+        node.clock.busy_seconds += 0.0002
+        if self.slow_sync and node.rng.random() < 0.3:
+            self.trace.counts["slow sync"] += 1
+            node.clock.busy_seconds += min(2.0, node.rng.expovariate(1.0 / self.slow_sync))
+
+    # -- frames ----------------------------------------------------------------------------------------
+
+    def _departure(self, frame: MemoryFrame) -> float:
+        node = self.nodes.get(frame.source)
+        if node is None:
+            return self.schedule.now
+        if frame.plane == "peer":
+            self._look_at(node, frame)
+        if node.sends_left >= 0:
+            node.sends_left -= 1
+            if node.sends_left < 0:
+                self.trace.counts["killed behind a frame"] += 1
+                raise Killed("behind a frame")
+        return self.schedule.now + node.clock.busy_seconds
+
+    def _look_at(self, node: SimulatedNode, frame: MemoryFrame) -> None:
+        assert node.system is not None
+        for message in node.system._codec.decode_remote(frame.parts[1]):
+            self.trace.counts[f"sent {type(message).__name__}"] += 1
+            if self.trace.keep and type(message).__name__ != "Announce":
+                self.trace.line(node.name, f"to {frame.destination}", summary(message))
+            self._watcher.sent(node, frame.destination, message)
+
+    def _was_sent(self, source: str, turn: float, departs: float) -> bool:
+        node = self.nodes.get(source)
+        return node is None or not turn <= node.died_at < departs
+
+    def _landed(self, frame: MemoryFrame) -> None:
+        node = self._by_endpoint.get(frame.endpoint)
+        if node is not None:
+            self._take_turn_at(node, self.schedule.now)
+        else:
+            listener = self.listeners.get(frame.destination)
+            if listener is not None:
+                listener()
+
+
+def watch_endpoint(name: str) -> str:
+    return f"ipc:///simulated/{name}/watch"
+
+
+def settings_of(name: str, endpoints: dict[str, str], swarm: Swarm) -> NodeSettings:
+    return NodeSettings(
+        name=name,
+        data_dir=Path("unused"),
+        peer=endpoints[name],
+        client=Cluster.client_endpoint(name),
+        watch=watch_endpoint(name),
+        cluster=endpoints,
+        cluster_id=CLUSTER_ID,
+        heartbeat_interval_ms=swarm.heartbeat_ms,
+        election_timeout_ms=swarm.election_ms,
+    )
+
+
+def _nobody(node: SimulatedNode) -> None:
+    """Nobody restarts it."""
+
+
+def names_of(nodes: Iterable[SimulatedNode]) -> str:
+    return ",".join(node.name for node in nodes)

@@ -1,0 +1,110 @@
+"""What the store must answer: a second, simple implementation of its commands, to compare with.
+
+Fed with the committed commands in log order, once each. Knows the protocol's encoding and the meaning of each
+operation, and shares no code with kvstore's store or sessions. Remembers every revision, so that a read can
+be checked against the very revision that it names.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, NamedTuple
+
+import msgpack
+
+from kvstore import protocol
+
+Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
+
+
+class Change(NamedTuple):
+    """What one revision did to one key: `record` is None if it removed it."""
+
+    revision: int
+    record: Record | None
+
+
+class StoreModel:
+    """Owned by the oracles."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.keys: dict[bytes, list[Change]] = {}  # all changes of each key, in order of revision
+        self.changes: list[tuple[int, bytes, Record | None]] = []  # the same, in one list
+        self._sessions: dict[int, dict[int, list[Any]]] = {}  # results by sequence; none is ever forgotten
+        self._floors: dict[int, int] = {}
+        self._nonces: dict[bytes, list[Any]] = {}
+        self.repeats = 0  # commands that came again, and must not have had an effect
+
+    def now(self, key: bytes) -> Record | None:
+        changes = self.keys.get(key)
+        return changes[-1].record if changes else None
+
+    def at(self, key: bytes, revision: int) -> Record | None:
+        changes = self.keys.get(key, [])
+        position = bisect_right(changes, revision, key=lambda change: change.revision)
+        return changes[position - 1].record if position else None
+
+    def contents(self) -> list[Record]:
+        records = [self.now(key) for key in sorted(self.keys)]
+        return [record for record in records if record is not None]
+
+    def apply(self, index: int, body: bytes) -> list[Any]:
+        """The result that every node must give for this entry."""
+        session, sequence, floor, operation, *arguments = msgpack.unpackb(body)
+        if operation == protocol.OPEN_SESSION:
+            return self._open(index, arguments[0])
+        if session == 0:
+            return self._execute(operation, arguments)
+        results = self._sessions.get(session)
+        if results is None:
+            return [protocol.SESSION_EXPIRED]
+        if sequence in results and sequence >= self._floors[session]:
+            self.repeats += 1
+            return results[sequence]
+        if sequence < self._floors[session]:
+            self.repeats += 1
+            return [protocol.SEQUENCE_FORGOTTEN]
+        self._floors[session] = max(self._floors[session], floor)
+        result = results[sequence] = self._execute(operation, arguments)
+        return result
+
+    def _open(self, index: int, nonce: bytes) -> list[Any]:
+        if nonce in self._nonces:
+            self.repeats += 1
+            return self._nonces[nonce]
+        self._sessions[index] = {}
+        self._floors[index] = 1
+        result = self._nonces[nonce] = [protocol.OK, self.revision, index]
+        return result
+
+    def _execute(self, operation: int, arguments: list[Any]) -> list[Any]:
+        if operation == protocol.PUT:
+            return self._put(*arguments)
+        assert operation == protocol.DELETE, f"the model knows no operation {operation}"
+        return self._delete(*arguments)
+
+    def _put(self, key: bytes, value: bytes, lease: int, flags: int) -> list[Any]:
+        self.revision += 1
+        before = self.now(key)
+        created, version = (self.revision, 1) if before is None else (before[2], before[4] + 1)
+        self._change(key, [key, value, created, self.revision, version, lease])
+        return [protocol.OK, self.revision, before if flags & protocol.PREV_KV else None]
+
+    def _delete(self, key: bytes, range_end: bytes, flags: int) -> list[Any]:
+        found = [record for record in self.contents() if _is_in(record[0], key, range_end)]
+        if found:
+            self.revision += 1
+        for record in found:
+            self._change(record[0], None)
+        return [protocol.OK, self.revision, len(found), found if flags & protocol.PREV_KV else []]
+
+    def _change(self, key: bytes, record: Record | None) -> None:
+        self.keys.setdefault(key, []).append(Change(self.revision, record))
+        self.changes.append((self.revision, key, record))
+
+
+def _is_in(name: bytes, key: bytes, range_end: bytes) -> bool:
+    if not range_end:
+        return name == key
+    return key <= name and (range_end == b"\x00" or name < range_end)

@@ -1,0 +1,307 @@
+"""What must hold after every step, whatever befell the nodes.
+
+Looks at the cores, at what their disks were asked to keep, at every message that leaves and every command
+that is applied; changes nothing. Each check looks at what is new since the last step, so that a run costs no
+more than a few times what its nodes cost. The first breach ends the run with a Violation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgpack
+
+from raft.core import Role
+from raft.entries import EntryBatch, EntryKind, HardState, Index, Term
+from raft.messages import AppendResponse, RequestVote, VoteResponse
+from raft.storage import Recovered
+from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.model import StoreModel
+from tests.simulator.tracing import Trace, Violation
+
+MOST_PEER_FRAMES = 100_000
+
+
+class KnownEntry(NamedTuple):
+    """All that a (index, term) stands for, wherever it is met (Log Matching, Raft figure 3)."""
+
+    previous_term: Term
+    kind: int
+    body: bytes
+
+
+class Shadow:
+    """What one node's storage was asked to keep, and what of it is promised. Survives its process."""
+
+    def __init__(self) -> None:
+        self.durable: list[Term] = []  # terms of the entries from index 1 on, as of the last sync
+        self.durable_state = HardState()
+        self.terms: list[Term] = []  # the same, with what was appended since
+        self.state = HardState()
+        self.pending: list[tuple[HardState | None, EntryBatch | None]] = []  # since the last sync
+
+    def holds(self, index: Index, term: Term) -> bool:
+        return len(self.durable) >= index and self.durable[index - 1] == term
+
+
+class Observed:
+    """What a node's core was found to be after its last turn; a new one for each life."""
+
+    def __init__(self) -> None:
+        self.term = 0
+        self.commit_index = 0
+        self.applied_index = 0
+
+
+class Oracles:
+    """Owned by one simulation; implements cluster.Watcher."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self.cluster: Cluster  # set once, by the simulation
+        self.model = StoreModel()
+        self._shadows: dict[str, Shadow] = {}  # by node
+        self._observed: dict[str, Observed] = {}  # by node; of its present life
+        self.leaders: dict[Term, str] = {}
+        self._entries: dict[tuple[Index, Term], KnownEntry] = {}
+        # By index - 1: the term of the committed entry, and the term in which it was first seen committed.
+        self.committed: list[tuple[Term, Term]] = []
+        # By index - 1: the body that was applied, and the result that it had everywhere.
+        self.applied_bodies: list[bytes | None] = []
+        self._results: list[bytes | None] = []
+        self._hashes: dict[Index, bytes] = {}  # of the state machine, by applied index
+
+    def shadow(self, node: SimulatedNode) -> Shadow:
+        shadow = self._shadows.get(node.name)
+        if shadow is None:
+            shadow = self._shadows[node.name] = Shadow()
+        return shadow
+
+    # -- the disk --------------------------------------------------------------------------------------
+
+    def recovered(self, node: SimulatedNode, recovered: Recovered) -> None:
+        """A restart finds all that was synced, and nothing that was never written."""
+        self._observed[node.name] = Observed()
+        shadow = self.shadow(node)
+        terms = [term for term, _, _ in recovered.entries]
+        kept = len(shadow.durable)
+        for _, batch in shadow.pending:
+            if batch is not None:
+                kept = min(kept, batch.first_index - 1)
+        if terms[:kept] != shadow.durable[:kept]:
+            raise Violation(f"{node.name} forgot entries: {terms[:kept]} instead of {shadow.durable[:kept]}")
+        for index, entry in enumerate(recovered.entries, 1):
+            known = self._entries.get((index, entry[0]))
+            if known is None or (known.kind, known.body) != (entry[1], entry[2]):
+                raise Violation(f"{node.name} recovered an entry that nobody wrote: {index} of {entry[0]}")
+        promised = [(shadow.durable_state.term, shadow.durable_state.voted_for)]
+        promised += [(state.term, state.voted_for) for state, _ in shadow.pending if state is not None]
+        found = (recovered.hard_state.term, recovered.hard_state.voted_for)
+        if found not in promised:
+            raise Violation(f"{node.name} recovered term and vote {found}, and had promised {promised}")
+        if terms != shadow.durable:
+            self._trace.counts["recovery differs from the last sync"] += 1
+        shadow.durable, shadow.terms = terms, terms.copy()
+        shadow.durable_state = shadow.state = recovered.hard_state
+        shadow.pending = []
+
+    def appended(self, node: SimulatedNode, hard_state: HardState | None, batch: EntryBatch | None) -> None:
+        shadow = self.shadow(node)
+        shadow.pending.append((hard_state, batch))
+        if hard_state is not None:
+            self._check_state(node, shadow.state, hard_state)
+            shadow.state = hard_state
+        if batch is not None:
+            self._check_batch(node, shadow, batch)
+            shadow.terms[batch.first_index - 1 :] = [term for term, _, _ in batch.entries]
+
+    def _check_state(self, node: SimulatedNode, old: HardState, new: HardState) -> None:
+        if new.term < old.term:
+            raise Violation(f"{node.name} wrote term {new.term} after {old.term}")
+        if new.term == old.term and old.voted_for not in (None, new.voted_for):
+            raise Violation(f"{node.name} votes twice in term {new.term}: {old.voted_for}, {new.voted_for}")
+
+    def _check_batch(self, node: SimulatedNode, shadow: Shadow, batch: EntryBatch) -> None:
+        first, last = batch.first_index, len(shadow.terms)
+        if first > last + 1:
+            raise Violation(f"{node.name} wrote entry {first} after {last}")
+        if first <= last:
+            self._trace.say(node.name, "truncation", f"from={first} last={last}")
+            # Compared with what was committed before: the overwriting entries may be committed by now.
+            term = shadow.terms[first - 1]
+            is_committed = first <= len(self.committed) and self.committed[first - 1][0] == term
+            if is_committed and batch.entries[0][0] != term:
+                raise Violation(f"{node.name} overwrites the committed entry {first} of term {term}")
+            if node.leads:
+                raise Violation(f"{node.name} leads term {node.core.term} and overwrites its entry {first}")
+        previous = shadow.terms[first - 2] if first > 1 else 0
+        for index, (term, kind, body) in enumerate(batch.entries, first):
+            entry = KnownEntry(previous, kind, body)
+            known = self._entries.setdefault((index, term), entry)
+            if known != entry:
+                raise Violation(f"{node.name} has another entry {index} of term {term} than was known")
+            if term < previous:
+                raise Violation(f"{node.name} has term {term} at {index} after {previous}")
+            previous = term
+
+    def synced(self, node: SimulatedNode) -> None:
+        shadow = self.shadow(node)
+        unsynced = node.disk.unsynced_log()
+        if unsynced and shadow.pending:
+            raise Violation(f"{node.name} says that it has synced; {unsynced} is not on the disk")
+        for state, batch in shadow.pending:
+            if state is not None:
+                shadow.durable_state = state
+            if batch is not None:
+                shadow.durable[batch.first_index - 1 :] = [term for term, _, _ in batch.entries]
+        shadow.pending = []
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def sent(self, node: SimulatedNode, to: str, message: object) -> None:
+        """What promises durability leaves after the sync that makes it true, never before."""
+        shadow = self.shadow(node)
+        if isinstance(message, AppendResponse):
+            if message.match_index > len(shadow.durable):
+                raise Violation(
+                    f"{node.name} acknowledges {message.match_index}; on its disk is {len(shadow.durable)}"
+                )
+        elif isinstance(message, VoteResponse):
+            promised = HardState(message.term, to)[:2]
+            if message.granted and shadow.durable_state[:2] != promised:
+                raise Violation(f"{node.name} grants {promised}; on its disk is {shadow.durable_state}")
+        elif isinstance(message, RequestVote):
+            promised = HardState(message.term, node.name)[:2]
+            if shadow.durable_state[:2] != promised:
+                raise Violation(f"{node.name} asks as {promised}; on its disk is {shadow.durable_state}")
+
+    # -- the state machine -----------------------------------------------------------------------------
+
+    def applied(
+        self, node: SimulatedNode, first_index: int, bodies: list[bytes | None], results: list[bytes | None]
+    ) -> None:
+        """Every node applies the same commands, at the same index, with the same results and state."""
+        if first_index + len(bodies) - 1 > node.core.commit_index:
+            raise Violation(f"{node.name} applies from {first_index}; committed is {node.core.commit_index}")
+        for index, (body, result) in enumerate(zip(bodies, results), first_index):
+            if index > len(self.applied_bodies) + 1:
+                raise Violation(f"{node.name} applies {index}; nobody has applied what is before it")
+            if index == len(self.applied_bodies) + 1:
+                self._apply_first(node, index, body, result)
+            elif self.applied_bodies[index - 1] != body:
+                raise Violation(f"{node.name} applies another command at {index} than others did")
+            elif self._results[index - 1] != result:
+                raise Violation(f"{node.name} gives another result at {index} than others did")
+        last = first_index + len(bodies) - 1
+        if (last + 1) % node.machine.PIECE == 0:
+            self._check_hash(node, last, node.machine.inner.digest())
+
+    def _apply_first(self, node: SimulatedNode, index: int, body: bytes | None, result: bytes | None) -> None:
+        self.applied_bodies.append(body)
+        self._results.append(result)
+        if body is None or result is None:
+            if body is not result:
+                raise Violation(
+                    f"{node.name}: a command without result, or a result without command: {index}"
+                )
+            return
+        expected = self.model.apply(index, body)
+        given = msgpack.unpackb(result)
+        # An error has a text behind its code, for people; of a success all counts.
+        if given[0] != expected[0] or (given[0] == 0 and given != expected):
+            raise Violation(f"{node.name} answers {given} at {index}, expected {expected}")
+
+    def _check_hash(self, node: SimulatedNode, index: Index, digest: bytes) -> None:
+        if self._hashes.setdefault(index, digest) != digest:
+            raise Violation(f"{node.name} has another state at {index} than others had")
+
+    # -- after each turn -------------------------------------------------------------------------------
+
+    def turned(self, node: SimulatedNode) -> None:
+        core = node.core
+        seen = self._observed[node.name]
+        if core.term < seen.term:
+            raise Violation(f"{node.name} went back from term {seen.term} to {core.term}")
+        seen.term = core.term
+        self._check_log(node)
+        if core.role is Role.LEADER and self.leaders.get(core.term) != node.name:
+            self._check_new_leader(node)
+        if core.commit_index != seen.commit_index:
+            self._check_commit(node, seen)
+        applied = node.machine.inner.applied_index
+        if applied < seen.applied_index or node.applier.applied_index != applied:
+            raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
+        seen.applied_index = applied
+        self._check_bounds(node)
+
+    def _check_log(self, node: SimulatedNode) -> None:
+        """What the core holds is what it gave to the disk."""
+        core, shadow = node.core, self.shadow(node)
+        if core.has_ready():
+            return  # the turn ended before all was said; the next one will
+        last_term = shadow.terms[-1] if shadow.terms else 0
+        if (core.last_index, core.log.last_term) != (len(shadow.terms), last_term):
+            raise Violation(f"{node.name} has log end {core.last_index}, its disk {len(shadow.terms)}")
+        if (core.term, core.voted_for) != shadow.state[:2]:
+            raise Violation(f"{node.name} has term {core.term}, vote {core.voted_for}; disk: {shadow.state}")
+
+    def _check_new_leader(self, node: SimulatedNode) -> None:
+        """Election Safety, and Leader Completeness (Raft figure 3)."""
+        core = node.core
+        known = self.leaders.setdefault(core.term, node.name)
+        if known != node.name:
+            raise Violation(f"{node.name} and {known} lead term {core.term}")
+        self._trace.say(node.name, "leader", f"term={core.term} last={core.last_index}")
+        for index in range(len(self.committed), 0, -1):
+            term, in_term = self.committed[index - 1]
+            if in_term < core.term:
+                if core.log.term_at(index) not in (term, None) or core.last_index < index:
+                    raise Violation(f"{node.name} leads term {core.term} without committed entry {index}")
+                return
+
+    def _check_commit(self, node: SimulatedNode, seen: Observed) -> None:
+        core = node.core
+        first, last = seen.commit_index + 1, core.commit_index
+        if last < seen.commit_index:
+            raise Violation(f"{node.name} went back from commit {seen.commit_index} to {last}")
+        seen.commit_index = last
+        for index in range(first, min(last, len(self.committed)) + 1):
+            term = core.log.term_at(index)
+            if term is not None and term != self.committed[index - 1][0]:
+                raise Violation(f"{node.name} committed another entry {index} than others did")
+        if last <= len(self.committed):
+            return
+        for index in range(len(self.committed) + 1, last + 1):
+            term = core.log.term_at(index)
+            if term is None:
+                raise Violation(f"{node.name} committed {index}, which nobody has seen committed")
+            self.committed.append((term, core.term))
+        holders = [
+            name for name, shadow in self._shadows.items() if shadow.holds(last, self.committed[-1][0])
+        ]
+        if not core.configuration.has_quorum(holders):
+            raise Violation(f"{node.name} committed {last}; it is on the disks of {holders} only")
+
+    def _check_bounds(self, node: SimulatedNode) -> None:
+        core = node.core
+        config = core.config
+        for peer, progress in core.progress.items():
+            if len(progress.inflights) > config.max_inflight_messages:
+                raise Violation(f"{node.name} has {len(progress.inflights)} appends on the way to {peer}")
+        if len(core._messages) + len(core._messages_after_sync) > MOST_PEER_FRAMES:
+            raise Violation(f"{node.name} keeps {len(core._messages)} messages")
+
+    # -- at the end ------------------------------------------------------------------------------------
+
+    def check_equal_states(self, nodes: list[SimulatedNode]) -> None:
+        """All of these have applied the same; so they are the same, and are what the model is."""
+        for node in nodes:
+            self._check_hash(node, node.machine.inner.applied_index, node.machine.inner.digest())
+            store = node.machine.inner._store
+            records = [list(record) for record in store.range(b"\x00", b"\x00").records]
+            if records != self.model.contents():
+                raise Violation(f"{node.name} holds {records}, expected {self.model.contents()}")
+
+    def command_of(self, index: Index, term: Term) -> bytes | None:
+        entry = self._entries[index, term]
+        return entry.body if entry.kind == EntryKind.COMMAND else None

@@ -1,0 +1,205 @@
+"""One run: calm, then trouble, then healing; and many runs, one for each seed.
+
+A run has two phases. While trouble lasts, nothing wrong may happen (safety). After a majority is healed, what
+is right must happen within bounds (liveness): a leader, an answer to everything that was asked, and one state
+on all nodes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from kvstore.node import YOUNG_OBJECTS
+from tests.simulator.clocks import Schedule
+from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.nemesis import Nemesis
+from tests.simulator.oracles import Oracles
+from tests.simulator.swarm import Swarm, draw
+from tests.simulator.tracing import Trace, Violation
+from tests.simulator.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_SECONDS = 30.0
+CALM_SECONDS = 1.5  # for the first leader and the first answers
+LEADER_TIMEOUTS = 10  # election timeouts until a healed majority has a leader
+FINISH_TIMEOUTS = 40  # and until everything is answered
+CONVERGE_TIMEOUTS = 20  # and until all have the same state
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed."""
+
+    seed: int
+    failure: str | None
+    swarm: str
+    counts: Counter[str]
+    simulated_seconds: float
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        return f"python -m tests.simulator --seed {self.seed} --seconds {self.seconds:g} --trace"
+
+    seconds: float = DEFAULT_SECONDS
+
+
+class Simulation:
+    """One seed. Everything random comes from it, so it can be run again."""
+
+    def __init__(
+        self,
+        seed: int,
+        seconds: float,
+        *,
+        keep_trace: bool = False,
+        change: Callable[[Swarm], Swarm] | None = None,
+    ) -> None:
+        rng = Random(seed)
+        swarm = draw(Random(rng.getrandbits(64)))
+        self.swarm = change(swarm) if change is not None else swarm
+        self.seconds = seconds
+        self.schedule = Schedule()
+        self.trace = Trace(self.schedule, keep=keep_trace)
+        self.oracles = Oracles(self.trace)
+        self.cluster = Cluster(
+            self.schedule, Random(rng.getrandbits(64)), self.swarm, self.trace, self.oracles
+        )
+        self.oracles.cluster = self.cluster
+        self.workload = Workload(self.cluster, self.oracles, Random(rng.getrandbits(64)))
+        self.nemesis = Nemesis(self.cluster, Random(rng.getrandbits(64)))
+        self.cluster.died = self.nemesis.see_to_restart
+        self._rng = Random(rng.getrandbits(64))
+        self._acknowledged: dict[str, int] = {}  # writes, by phase
+
+    def run(self) -> None:
+        """Raises Violation."""
+        for node in self.cluster.nodes.values():
+            self.cluster.start(node)
+        self.workload.start()
+        self._count_phase("before", lambda: self.schedule.run_until(CALM_SECONDS))
+        self.nemesis.start()
+        self._count_phase("during", lambda: self.schedule.run_until(CALM_SECONDS + self.seconds))
+        self._count_phase("after", self._heal)
+        self.workload.history.check(self.oracles.model)
+        counts = self.trace.counts
+        counts["undecided histories"] += self.workload.history.undecided
+        counts["writes"] += self.workload.acknowledged
+        counts["reads"] += self.workload.answered_reads
+        counts["repeated commands"] += self.oracles.model.repeats
+        counts["committed entries"] += len(self.oracles.committed)
+        for phase, number in self._acknowledged.items():
+            counts[f"runs with writes {phase}"] += number > 0
+
+    def _count_phase(self, name: str, phase: Callable[[], object]) -> None:
+        before = self.workload.acknowledged
+        phase()
+        self._acknowledged[name] = self.workload.acknowledged - before
+
+    def _wait(self, timeouts: float, is_done: Callable[[], bool], what: str) -> None:
+        seconds = timeouts * self.swarm.election_seconds
+        if not self.schedule.run_until(self.schedule.now + seconds, is_done):
+            raise Violation(f"{seconds:.1f} s after healing: {what}")
+
+    def _heal(self) -> None:
+        spared = self._spared()
+        self.nemesis.end(spared)
+        self._wait(LEADER_TIMEOUTS, lambda: self._has_leader(spared), "there is no leader")
+        # A little more work for the healed cluster, then the rest of what was begun.
+        self.schedule.run_until(self.schedule.now + 2 * self.swarm.election_seconds)
+        self.workload.is_closing = True
+        self._wait(FINISH_TIMEOUTS, self.workload.is_idle, "some requests are not answered")
+        self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")
+        self.oracles.check_equal_states(spared)
+
+    def _spared(self) -> list[SimulatedNode]:
+        """All nodes, or in one run of three no more than a majority of them."""
+        nodes = list(self.cluster.nodes.values())
+        if self._rng.random() < 1 / 3:
+            nodes = sorted(self._rng.sample(nodes, len(nodes) // 2 + 1), key=lambda node: node.name)
+        return nodes
+
+    def _has_leader(self, spared: list[SimulatedNode]) -> bool:
+        """One whose followers know it, and who has committed an entry of its own term."""
+        leader = self.cluster.leader()
+        if leader is None:
+            return False
+        core = leader.core
+        following = sum(node.alive and node.core.leader_id == leader.name for node in spared)
+        return 2 * following > self.swarm.size and core.log.term_at(core.commit_index) == core.term
+
+    def _has_converged(self, spared: list[SimulatedNode]) -> bool:
+        applied = {node.machine.inner.applied_index if node.alive else -1 for node in spared}
+        return applied == {len(self.oracles.committed)}
+
+
+def run_seed(
+    seed: int,
+    seconds: float = DEFAULT_SECONDS,
+    *,
+    keep_trace: bool = False,
+    change: Callable[[Swarm], Swarm] | None = None,
+) -> Outcome:
+    """One run, whose failure is part of its outcome. `change` may alter the swarm that the seed draws."""
+    with _quiet():
+        simulation = Simulation(seed, seconds, keep_trace=keep_trace, change=change)
+        failure = None
+        try:
+            simulation.run()
+        except Violation as violation:
+            failure = str(violation)
+            simulation.trace.line("*", "VIOLATION", failure)
+    return Outcome(
+        seed,
+        failure,
+        simulation.swarm.describe(),
+        simulation.trace.counts,
+        simulation.schedule.now,
+        simulation.trace.lines,
+        seconds,
+    )
+
+
+def run_seeds(
+    first: int, count: int, sim_seconds: float = DEFAULT_SECONDS, *, stop_at_first: bool = False
+) -> list[Outcome]:
+    """The failures among these seeds."""
+    failures = []
+    for seed in range(first, first + count):
+        outcome = run_seed(seed, sim_seconds)
+        if outcome.failure is not None:
+            failures.append(outcome)
+            if stop_at_first:
+                break
+    return failures
+
+
+def merged(outcomes: Iterable[Outcome]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        counts.update(outcome.counts)
+    return counts
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nodes that die and recover have much to say, and nobody to say it to; and young garbage may grow as it
+    may in production."""
+    before = logging.root.manager.disable
+    thresholds = gc.get_threshold()
+    logging.disable(logging.CRITICAL)
+    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        gc.set_threshold(*thresholds)

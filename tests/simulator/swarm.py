@@ -1,0 +1,115 @@
+"""What a seed means: which dimensions of trouble a run has, and how much of each.
+
+Each dimension is off with probability one half, so that runs differ in kind and not only in luck: what
+troubles in company may hide, alone they may show. Pure data, drawn once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from random import Random
+
+SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """The shape of one run. A probability or mean of 0 and a False are a dimension that is off."""
+
+    size: int
+    heartbeat_ms: int
+    election_ms: int
+    # The network.
+    loss: float
+    duplicate: float
+    delay_seconds: float  # mean of what comes on top of the base delay, with a heavy tail
+    reorder: bool  # frames of one link may overtake one another
+    restamp: bool  # headers are made to look fresh, so that the core itself sees what was overtaken
+    partitions: bool
+    clogs: bool
+    # Processes.
+    pauses: bool
+    kills: bool
+    power: bool
+    blackouts: bool  # all nodes lose power at once
+    crash_points: bool  # crashes in the middle of a turn: at a call of the disk, or behind a frame
+    # Disks.
+    keep: float  # probability that an unsynced sector survives a loss of power
+    slow_sync: float
+    disk_errors: bool
+    segment_bytes: int
+    # Clocks.
+    drift: float
+    jumps: bool
+    # Bounds.
+    tiny_windows: bool
+    tiny_queues: bool
+    # Clients.
+    clients: int
+    keys: int
+    think_seconds: float
+    hedge: float  # probability that an attempt goes to two nodes at once
+    impatient: float  # probability that a client gives an operation up when an attempt fails
+    batches: bool
+    # How often troubles begin: mean time between two of one kind, in election timeouts.
+    calm: float
+
+    @property
+    def election_seconds(self) -> float:
+        return self.election_ms / 1000
+
+    def describe(self) -> str:
+        """Everything that is on."""
+        shown = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value:
+                shown.append(each.name if value is True else f"{each.name}={value:.4g}")
+        return " ".join(shown)
+
+
+def draw(rng: Random, size: int | None = None) -> Swarm:
+    """The swarm of a seed. `size` overrides the drawn number of nodes, and changes nothing else."""
+
+    def on() -> bool:
+        return rng.random() < 0.5
+
+    def some(low: float, high: float) -> float:
+        """Off in half of all runs; else spread evenly over the orders of magnitude."""
+        is_on, exponent = on(), rng.random()
+        return float(low * (high / low) ** exponent) if is_on else 0.0
+
+    drawn_size = rng.choice(SIZES)
+    heartbeat_ms, election_ms = rng.choice([(50, 200), (100, 400), (100, 400), (100, 300)])
+    return Swarm(
+        size=size or drawn_size,
+        heartbeat_ms=heartbeat_ms,
+        election_ms=election_ms,
+        loss=some(0.005, 0.3),
+        duplicate=some(0.01, 0.2),
+        delay_seconds=some(0.001, 0.1),
+        reorder=on(),
+        restamp=on(),
+        partitions=on(),
+        clogs=on(),
+        pauses=on(),
+        kills=on(),
+        power=on(),
+        blackouts=on(),
+        crash_points=on(),
+        keep=rng.choice([0.0, 0.05, 0.2, 0.5, 0.9]),
+        slow_sync=some(0.001, 0.3),
+        disk_errors=on(),
+        segment_bytes=rng.choice([4096, 8192, 32768]),
+        drift=0.05 if on() else 0.0,
+        jumps=on(),
+        tiny_windows=on(),
+        tiny_queues=on(),
+        clients=rng.choice([2, 3, 4, 6]),
+        keys=rng.choice([1, 3, 6]),
+        think_seconds=rng.choice([0.05, 0.1, 0.4]),
+        hedge=some(0.02, 0.3),
+        impatient=some(0.02, 0.3),
+        batches=on(),
+        calm=rng.choice([4.0, 8.0, 16.0]),
+    )
