@@ -29,6 +29,8 @@ UNDONE = frozenset(
         protocol.SHUTTING_DOWN,
         protocol.OUTCOME_UNKNOWN,
         protocol.DEADLINE_EXCEEDED,
+        protocol.CONFLICT_WITH_LEADER,
+        protocol.EXPIRED,
     }
 )
 
