@@ -16,6 +16,7 @@ class Reason(StrEnum):
 
     NOT_LEADER = "not_leader"  # another node leads: go there
     NO_LEADER = "no_leader"  # nobody leads that this node knows of: try again
+    TRANSFERRING = "transferring"  # leadership is being handed over: try again, in a moment
     OVERLOADED = "overloaded"  # a bound was reached: try again later
     SHUTTING_DOWN = "shutting_down"  # this node is about to end: go to another
     EXPIRED = "expired"  # the deadline passed before it was proposed
@@ -188,6 +189,88 @@ class CheckQuorumDue:
     term: int
 
 
+@dataclass(slots=True)
+class ChangeConfiguration:
+    """gateway to replication: change the membership; `verb` and what it takes are those of raft/changes.py.
+
+    Answered by ConfigurationChanged, ChangeRefused, Refused (another node leads) or Abandoned.
+    """
+
+    ticket: int
+    verb: str
+    nodes: list[str]
+    addresses: dict[str, str]  # peer endpoints of nodes that are new, or have moved
+    force: bool
+
+
+@dataclass(slots=True)
+class ConfigurationChanged:
+    """replication to gateway: the change is committed. If it takes more steps, this comes again when done.
+
+    `configuration` is the committed one, encoded (raft/membership.py).
+    """
+
+    ticket: int
+    index: int  # of its first step
+    configuration: bytes
+    is_complete: bool
+
+
+@dataclass(slots=True)
+class TransferLeadership:
+    """gateway to replication: have another node lead; the fittest if `target` is None.
+
+    Answered by LeadershipTransferred, ChangeRefused or Refused.
+    """
+
+    ticket: int
+    target: str | None
+
+
+@dataclass(slots=True)
+class LeadershipTransferred:
+    """replication to gateway: another node leads now, as a rule the one that was asked for."""
+
+    ticket: int
+    leader_id: str
+
+
+@dataclass(slots=True)
+class ChangeRefused:
+    """replication to gateway: nothing was done. `reason` is a ConfigurationReason or TransferReason."""
+
+    ticket: int
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class MembershipChanged:
+    """replication to election, applier and gateway: another configuration is in force, or it is committed.
+
+    Told at the start too. One that is not committed may be taken back.
+    """
+
+    index: int  # of the entry with this configuration; 0 if it is what the node was started with
+    configuration: bytes  # encoded (raft/membership.py)
+    is_committed: bool
+    is_removed: bool  # this node was a member, and is none any more: that is final
+
+
+@dataclass(slots=True)
+class TransferBegun:
+    """replication to election: leadership is being handed over; give it one election timeout."""
+
+    term: int
+
+
+@dataclass(slots=True)
+class TransferOverdue:
+    """election to replication: an election timeout has passed since TransferBegun."""
+
+    term: int
+
+
 LOCAL_MESSAGES: tuple[type, ...] = (
     Propose,
     Queued,
@@ -207,4 +290,12 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     LeaderSilent,
     HeartbeatDue,
     CheckQuorumDue,
+    ChangeConfiguration,
+    ConfigurationChanged,
+    TransferLeadership,
+    LeadershipTransferred,
+    ChangeRefused,
+    MembershipChanged,
+    TransferBegun,
+    TransferOverdue,
 )

@@ -56,7 +56,7 @@ class _Campaigner:
         return self._core.configuration.vote_result(self.granted, self.denied)
 
     def _other_voters(self) -> list[NodeId]:
-        return sorted(self._core.configuration.voters - {self._core.node_id})
+        return sorted(self._core.configuration.electorate - {self._core.node_id})
 
 
 class PreCandidate(_Campaigner):
@@ -92,8 +92,12 @@ class PreCandidate(_Campaigner):
 class Candidate(_Campaigner):
     """Asks for votes in a new term, which holds its own vote already. Owned by the core."""
 
-    __slots__ = ()
+    __slots__ = ("_is_transfer",)
     role = Role.CANDIDATE
+
+    def __init__(self, core: Core, *, is_transfer: bool) -> None:
+        super().__init__(core)
+        self._is_transfer = is_transfer  # the leader asked for this campaign (dissertation 3.10)
 
     def begin(self) -> None:
         core = self._core
@@ -101,7 +105,7 @@ class Candidate(_Campaigner):
             core.become_leader(self.granted)
             return
         # After the sync: a grant may be counted only if the vote for itself cannot be forgotten.
-        question = RequestVote(core.term, core.log.last_index, core.log.last_term)
+        question = RequestVote(core.term, core.log.last_index, core.log.last_term, self._is_transfer)
         for node_id in self._other_voters():
             core.send_after_sync(node_id, question)
 

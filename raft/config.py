@@ -26,6 +26,8 @@ class RaftConfig:
     # Reads, of this node or of followers, that wait for a quorum round; beyond it read_index() raises
     # Overloaded.
     max_waiting_reads: int = 65536
+    # In elections: 0 never leads; of the others a higher one tends to lead (see raft/transfer.py).
+    priority: int = 1
     # A number below 2**31 that differs between two runs of a node. It marks this run's read requests, so that
     # a late answer to an earlier run is never taken for an answer to this one.
     incarnation: int = 0
@@ -33,6 +35,6 @@ class RaftConfig:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            least = 0 if name == "incarnation" else 1
+            least = 0 if name in ("incarnation", "priority") else 1
             assert value >= least, f"{name} is {value}, and must be at least {least}"
         assert self.incarnation < 1 << 31, f"incarnation {self.incarnation} does not fit in 31 bits"

@@ -2,20 +2,22 @@
 
 Pure: no clock, no socket, no thread, no file, no randomness. The owner calls step(), propose(),
 read_index() and the calls of election, then carries out what ready() says and confirms it with advance().
-Term rules are here, once; what a role does with a message is in follower.py, candidate.py and leader.py.
+Term rules are here and in voting.py, once; what a role does with a message is in follower.py, candidate.py
+and leader.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, cast
 
 from raft.candidate import Candidate, PreCandidate
 from raft.config import RaftConfig
+from raft.configuration_history import ConfigurationHistory, Logged, configurations_in
 from raft.entries import EntryBatch, HardState, Index, NodeId, Term
 from raft.errors import NotLeader, Overloaded
 from raft.follower import Follower
-from raft.invariants import broken, check_state, check_succession, facts_of
+from raft.invariants import broken, check_configurations, check_state, check_succession, facts_of
 from raft.leader import Leader
 from raft.log import Log, fitting
 from raft.membership import Configuration
@@ -26,16 +28,16 @@ from raft.messages import (
     Heartbeat,
     HeartbeatResponse,
     Message,
-    PreVoteResponse,
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
     RequestPreVote,
     RequestVote,
-    VoteResponse,
+    TimeoutNow,
 )
 from raft.progress import Progress
 from raft.ready import Ready, Role, RoleChange
+from raft.voting import HANDLERS as _ELECTION_HANDLERS
 
 if TYPE_CHECKING:
     from raft.storage import Recovered
@@ -47,7 +49,7 @@ MAX_TERM = 1 << 62
 # A term this far ahead of the own is no term of this cluster, so that one broken message cannot use them up.
 MAX_TERM_JUMP = 1 << 32
 
-_FROM_LEADERS = frozenset({AppendEntries, Heartbeat})
+_FROM_LEADERS = frozenset({AppendEntries, Heartbeat, TimeoutNow})
 
 
 class Core:
@@ -60,10 +62,18 @@ class Core:
         storage_state: Recovered,
         config: RaftConfig | None = None,
     ) -> None:
+        """`configuration` is for the time before the log has any: the founding members, or Configuration()
+        for a node that waits to be added to a cluster."""
         self.node_id = node_id
-        self.configuration = configuration
         self.config = config or RaftConfig()
         self.log = Log(storage_state.first_index, storage_state.entries)
+        logged = configurations_in(storage_state.first_index, storage_state.entries)
+        self.configurations = ConfigurationHistory(
+            self.log.snapshot_index, configuration, logged, is_logged=False
+        )
+        # The last one in the log, committed or not (Raft §6); kept at hand, since everything asks for it.
+        self.configuration: Configuration = self.configurations.in_force
+        self.is_removed = False  # a member said so, or the committed configuration does
         hard_state = storage_state.hard_state
         self.term: Term = hard_state.term  # never decreases
         self.voted_for: NodeId | None = hard_state.voted_for  # changes only with the term, or from None
@@ -76,7 +86,7 @@ class Core:
         self.leader_id: NodeId | None = None
         self.ignored_messages = 0  # unknown, malformed, from strangers, or against the rules
         # The vote gate (dissertation 4.2.3) is shut while a live leader is known.
-        self._gate_open = True
+        self.is_gate_open = True
         self._role: Follower | PreCandidate | Candidate | Leader = Follower(self)
         self.role: Role = Role.FOLLOWER  # that of _role
         self._read_requests = 0
@@ -128,9 +138,13 @@ class Core:
         if not 0 <= term <= min(self.term + MAX_TERM_JUMP, MAX_TERM):
             self.ignored_messages += 1
             return
-        if kind not in _OPEN_TO_STRANGERS and sender not in self.configuration.members:
+        if (
+            kind not in _OPEN_TO_STRANGERS
+            and sender not in self.configuration.members
+            and sender != self.leader_id
+        ):
             # Dissertation 4.1: appends and votes are taken from anybody, since the configuration here may
-            # be out of date. Answers come only from those who were asked, and those are members.
+            # be out of date. Answers come only from those who were asked: members, or whoever leads.
             self.ignored_messages += 1
             return
         election_handler = _ELECTION_HANDLERS.get(kind)
@@ -159,7 +173,7 @@ class Core:
             self.become_follower(self.term, sender)  # Raft §5.2: a candidate returns to follower, too
         if self.leader_id != sender:
             return False  # Two cannot be (Election Safety). A forged or misrouted frame is not obeyed.
-        self._gate_open = False
+        self.is_gate_open = False
         return True
 
     def _answer_stale(self, sender: NodeId, message: object) -> None:
@@ -171,43 +185,13 @@ class Core:
         elif isinstance(message, ReadIndexRequest):
             self.send(sender, ReadIndexRefused(self.term, message.context))
 
-    def _on_request_pre_vote(self, sender: NodeId, message: RequestPreVote) -> None:
-        """Dissertation 9.6: would it win? Changes nothing here, whatever term it names."""
-        is_free = message.term > self.term or (
-            message.term == self.term and self.leader_id is None and self.voted_for in (None, sender)
-        )
-        granted = (
-            is_free and self._gate_open and self.log.is_up_to_date(message.last_index, message.last_term)
-        )
-        # A grant names the term asked about. A refusal names the term here, so that who is behind catches up.
-        self.send(sender, PreVoteResponse(message.term if granted else self.term, granted))
-
-    def _on_pre_vote_response(self, sender: NodeId, message: PreVoteResponse) -> None:
-        if message.term > self.term and not message.granted:
-            self.become_follower(message.term, None)
-        elif isinstance(self._role, PreCandidate):
-            self._role.on_pre_vote_response(sender, message)
-
-    def _on_request_vote(self, sender: NodeId, message: RequestVote) -> None:
-        if message.term > self.term:
-            if not self._gate_open and not message.transfer:
-                return  # Dissertation 4.2.3: its term is not taken either, or it would disturb all the same.
-            self.become_follower(message.term, None)
-        # Raft §5.2: one vote in a term, first come, and the same answer if asked again; §5.4.1: up to date.
-        granted = (
-            message.term == self.term
-            and (self.voted_for == sender or (self.voted_for is None and self.leader_id is None))
-            and self.log.is_up_to_date(message.last_index, message.last_term)
-        )
-        if granted:
-            self.voted_for = sender
-        self.send_after_sync(sender, VoteResponse(self.term, granted))
-
-    def _on_vote_response(self, sender: NodeId, message: VoteResponse) -> None:
-        if message.term > self.term:
-            self.become_follower(message.term, None)
-        elif message.term == self.term and isinstance(self._role, Candidate):
-            self._role.on_vote_response(sender, message)
+    def dispatch(self, sender: NodeId, message: Message) -> bool:
+        """To the role, if it has anything to do with this kind of message."""
+        handler = self._role.handlers.get(type(message))
+        if handler is None:
+            return False
+        handler(self._role, sender, message)
+        return True
 
     # -- the door: clients -----------------------------------------------------------------------------
 
@@ -226,15 +210,54 @@ class Core:
         """
         self._role.read_index(context)
 
+    # -- the door: operators ---------------------------------------------------------------------------
+
+    def propose_configuration(self, target: Configuration, *, force: bool = False) -> Index:
+        """Begin a change of membership to `target`: in one step for one voter more or less, else by way of
+        a joint configuration, which the leader leaves by itself. Returns the index of the first step.
+
+        Raises NotLeader and ConfigurationRefused.
+        """
+        return self._leading().reconfiguration.propose(target, force=force)
+
+    def transfer_leadership(self, target: NodeId | None) -> None:
+        """Hand over to `target`, or to the most up-to-date voter that may lead (dissertation 3.10).
+
+        Raises NotLeader and TransferRefused. Until it is done, or abort_transfer() is called, propose()
+        raises Transferring.
+        """
+        self._leading().begin_transfer(target)
+
+    def abort_transfer(self) -> None:
+        """It took an election timeout, which is long enough: lead on."""
+        if isinstance(self._role, Leader):
+            self._role.transfer = None
+
+    @property
+    def transfer_target(self) -> NodeId | None:
+        transfer = self._role.transfer if isinstance(self._role, Leader) else None
+        return transfer.target if transfer is not None else None
+
+    def _leading(self) -> Leader:
+        if isinstance(self._role, Leader):
+            return self._role
+        raise NotLeader(self.leader_id)
+
     # -- the door: election ----------------------------------------------------------------------------
 
     def campaign(self) -> None:
         """Election timeout: find out whether to campaign, then campaign (Raft §5.2, dissertation 9.6)."""
-        if self.role is Role.LEADER or not self.configuration.may_campaign(self.node_id):
+        if self.role is Role.LEADER or not self.may_campaign():
             return
         self.leader_id = None
-        self._gate_open = True
+        self.is_gate_open = True
         self._enter(PreCandidate(self))
+
+    def may_campaign(self) -> bool:
+        """Not as a learner, not while it waits to be added, not after it was removed; not with priority 0."""
+        return (
+            self.configuration.may_campaign(self.node_id) and self.config.priority > 0 and not self.is_removed
+        )
 
     def heartbeat(self) -> None:
         if isinstance(self._role, Leader):
@@ -262,7 +285,7 @@ class Core:
     def leader_silent(self) -> None:
         """The leader was not heard for the least election timeout: until it is, votes may be granted."""
         if self.role is not Role.LEADER:
-            self._gate_open = True
+            self.is_gate_open = True
 
     # -- transitions, for this class and the roles -----------------------------------------------------
 
@@ -273,18 +296,19 @@ class Core:
             self.term = term
             self.voted_for = None  # with a new term, and never else
         self.leader_id = leader_id
-        self._gate_open = leader_id is None
+        self.is_gate_open = leader_id is None
         self._enter(Follower(self))
 
-    def start_election(self) -> None:
+    def start_election(self, *, is_transfer: bool = False) -> None:
         """Raft §5.2: a new term, with the vote of this node for itself in it."""
         self.term += 1
         self.voted_for = self.node_id
-        self._enter(Candidate(self))
+        self.leader_id = None
+        self._enter(Candidate(self, is_transfer=is_transfer))
 
     def become_leader(self, supporters: Collection[NodeId]) -> None:
         self.leader_id = self.node_id
-        self._gate_open = False
+        self.is_gate_open = False
         self._enter(Leader(self, supporters))
 
     def _enter(self, role: Follower | PreCandidate | Candidate | Leader) -> None:
@@ -304,7 +328,35 @@ class Core:
         if index <= self.commit_index:
             raise broken("cannot remove a committed entry:", index, self.commit_index)
         self.log.truncate_from(index)
+        if self.configurations.truncate_from(index):
+            self._configuration_changed()
         self._truncated_from = index if self._truncated_from is None else min(self._truncated_from, index)
+
+    # -- membership, for the roles ---------------------------------------------------------------------
+
+    @property
+    def committed_configuration(self) -> Configuration:
+        """The last one that is known to be committed; before there is any, what the node started with."""
+        return self.configurations.at(self.commit_index)
+
+    def adopt(self, logged: list[Logged]) -> None:
+        """These were appended, and are in force from now on (Raft §6)."""
+        for index, configuration in logged:
+            check_configurations(self.configurations, configuration)
+            self.configurations.append(index, configuration)
+        self._configuration_changed()
+
+    def _configuration_changed(self) -> None:
+        self.configuration = self.configurations.in_force
+        if isinstance(self._role, Leader):
+            self._role.follow_configuration()
+
+    def note_removed(self) -> None:
+        """Its own removal from the cluster is committed."""
+        if not self.is_removed:
+            self.is_removed = self.configurations.has_news = True
+            if self.role is not Role.FOLLOWER:
+                self.become_follower(self.term, None)
 
     # -- outbox, for the roles -------------------------------------------------------------------------
 
@@ -339,12 +391,18 @@ class Core:
             or self._reads
             or self._refused_reads
             or self._announced != (self.role, self.term, self.leader_id)
+            or self.configurations.has_news
         )
 
     def ready(self) -> Ready:
         """All that must happen now. advance() must follow before the next call."""
         if self._awaits_advance:
             raise broken("ready() again before advance() in term", self.term)
+        configurations = self.configurations
+        if configurations.uncommitted_index <= self.commit_index:
+            configurations.note_committed()
+            if self.node_id in self.configuration.removed:
+                self.note_removed()
         batch = self.log.take_unpersisted()
         self._role.collect(batch)
         is_vote_changed = self._is_vote_changed()
@@ -371,7 +429,9 @@ class Core:
             refused_reads=self._refused_reads,
             truncated_from=self._truncated_from,
             role_change=role_change,
+            configuration=self.configuration if configurations.has_news else None,
         )
+        configurations.has_news = False
         self._messages, self._messages_after_sync = [], []
         self._reads, self._refused_reads, self._truncated_from = [], [], None
         self._awaits_advance = True
@@ -408,21 +468,16 @@ class Core:
         self._facts = facts
 
 
-# Messages of elections have term rules of their own.
-_ELECTION_HANDLERS: dict[type, Callable[[Core, NodeId, Any], None]] = {
-    RequestPreVote: Core._on_request_pre_vote,
-    PreVoteResponse: Core._on_pre_vote_response,
-    RequestVote: Core._on_request_vote,
-    VoteResponse: Core._on_vote_response,
-}
-_OPEN_TO_STRANGERS = frozenset({RequestPreVote, RequestVote, AppendEntries, Heartbeat})
-_KINDS = frozenset(_ELECTION_HANDLERS) | {
-    AppendEntries,
-    AppendResponse,
-    AppendRejected,
-    Heartbeat,
-    HeartbeatResponse,
-    ReadIndexRequest,
-    ReadIndexResponse,
-    ReadIndexRefused,
-}
+_OPEN_TO_STRANGERS = frozenset({RequestPreVote, RequestVote}) | _FROM_LEADERS
+_KINDS = (
+    frozenset(_ELECTION_HANDLERS)
+    | _FROM_LEADERS
+    | {
+        AppendResponse,
+        AppendRejected,
+        HeartbeatResponse,
+        ReadIndexRequest,
+        ReadIndexResponse,
+        ReadIndexRefused,
+    }
+)

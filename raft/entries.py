@@ -35,6 +35,7 @@ class EntryKind(IntEnum):
 
 
 _LAST_KIND = max(EntryKind)
+assert _LAST_KIND is EntryKind.CONFIGURATION  # EntryBatch.holds_configurations asks for no other
 
 
 class HardState(NamedTuple):
@@ -61,13 +62,20 @@ class EntryBatch:
     The list is the batch's own: whoever passes it in gives it away.
     """
 
-    __slots__ = ("_encoded", "entries", "first_index")
+    __slots__ = ("_encoded", "_largest_kind", "entries", "first_index")
 
-    def __init__(self, first_index: Index, entries: list[Entry], encoded: bytes | None = None) -> None:
+    def __init__(
+        self,
+        first_index: Index,
+        entries: list[Entry],
+        encoded: bytes | None = None,
+        largest_kind: int | None = None,
+    ) -> None:
         assert first_index >= 1, f"log indexes begin at 1, not {first_index}"
         self.first_index = first_index
         self.entries = entries
         self._encoded = encoded  # None until somebody asks for the bytes
+        self._largest_kind = largest_kind  # of the entries; None until somebody asks
 
     @property
     def last_index(self) -> Index:
@@ -87,6 +95,13 @@ class EntryBatch:
         entries = self.entries
         return _HEADER.size + _COLUMN_BYTES * len(entries) + sum([len(body) for _, _, body in entries])
 
+    @property
+    def holds_configurations(self) -> bool:
+        """Is any entry a configuration? Known of a decoded batch without a look at its entries."""
+        if self._largest_kind is None:
+            self._largest_kind = max([kind for _, kind, _ in self.entries], default=0)
+        return self._largest_kind == _LAST_KIND
+
     def from_index(self, index: Index) -> EntryBatch:
         """The part of this batch from `index` on; the batch itself if that is all of it."""
         skip = index - self.first_index
@@ -103,8 +118,8 @@ class EntryBatch:
     def decode(cls, blob: bytes | memoryview) -> EntryBatch:
         """The batch that `blob` holds. Raises CorruptEntries; allocates no more than its length warrants."""
         data = bytes(blob)  # no copy if it is bytes already
-        first_index, entries = decode_entries(data)
-        return cls(first_index, entries, data)
+        first_index, entries, largest_kind = _decode(data)
+        return cls(first_index, entries, data, largest_kind)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -125,7 +140,11 @@ class EntryBatch:
 
 def decode_entries(blob: bytes | memoryview) -> tuple[Index, list[Entry]]:
     """First index and entries of an encoded batch, without keeping its bytes."""
-    data = bytes(blob)
+    return _decode(bytes(blob))[:2]
+
+
+def _decode(data: bytes) -> tuple[Index, list[Entry], int]:
+    """First index, entries, and the largest kind among them."""
     if len(data) < _HEADER.size:
         raise CorruptEntries(f"{len(data)} bytes are too few for a header")
     first_index, count, bodies_bytes = _HEADER.unpack_from(data)
@@ -139,15 +158,17 @@ def decode_entries(blob: bytes | memoryview) -> tuple[Index, list[Entry]]:
     if not 1 <= first_index < LIMIT - count:
         raise CorruptEntries(f"first index {first_index} is out of range")
     if count == 0:
-        return first_index, []
+        return first_index, [], 0
     terms = _decode_terms(data[terms_at:kinds_at], count)
     kinds = data[kinds_at:lengths_at]
     bounds = list(accumulate(_integers("I", data[lengths_at:bodies_at]), initial=bodies_at))
     if bounds[-1] != len(data):
         raise CorruptEntries(f"lengths end at {bounds[-1]} of {len(data)} bytes")
-    if max(kinds) > _LAST_KIND:
-        raise CorruptEntries(f"unknown kind of entry {max(kinds)}")
-    return first_index, list(zip(terms, kinds, [data[start:end] for start, end in pairwise(bounds)]))
+    largest_kind = max(kinds)
+    if largest_kind > _LAST_KIND:
+        raise CorruptEntries(f"unknown kind of entry {largest_kind}")
+    bodies = [data[start:end] for start, end in pairwise(bounds)]
+    return first_index, list(zip(terms, kinds, bodies)), largest_kind
 
 
 def _encode(first_index: Index, entries: list[Entry]) -> bytes:

@@ -8,6 +8,8 @@ must end before it does damage.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from raft.entries import NodeId
 
 
@@ -77,6 +79,64 @@ class ShuttingDown(NotApplied):
     """The node is stopping or has stopped, and had not proposed the command: go to another node."""
 
     __slots__ = ()
+
+
+class Transferring(NotApplied):
+    """Leadership is being handed to `target`: nothing is proposed meanwhile. Try again, soon and anywhere."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: NodeId) -> None:
+        super().__init__(target)
+        self.target = target
+
+
+class ConfigurationReason(StrEnum):
+    """Why a change of membership is refused."""
+
+    IN_FLIGHT = "in_flight"  # one at a time: another is not committed yet, or not finished
+    NO_COMMIT_IN_TERM = "no_commit_in_term"  # a new leader must commit an entry of its own term before
+    NOT_CAUGHT_UP = "not_caught_up"  # a voter to be is no learner yet, or far behind the log
+    LOSES_QUORUM = "loses_quorum"  # of the voters to be, no majority is alive as far as the leader hears
+    NO_VOTERS = "no_voters"
+    NAME_USED_BEFORE = "name_used_before"  # removed names are never used again
+    UNCHANGED = "unchanged"  # it is so already
+    UNKNOWN_MEMBER = "unknown_member"
+    BAD_REQUEST = "bad_request"  # the change makes no sense as it is put
+    CALLED_OFF = "called_off"  # another change undid it before it was done
+    TRANSFERRING = "transferring"  # leadership is on its way to another node
+
+
+class ConfigurationRefused(RaftError):
+    """A change of membership that was not even begun. `detail` tells people the names and numbers."""
+
+    __slots__ = ("detail", "reason")
+
+    def __init__(self, reason: ConfigurationReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class TransferReason(StrEnum):
+    """Why leadership is not handed over."""
+
+    LEADS_ALREADY = "leads_already"  # the target is the leader itself
+    NOT_A_VOTER = "not_a_voter"  # a learner, or no member at all
+    NEVER_LEADS = "never_leads"  # its priority is 0
+    NO_CANDIDATE = "no_candidate"  # no voter that is alive could lead
+    TIMED_OUT = "timed_out"  # the target did not catch up or take over within an election timeout
+
+
+class TransferRefused(RaftError):
+    """Leadership stays where it is."""
+
+    __slots__ = ("detail", "reason")
+
+    def __init__(self, reason: TransferReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
 
 
 class InvariantBroken(AssertionError):

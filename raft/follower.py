@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from raft.configuration_history import Logged, configurations_of
 from raft.entries import EntryBatch, Index, NodeId
 from raft.errors import NotLeader, Overloaded
 from raft.invariants import broken
@@ -21,6 +22,7 @@ from raft.messages import (
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
+    TimeoutNow,
 )
 from raft.ready import Role
 
@@ -96,10 +98,11 @@ class Follower:
 
     def on_append_entries(self, leader_id: NodeId, message: AppendEntries) -> None:
         core = self._core
-        if not _is_well_formed(message):
+        batch = message.batch
+        configurations = configurations_of(batch)
+        if configurations is None or not _is_well_formed(message):
             core.ignored_messages += 1
             return
-        batch = message.batch
         match_index = batch.last_index
         if match_index < core.commit_index:
             # All of it is committed here, so it is the same here (Leader Completeness, Raft §5.4.3).
@@ -116,7 +119,7 @@ class Follower:
         if core.log.term_at(prev_index) != prev_term:
             self._reject(leader_id, message.prev_index)
             return
-        self._take(batch)
+        self._take(batch, configurations)
         # An empty append that moves the commit index asks for nothing, if its match was told before. Should
         # that answer have been lost, the leader asks again after a heartbeat, and then it has no such news.
         has_news = min(message.commit_index, match_index) > core.commit_index
@@ -125,7 +128,7 @@ class Follower:
         # Raft §5.3, receiver rule 5: only what is known to match may commit, whatever else is in the log.
         core.commit_to(min(message.commit_index, match_index))
 
-    def _take(self, batch: EntryBatch) -> None:
+    def _take(self, batch: EntryBatch, configurations: list[Logged]) -> None:
         """Append what is new. Remove what conflicts, and only then (receiver rules 3 and 4)."""
         core = self._core
         if batch.first_index <= core.log.last_index:
@@ -136,6 +139,8 @@ class Follower:
             if new_from <= core.log.last_index:
                 core.truncate_from(new_from)
         core.log.extend(batch)
+        if configurations:
+            core.adopt([logged for logged in configurations if logged[0] >= batch.first_index])
 
     def _acknowledge(self, match_index: Index) -> None:
         # Within a term the leader only appends, so what matched once matches still: the highest says it all.
@@ -160,13 +165,21 @@ class Follower:
         if message.commit_index <= core.log.last_index:
             # The leader names no more than this node is known to hold in common with it.
             core.commit_to(message.commit_index)
-        core.send(leader_id, HeartbeatResponse(core.term, message.round))
+        core.send(leader_id, HeartbeatResponse(core.term, message.round, core.config.priority))
         # A request that was there one heartbeat ago was probably lost. Asking twice is harmless.
         for number in self._asked_reads:
             if number > self._resend_through:
                 self._resend_through = number
             else:
                 core.send(leader_id, ReadIndexRequest(core.term, number))
+
+    def on_timeout_now(self, leader_id: NodeId, message: TimeoutNow) -> None:
+        """Dissertation 3.10: no pre-vote, since the leader wants it, and asks nobody to wait.
+
+        One that comes late is of an old term, unless nobody has led since: then it is as good as new.
+        """
+        if self._core.may_campaign():
+            self._core.start_election(is_transfer=True)
 
     # -- reads -----------------------------------------------------------------------------------------
 
@@ -186,6 +199,7 @@ class Follower:
     handlers: ClassVar[dict[type, Callable[[Any, NodeId, Any], None]]] = {
         AppendEntries: on_append_entries,
         Heartbeat: on_heartbeat,
+        TimeoutNow: on_timeout_now,
         ReadIndexResponse: on_read_index_response,
         ReadIndexRefused: on_read_index_refused,
     }

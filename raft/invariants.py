@@ -15,7 +15,9 @@ from raft.errors import InvariantBroken
 from raft.ready import Role
 
 if TYPE_CHECKING:
+    from raft.configuration_history import ConfigurationHistory
     from raft.core import Core
+    from raft.membership import Configuration
 
 
 class Facts(NamedTuple):
@@ -75,6 +77,25 @@ def check_succession(before: Facts, after: Facts) -> None:
     # Leader Append-Only (Raft figure 3): to truncate takes another leader, and there is none in this term.
     if before.role is Role.LEADER and after.last_index < before.last_index:
         raise broken("a leader's log became shorter:", before.last_index, after.last_index)
+
+
+def check_configurations(history: ConfigurationHistory, following: Configuration) -> None:
+    """May this one be appended after that in force? Asked only when one is.
+
+    Any majority that decides under one of them must share a node with any that decides under the next (Raft
+    §6): a joint one follows its old voters and is followed by its new ones; else one voter comes or goes.
+    """
+    before = history.in_force
+    if history.last_index == 0:
+        return  # what a node was started with says nothing: the log does
+    if following.is_joint:
+        follows = not before.is_joint and following.outgoing == before.voters
+    elif before.is_joint:
+        follows = following.voters == before.voters
+    else:
+        follows = len(before.voters ^ following.voters) <= 1
+    if not follows:
+        raise broken("majorities need not overlap:", before, following)
 
 
 def check_log(core: Core) -> None:

@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft.entries import Entry, EntryBatch, EntryKind, Index, NodeId
-from raft.errors import Overloaded
+from raft.errors import Overloaded, TransferReason, TransferRefused, Transferring
 from raft.log import ENTRY_OVERHEAD_BYTES, fitting
 from raft.messages import (
     AppendEntries,
@@ -23,9 +23,18 @@ from raft.messages import (
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
+    TimeoutNow,
 )
 from raft.progress import Progress
 from raft.ready import Role
+from raft.reconfiguration import Reconfiguration
+from raft.transfer import (
+    HAND_OVER_PAUSE_TIMEOUTS,
+    Transfer,
+    best_successor,
+    check_target,
+    preferred_successor,
+)
 
 if TYPE_CHECKING:
     from raft.core import Core
@@ -45,11 +54,14 @@ class Leader:
         "_asked_reads",
         "_commit_news",
         "_core",
+        "_hand_over_pause",
         "_round",
         "_round_read_index",
         "_uncommitted",
         "_waiting_reads",
         "progress",
+        "reconfiguration",
+        "transfer",
         "uncommitted_bytes",
     )
     role = Role.LEADER
@@ -71,10 +83,17 @@ class Leader:
         self._round_read_index: Index = 0
         self._asked_reads: dict[ReadOrigin, None] = {}
         self._waiting_reads: dict[ReadOrigin, None] = {}
+        self.reconfiguration = Reconfiguration(core, self)
+        self.transfer: Transfer | None = None  # under way: nothing is proposed meanwhile
+        self._hand_over_pause = 1  # election timeouts before this leader makes way for a preferred one
 
     def begin(self) -> None:
-        # Raft §8: an entry of its own term, since by counting it may commit nothing else (§5.4.2).
-        self._core.log.append([(self._core.term, _NOOP, b"")])
+        """Raft §8: an entry of its own term, since by counting it may commit nothing else (§5.4.2)."""
+        if self._core.configurations.is_initial_only:
+            # The founding members, so that whoever joins later learns of them from the log.
+            self.reconfiguration.begin_with_initial()
+        else:
+            self._core.log.append([(self._core.term, _NOOP, b"")])
 
     def retire(self) -> None:
         """Leadership is lost: no read that waits was confirmed."""
@@ -105,6 +124,8 @@ class Leader:
     def propose(self, bodies: list[bytes]) -> Index:
         core = self._core
         assert bodies, "0 bodies are no proposal"
+        if self.transfer is not None:
+            raise Transferring(self.transfer.target)
         size = sum(map(len, bodies)) + ENTRY_OVERHEAD_BYTES * len(bodies)
         total = self.uncommitted_bytes + size
         # With nothing under way any size passes, or a large proposal could never be made.
@@ -175,8 +196,11 @@ class Leader:
         progress.is_active = True
         if message.match_index > self._core.log.last_index:
             self._core.ignored_messages += 1  # nobody can have more of this log than its leader
-        elif progress.acknowledge(message.match_index) and message.match_index > self._core.commit_index:
-            self.advance_commit()
+        elif progress.acknowledge(message.match_index):
+            if self.transfer is not None and self.transfer.target == sender:
+                self.transfer.advance(progress)
+            if message.match_index > self._core.commit_index:
+                self.advance_commit()
 
     def on_append_rejected(self, sender: NodeId, message: AppendRejected) -> None:
         progress = self.progress[sender]
@@ -201,6 +225,42 @@ class Leader:
         uncommitted = self._uncommitted
         while uncommitted and uncommitted[0][0] <= index:
             self.uncommitted_bytes -= uncommitted.popleft()[1]
+        if index >= self.reconfiguration.attention_index:
+            self.reconfiguration.on_commit()
+
+    # -- membership ------------------------------------------------------------------------------------
+
+    def follow_configuration(self) -> None:
+        """One Progress for each other member. Who left is sent nothing more, and its answers are ignored."""
+        core = self._core
+        others = core.configuration.members - {core.node_id}
+        for node_id in self.progress.keys() - others:
+            del self.progress[node_id]
+        for node_id in sorted(others - self.progress.keys()):
+            # As if just heard: a new member had no time yet to be, and must not look like a lost quorum.
+            self.progress[node_id] = Progress(core.log.last_index + 1, core.config, is_active=True)
+        if self.transfer is not None and self.transfer.target not in core.configuration.voters:
+            self.transfer = None
+
+    def resign(self) -> None:
+        """It is no voter any more, and that is committed: have the fittest take over, and follow."""
+        core = self._core
+        successor = best_successor(core, self)
+        if successor is not None:
+            core.send(successor, TimeoutNow(core.term))
+        core.become_follower(core.term, None)
+
+    def begin_transfer(self, target: NodeId | None) -> None:
+        core = self._core
+        if target is None:
+            target = best_successor(core, self)
+            if target is None:
+                raise TransferRefused(TransferReason.NO_CANDIDATE, "no other voter that may lead was heard")
+        else:
+            check_target(core, self, target)
+        if self.transfer is None or self.transfer.target != target:
+            self.transfer = Transfer(core, target)
+        self.transfer.advance(self.progress[target])
 
     # -- heartbeats, quorum, reads ---------------------------------------------------------------------
 
@@ -214,10 +274,13 @@ class Leader:
             if message is None:
                 message = built[commit_index] = Heartbeat(core.term, commit_index, self._round)
             core.send(node_id, message)
+        if self.transfer is not None:
+            self.transfer.advance(self.progress[self.transfer.target])
 
     def on_heartbeat_response(self, sender: NodeId, message: HeartbeatResponse) -> None:
         progress = self.progress[sender]
         progress.heard_heartbeat()
+        progress.priority = message.priority
         if progress.read_round < message.round <= self._round:
             progress.read_round = message.round
             self._confirm_round()
@@ -227,9 +290,23 @@ class Leader:
         core = self._core
         active = {node_id for node_id, progress in self.progress.items() if progress.is_active}
         for progress in self.progress.values():
-            progress.is_active = False
+            progress.end_timeout()
+        self.reconfiguration.note_timeout()
         if not core.configuration.has_quorum(active | {core.node_id}):
             core.become_follower(core.term, None)
+        else:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        """For a live voter of higher priority, once in a while."""
+        if self._hand_over_pause > 0:
+            self._hand_over_pause -= 1
+            return
+        core = self._core
+        successor = preferred_successor(core, self) if self.transfer is None else None
+        if successor is not None and core.configurations.last_index <= core.commit_index:
+            self._hand_over_pause = HAND_OVER_PAUSE_TIMEOUTS
+            self.begin_transfer(successor)
 
     def read_index(self, context: int) -> None:
         limit = self._core.config.max_waiting_reads

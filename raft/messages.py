@@ -79,6 +79,7 @@ class Heartbeat:
 class HeartbeatResponse:
     term: Term
     round: int
+    priority: int = 1  # of the one who answers, in elections; 0: it never leads
 
 
 @dataclass(slots=True)
@@ -102,6 +103,20 @@ class ReadIndexRefused:
     context: int
 
 
+@dataclass(slots=True)
+class TimeoutNow:
+    """The leader to its successor: campaign at once (dissertation 3.10)."""
+
+    term: Term
+
+
+@dataclass(slots=True)
+class Removed:
+    """A member to a node that is none: your removal is committed, so do not campaign any more."""
+
+    term: Term
+
+
 Message = (
     RequestPreVote
     | PreVoteResponse
@@ -115,4 +130,6 @@ Message = (
     | ReadIndexRequest
     | ReadIndexResponse
     | ReadIndexRefused
+    | TimeoutNow
+    | Removed
 )

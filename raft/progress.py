@@ -62,10 +62,12 @@ class Progress:
         "match_index",
         "next_index",
         "pending_snapshot_index",
+        "priority",
         "probe_sent",
         "read_round",
         "state",
         "verify_due",
+        "was_active",
     )
 
     def __init__(self, next_index: Index, config: RaftConfig, *, is_active: bool) -> None:
@@ -78,6 +80,8 @@ class Progress:
         self.commit_index_sent: Index = 0  # highest that an append told the peer; it may have been lost
         self.read_round = 0  # highest round of heartbeats that the peer answered; never decreases
         self.is_active = is_active  # heard since the last check_quorum
+        self.was_active = False  # heard in the election timeout before that
+        self.priority = 1  # of the peer in elections, as it last said
         self.pending_snapshot_index: Index = 0  # of the last snapshot that the peer was found to need
 
     def wants_append(self, last_index: Index, commit_index: Index) -> bool:
@@ -134,6 +138,18 @@ class Progress:
             return False
         self.become_probe(max(self.match_index + 1, min(prev_index, resume_index)))
         return True
+
+    @property
+    def is_live(self) -> bool:
+        """Was it heard within the last election timeout, or the one before?"""
+        return self.is_active or self.was_active
+
+    def end_timeout(self) -> None:
+        """An election timeout has passed. Who was silent in it is presumed unreachable: one question at a
+        time then, or all that it may have in flight would be lost, or waits for its return."""
+        if not self.is_active and self.state is ProgressState.REPLICATE:
+            self.become_probe(self.match_index + 1)
+        self.was_active, self.is_active = self.is_active, False
 
     def heard_heartbeat(self) -> None:
         """The peer is there. If it owes answers, find out whether it got the question."""

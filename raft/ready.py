@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from raft.entries import EntryBatch, HardState, Index, NodeId, Term
+from raft.membership import Configuration
 from raft.messages import Message
 
 
@@ -46,3 +47,6 @@ class Ready:
     # still, and so be committed after all (Raft figure 8).
     truncated_from: Index | None
     role_change: RoleChange | None
+    # The membership in force, if there is news of it: another one, this one is committed now, or this node
+    # heard that it is no member any more.
+    configuration: Configuration | None

@@ -16,6 +16,7 @@ from actors import Actor, Address
 from raft.actor_messages import (
     Abandoned,
     Campaign,
+    ChangeConfiguration,
     CheckQuorumDue,
     CommitNotice,
     Committed,
@@ -30,10 +31,13 @@ from raft.actor_messages import (
     Reason,
     Refused,
     RoleChanged,
+    TransferLeadership,
+    TransferOverdue,
 )
+from raft.administration import Administration
 from raft.core import Core, Ready, Role, RoleChange
 from raft.entries import EntryBatch, EntryKind
-from raft.errors import NotLeader, Overloaded
+from raft.errors import NotLeader, Overloaded, Transferring
 from raft.messages import AppendEntries, Heartbeat
 from raft.storage import Storage
 
@@ -115,6 +119,7 @@ class ReplicationActor(Actor):
         self._storage = storage
         self._tickets = Tickets()
         self._noticed: set[int] = set()  # tickets in _tickets whose owner wants to hear of each stage
+        self._administration = Administration(core, self.send_local)
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
         self._contact_told_at = 0.0
@@ -127,10 +132,14 @@ class ReplicationActor(Actor):
             LeaderSilent: self._leader_silent,
             HeartbeatDue: self._heartbeat_due,
             CheckQuorumDue: self._check_quorum_due,
+            ChangeConfiguration: self._administration.change,
+            TransferLeadership: self._administration.transfer,
+            TransferOverdue: self._transfer_overdue,
         }
 
     def on_start(self) -> None:
         self._tell_role(RoleChange(self._core.role, self._core.term, self._core.leader_id))
+        self._administration.tell_membership()
         self._drive()
 
     def on_stop(self) -> None:
@@ -171,6 +180,8 @@ class ReplicationActor(Actor):
             self._refuse(message.tickets, refusal.leader_id)
         except Overloaded:
             self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
+        except Transferring:
+            self.send_local("gateway", Refused(message.tickets, Reason.TRANSFERRING, None))
         else:
             self._tickets.add(first_index, message.tickets, message.counts)
             if message.wants_notices:
@@ -225,6 +236,11 @@ class ReplicationActor(Actor):
     def _check_quorum_due(self, message: CheckQuorumDue) -> None:
         if message.term == self._core.term:
             self._core.check_quorum()
+            self._administration.tell_transfer()  # a preferred node may be to take over
+
+    def _transfer_overdue(self, message: TransferOverdue) -> None:
+        if message.term == self._core.term:
+            self._administration.give_up_transfer()
 
     def _tell_contact(self) -> None:
         now = self.now()
@@ -281,6 +297,8 @@ class ReplicationActor(Actor):
                 self._refuse(waiting[1].tickets, None)
         if ready.role_change is not None:
             self._change_role(ready.role_change)
+        if ready.configuration is not None or ready.role_change is not None:
+            self._administration.note(ready)
 
     def _send(self, messages: Sequence[tuple[str, object]]) -> None:
         for node, message in messages:

@@ -19,8 +19,10 @@ from raft.messages import (
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
+    Removed,
     RequestPreVote,
     RequestVote,
+    TimeoutNow,
     VoteResponse,
 )
 
@@ -39,6 +41,8 @@ _PEER_TAGS: dict[int, type] = {
     10: ReadIndexRequest,
     11: ReadIndexResponse,
     12: ReadIndexRefused,
+    13: TimeoutNow,
+    17: Removed,
 }
 _APPEND_ENTRIES_TAG = 5
 
