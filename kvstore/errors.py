@@ -156,6 +156,14 @@ class NoLeader(NotApplied, RequestRefused):
     retry_helps = True
 
 
+class Transferring(NotApplied, RequestRefused):
+    """Leadership is being handed to another node, which takes milliseconds: ask again."""
+
+    __slots__ = ()
+    code = protocol.TRANSFERRING
+    retry_helps = True
+
+
 class Overloaded(NotApplied, RequestRefused):
     """A bound on what may wait was reached: wait a little before asking again."""
 
@@ -260,6 +268,7 @@ _REFUSALS: dict[int, type[RequestRefused]] = {
     protocol.BAD_FRAME: BadFrame,
     protocol.DEADLINE_EXCEEDED: DeadlineExceeded,
     protocol.EXPIRED: Expired,
+    protocol.TRANSFERRING: Transferring,
 }
 
 

@@ -44,7 +44,7 @@ MAX_PENDING_BYTES = 64 << 20
 CODES = {
     Reason.NOT_LEADER: (protocol.NOT_LEADER, "another node leads"),
     Reason.NO_LEADER: (protocol.NO_LEADER, "no leader is known at the moment"),
-    Reason.TRANSFERRING: (protocol.NO_LEADER, "leadership is being handed over: try again in a moment"),
+    Reason.TRANSFERRING: (protocol.TRANSFERRING, "leadership is being handed over: try again in a moment"),
     Reason.OVERLOADED: (protocol.OVERLOADED, "too much is waiting to be committed: try again later"),
     Reason.SHUTTING_DOWN: (protocol.SHUTTING_DOWN, "the node is stopping"),
     Reason.EXPIRED: (protocol.EXPIRED, "the deadline passed before the write was proposed"),

@@ -74,6 +74,7 @@ OUTCOME_UNKNOWN: Final = 37  # may or may not be applied
 BAD_FRAME: Final = 38
 DEADLINE_EXCEEDED: Final = 39  # of a read
 EXPIRED: Final = 40  # of a write, before it was proposed
+TRANSFERRING: Final = 42  # leadership is being handed to another node
 
 CODE_NAMES: Final = {
     OK: "ok",
@@ -94,6 +95,7 @@ CODE_NAMES: Final = {
     BAD_FRAME: "bad_frame",
     DEADLINE_EXCEEDED: "deadline_exceeded",
     EXPIRED: "expired",
+    TRANSFERRING: "transferring",
 }
 
 # ---------------------------------------------------------------- limits

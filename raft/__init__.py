@@ -9,12 +9,24 @@ from __future__ import annotations
 from raft.config import RaftConfig
 from raft.core import Core
 from raft.entries import CorruptEntries, Entry, EntryBatch, EntryKind, HardState, Index, NodeId, Term
-from raft.errors import InvariantBroken, NotLeader, Overloaded, RaftError
+from raft.errors import (
+    ConfigurationReason,
+    ConfigurationRefused,
+    InvariantBroken,
+    NotLeader,
+    Overloaded,
+    RaftError,
+    TransferReason,
+    TransferRefused,
+    Transferring,
+)
 from raft.membership import Configuration
 from raft.ready import Ready, Role, RoleChange
 
 __all__ = [
     "Configuration",
+    "ConfigurationReason",
+    "ConfigurationRefused",
     "Core",
     "CorruptEntries",
     "Entry",
@@ -32,4 +44,7 @@ __all__ = [
     "Role",
     "RoleChange",
     "Term",
+    "TransferReason",
+    "TransferRefused",
+    "Transferring",
 ]

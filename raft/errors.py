@@ -82,11 +82,14 @@ class ShuttingDown(NotApplied):
 
 
 class Transferring(NotApplied):
-    """Leadership is being handed to `target`: nothing is proposed meanwhile. Try again, soon and anywhere."""
+    """Leadership is being handed to `target`: nothing is proposed meanwhile. Try again, soon and anywhere.
+
+    The target is None when it is known from hearsay only.
+    """
 
     __slots__ = ("target",)
 
-    def __init__(self, target: NodeId) -> None:
+    def __init__(self, target: NodeId | None = None) -> None:
         super().__init__(target)
         self.target = target
 

@@ -25,6 +25,7 @@ from raft.errors import (
     Overloaded,
     RaftError,
     ShuttingDown,
+    Transferring,
 )
 
 
@@ -55,6 +56,8 @@ class Abandonment(NamedTuple):
             return Overloaded()
         if self.reason is Reason.EXPIRED:
             return Expired()
+        if self.reason is Reason.TRANSFERRING:
+            return Transferring()
         if self.reason is Reason.SHUTTING_DOWN:
             return ShuttingDown()
         return NotLeader(self.leader_id)

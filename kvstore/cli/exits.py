@@ -34,6 +34,7 @@ _CODES = {
     "kvstore.errors.WatchRangeEmpty": BAD_KEY,
     "kvstore.errors.NoLeader": NO_LEADER,
     "kvstore.errors.NotLeader": NO_LEADER,
+    "kvstore.errors.Transferring": NO_LEADER,
     "kvstore.errors.DeadlineExceeded": NO_LEADER,
     "kvstore.errors.Expired": NO_LEADER,
     "kvstore.errors.MaybeApplied": OUTCOME_UNKNOWN,

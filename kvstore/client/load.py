@@ -47,6 +47,7 @@ _RETRIED: Final = frozenset(
         protocol.CONFLICT_WITH_LEADER,
         protocol.OUTCOME_UNKNOWN,
         protocol.DEADLINE_EXCEEDED,
+        protocol.TRANSFERRING,
     }
 )
 

@@ -158,6 +158,7 @@ def test_an_answer_that_was_lost_is_asked_for_again(cluster: FakeCluster) -> Non
         protocol.CONFLICT_WITH_LEADER,
         protocol.OUTCOME_UNKNOWN,
         protocol.DEADLINE_EXCEEDED,
+        protocol.TRANSFERRING,
     ],
 )
 def test_a_refused_write_is_sent_again_with_its_sequence(cluster: FakeCluster, code: int) -> None:

@@ -45,6 +45,7 @@ def test_only_a_leader_takes_proposals_and_the_others_say_who_is() -> None:
 def test_a_leader_begins_its_term_with_an_entry_of_its_own() -> None:
     """Raft §8: to learn what is committed, a leader commits a blank entry at the start of its term."""
     core = make_core(log=[1, 2])
+    core.configurations.append(1, core.configuration)  # as if its first entry were the founding members
     become_candidate(core)
     core.step("b", VoteResponse(3, True))
     ready = drain(core)
