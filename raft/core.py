@@ -261,7 +261,7 @@ class Core:
 
     def heartbeat(self) -> None:
         if isinstance(self._role, Leader):
-            self._role.heartbeat()
+            self._role.heartbeat_due()
 
     def is_commit_untold(self) -> bool:
         """Does a leader know of commits that some peer was not told of, and could be told of now?"""

@@ -264,6 +264,13 @@ class Leader:
 
     # -- heartbeats, quorum, reads ---------------------------------------------------------------------
 
+    def heartbeat_due(self) -> None:
+        """A heartbeat interval has passed: what is done at this pace."""
+        self.heartbeat()
+        if self.transfer is not None:
+            self.transfer.advance(self.progress[self.transfer.target])
+        self.reconfiguration.observe()
+
     def heartbeat(self) -> None:
         """To all peers, with the last read round: so a round whose messages were lost is asked again."""
         core = self._core
@@ -274,8 +281,6 @@ class Leader:
             if message is None:
                 message = built[commit_index] = Heartbeat(core.term, commit_index, self._round)
             core.send(node_id, message)
-        if self.transfer is not None:
-            self.transfer.advance(self.progress[self.transfer.target])
 
     def on_heartbeat_response(self, sender: NodeId, message: HeartbeatResponse) -> None:
         progress = self.progress[sender]
