@@ -1,0 +1,138 @@
+"""The applier, alone with a machine that counts: order, no repetition, reads that wait for their index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from raft.actor_messages import (
+    Applied,
+    Committed,
+    LocalRead,
+    QueryStatus,
+    ReadReady,
+    RoleChanged,
+    StatusReport,
+)
+from raft.applier_actor import ApplierActor
+from raft.state_machine import Frame
+from tests.raft.lone_actor import Surroundings
+
+
+class Counting:
+    """Answers each command with its index, and each read with how much was applied."""
+
+    def __init__(self) -> None:
+        self.applied: list[tuple[int, bytes | None]] = []
+
+    def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
+        entries = list(enumerate(bodies, first_index))
+        self.applied += entries
+        return [None if body is None else b"<%d>" % index for index, body in entries]
+
+    def query(self, bodies: Sequence[bytes]) -> list[bytes]:
+        return [body + b"@%d" % len(self.applied) for body in bodies]
+
+    def status(self) -> dict[str, object]:
+        return {"machine": "counting"}
+
+
+class Speaking:
+    """An announcer that says what it was asked."""
+
+    def subscribed(self, frames: Sequence[bytes]) -> list[Frame]:
+        return [[b"subscribed", *frames]]
+
+    def announcements(self) -> list[Frame]:
+        return [[b"announcements"]]
+
+    def heartbeats(self, now_seconds: float) -> list[Frame]:
+        return [[b"heartbeat", b"%g" % now_seconds]]
+
+    def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
+        return [[b"role", role.encode()]]
+
+
+def make() -> tuple[Surroundings, Counting]:
+    machine = Counting()
+    world = Surroundings(ApplierActor(machine))
+    world.start()
+    return world, machine
+
+
+def committed(first_index: int, *bodies: bytes | None) -> Committed:
+    return Committed(first_index, list(bodies), [], [])
+
+
+def test_results_go_to_the_tickets_that_asked() -> None:
+    world, _ = make()
+    world.tell(Committed(1, [None, b"x", b"y", b"z"], [(7, 0, 1), (8, 2, 2)], [1, 2]))
+    assert world.take(Applied) == [Applied([(7, 0, 1, b"<2>"), (8, 2, 2, b"<3><4>")])]
+
+
+@pytest.mark.parametrize("first_index", [1, 2, 4])
+def test_what_does_not_follow_is_refused(first_index: int) -> None:
+    """An entry applied twice or skipped is a state that no other node has; the process must end."""
+    world, machine = make()
+    world.tell(committed(1, b"a", b"b"))
+    with pytest.raises(AssertionError, match="handed over while 2"):
+        world.tell(committed(first_index, b"c"))
+    assert machine.applied == [(1, b"a"), (2, b"b")]
+
+
+def test_a_read_waits_until_its_index_is_applied_here() -> None:
+    """Dissertation 6.4, step 4: an index that is not applied yet is the future of this node."""
+    world, _ = make()
+    world.tell(ReadReady(2, [5], [1], [b"r"]))
+    world.tell(committed(1, b"a"))
+    assert world.take(Applied) == []
+    world.tell(committed(2, b"b"))
+    assert world.take(Applied) == [Applied([(5, 0, 1, b"r@2")])]
+
+
+def test_reads_that_wait_do_not_keep_others_back_and_each_is_answered_once() -> None:
+    world, _ = make()
+    world.tell(ReadReady(3, [1], [1], [b"far"]), ReadReady(1, [2], [2], [b"near", b"by"]), committed(1, b"a"))
+    assert world.take(Applied) == [Applied([(2, 0, 2, b"near@1by@1")])]
+    world.tell(committed(2, b"b", b"c"))
+    assert world.take(Applied) == [Applied([(1, 0, 1, b"far@3")])]
+    world.tell(committed(4, b"d"))
+    assert world.take(Applied) == []
+
+
+def test_a_local_read_waits_for_nothing() -> None:
+    world, _ = make()
+    world.tell(LocalRead([3, 4], [1, 1], [b"p", b"q"]))
+    assert world.take(Applied) == [Applied([(3, 0, 1, b"p@0"), (4, 0, 1, b"q@0")])]
+
+
+def test_a_status_has_what_each_actor_knows() -> None:
+    world, _ = make()
+    world.tell(committed(1, b"a"))
+    world.tell(QueryStatus(9, {"term": 2}))
+    assert world.take(StatusReport) == [
+        StatusReport(9, {"term": 2, "applied_index": 1, "machine": "counting"})
+    ]
+
+
+def test_what_is_announced_is_published_in_its_turn() -> None:
+    world = Surroundings(ApplierActor(Counting(), Speaking()))
+    world.start()
+    world.tell(RoleChanged("leader", 1, "a"))
+    assert world.happened == [("watch", [b"role", b"leader"]), ("watch", [b"announcements"])]
+    world.happened.clear()
+    world.actor.receive_frames("watch", [(b"", b"\x01topic")])
+    assert world.happened == [("watch", [b"subscribed", b"\x01topic"])]
+    world.happened.clear()
+    assert world.wait() == world.wait() == 0.25
+    assert world.happened == [("watch", [b"heartbeat", b"0.25"]), ("watch", [b"heartbeat", b"0.5"])]
+
+
+def test_nothing_is_announced_where_nobody_announces() -> None:
+    world, _ = make()
+    assert world.actor._deadline is None
+    world.tell(RoleChanged("leader", 1, "a"))
+    world.actor.receive_frames("watch", [(b"", b"\x01topic")])
+    world.actor.on_deadline()
+    assert world.happened == []
