@@ -11,7 +11,7 @@ SEEDS  ?= 100
 FIRST  ?= 1
 SECONDS ?= 30
 
-.PHONY: help run test sim lint types fix bench failover steady garbage clean venv
+.PHONY: help run test sim lint types fix bench failover steady garbage mutants coverage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
@@ -24,6 +24,8 @@ help:
 	@echo "make failover  20 times kill -9 of the leader: how long until the next put; fails above 500 ms (median)"
 	@echo "make steady  five minutes of full load without a fault; fails if there is an election"
 	@echo "make garbage  a minute of garbage to every socket of a cluster under load"
+	@echo "make mutants  plant each known bug in a copy of the tree and say which check caught it; a few minutes"
+	@echo "make coverage  the branches of raft/ that the tests go through; fails below 97 %"
 	@echo "make venv   the virtual environment with everything in it"
 	@echo "make clean  remove environments, caches and build output; ./data/ stays"
 
@@ -59,6 +61,13 @@ steady: $(VENV)/.run
 
 garbage: $(VENV)/.test
 	ASSENT_GARBAGE_SECONDS=60 $(BIN)/python -m pytest tests/cluster/test_garbage.py
+
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutants --jobs $(WORKERS)
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) --cov=raft --cov-branch --cov-report=term-missing:skip-covered \
+	  --cov-fail-under=97 tests/raft tests/paper tests/actors tests/kvstore
 
 venv: $(VENV)/.run $(VENV)/.test
 

@@ -208,11 +208,11 @@ def test_a_stopped_peer_stalls_nobody(sockets: SocketWorld) -> None:
         started_at = time.monotonic()
         first.send("n2", Note(number, body))
         longest_seconds = max(longest_seconds, time.monotonic() - started_at)
+        assert longest_seconds < 0.5
         first.send("n3", Note(number))
         pump([live.system], lambda number=number: live.recorder.numbers()[-1] == number)  # type: ignore[misc]
     assert [number for number in live.recorder.numbers() if number] == list(range(1, 301))
     assert first.counters["peer_unreachable"] > 100
-    assert longest_seconds < 0.5
     # What it reads when it goes on is bounded by the marks of both ends, the kernel's buffers aside.
     settle([stopped.system], stopped.recorder)
     heard = [number for number in stopped.recorder.numbers() if number]

@@ -338,8 +338,11 @@ def test_an_exception_out_of_an_actor_ends_the_run(world: World, where: str) -> 
     endpoint = system.endpoint("client")
     client = world.client(endpoint)
     client.send(b"hello")
+    too_late = threading.Timer(DEADLINE_SECONDS / 5, system.stop)
+    too_late.start()
     with pytest.raises(ZeroDivisionError, match=where):
         system.run()
+    too_late.cancel()
     assert ("stop",) not in other.events
     again = make_system(world, recorder := Recorder("recorder"))
     again.open_client_port(recorder, "client", endpoint)

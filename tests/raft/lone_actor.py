@@ -36,6 +36,18 @@ class Surroundings:
     def publish(self, port: str, parts: list[bytes]) -> None:
         self.happened.append((port, parts))
 
+    def connect_peer(self, node: str, endpoint: str, storage_id: int = 0) -> None:
+        self.happened.append(("connect", (node, endpoint, storage_id)))
+
+    def disconnect_peer(self, node: str) -> None:
+        self.happened.append(("disconnect", node))
+
+    def ban_peers(self, nodes: frozenset[str]) -> None:
+        self.happened.append(("ban", nodes))
+
+    def storage_of(self, node: str) -> int:
+        return 0
+
     # What the test calls.
 
     def start(self) -> None:
