@@ -241,6 +241,8 @@ def fingerprint(seed: int, length: int, cuts: random.Random) -> str:
         results += machine.apply(machine.applied_index + 1, log[:size])
         log = log[size:]
     machine.query([protocol.range_body(b"/k/", b"/k0")])
+    everything = protocol.watch_history_body(b"/", b"0", start_revision=2, limit_bytes=1 << 20)
+    results += machine.query([everything])
     return f"{machine.digest().hex()} {hash_of(results)} {machine.revision}"
 
 

@@ -233,6 +233,10 @@ def test_b15_an_acknowledgement_waits_for_the_sync_and_there_is_one_for_a_turn()
     assert ready.messages == [] and ready.must_sync
     assert ready.messages_after_sync == [("b", AppendResponse(1, 3))]
     assert ready.batch is not None and len(ready.batch) == 3
+    core.advance()
+    core.step("b", append_of(1, 3, 1, [1]))  # in a term that is on disk already
+    ready = core.ready()
+    assert (ready.messages, ready.messages_after_sync) == ([], [("b", AppendResponse(1, 4))])
 
 
 def test_a_follower_stores_the_very_batch_that_came() -> None:
