@@ -18,7 +18,7 @@ from tests.mutants.run import PASSED, WIDE_SECONDS, Verdict, copy_tree, run_chec
 def main() -> int:
     arguments = _arguments()
     only = arguments.only or [""]
-    bugs = [bug for bug in all_bugs() if any(word in bug.name for word in only)]
+    bugs = [bug for bug in all_bugs() if any(word in f"{bug.section}: {bug.name}" for word in only)]
     if not bugs:
         print("no planted bug has such a name")
         return 2
@@ -39,7 +39,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument(
-        "--only", action="append", default=[], help="bugs with this in their name; repeatable"
+        "--only", action="append", default=[], help="bugs with this in section or name; repeatable"
     )
     parser.add_argument("--jobs", type=int, default=2, help="bugs tried at once")
     parser.add_argument("--narrow", action="store_true", help="do not fall back to the whole suite")

@@ -75,6 +75,19 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     open_file(tmp_path).verify()
 
 
+def test_a_chunk_in_another_ones_place_is_found(tmp_path: Path) -> None:
+    """Also by who reads no more than that part, as a leader does that sends it to a follower."""
+    write_file(tmp_path, [bytes(range(150))])
+    path = tmp_path / snapshot_name(7, 3)
+    good = path.read_bytes()
+    first = len(good) - 150 - 3 * 8
+    path.write_bytes(
+        good[:first] + good[first + 72 : first + 144] + good[first : first + 72] + good[first + 144 :]
+    )
+    with pytest.raises(CorruptSnapshot, match="chunk"):
+        open_file(tmp_path).read(0, 64)
+
+
 def test_another_clusters_and_a_renamed_snapshot_are_refused(tmp_path: Path) -> None:
     write_file(tmp_path, [b"x"])
     with pytest.raises(CorruptSnapshot, match="of cluster cluster, not other"):
