@@ -164,7 +164,7 @@ def test_an_order_of_election_for_another_term_is_not_carried_out(
     node.hear("c", RequestPreVote(node.core.term + 1, 9, 9))
     assert node.diary() == ["PreVoteResponse"]
     assert node.core.role is (Role.LEADER if order in (HeartbeatDue, CheckQuorumDue) else Role.FOLLOWER)
-    assert not node.core._gate_open
+    assert not node.core.is_gate_open
 
 
 def test_orders_of_election_are_carried_out_in_their_term() -> None:
