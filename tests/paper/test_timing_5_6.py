@@ -29,7 +29,7 @@ class Replication(Actor):
 
 
 def campaigns_of(seed: int, seconds: float, contacts: Sequence[float] = ()) -> list[float]:
-    """When an election actor campaigns that hears a leader at these times, and whose campaigns lead nowhere."""
+    """When an election actor campaigns that hears a leader at these times, and never wins."""
     codec = Codec()
     register_messages(codec)
     clock, replication = ManualClock(), Replication()
