@@ -128,7 +128,7 @@ def test_a_leader_deposed_by_entries_in_place_of_its_own_names_the_conflict() ->
 def test_a_command_that_times_out_under_way_may_be_applied_after_all() -> None:
     settings = ReplicaSettings(election_timeout_seconds=60.0, heartbeat_interval_seconds=0.05)
     cluster = HandCluster(size=2, settings=settings)
-    assert cluster.run_until(lambda: any(r.is_leader for r in cluster.replicas.values()), 130.0)
+    assert cluster.run_until(lambda: any(r.is_leader for r in cluster.replicas.values()), seconds=130.0)
     leader = cluster.leader()
     other = next(name for name in cluster.members if name != leader.node_id)
     cluster.cut_off.add(other)
@@ -219,7 +219,7 @@ def test_a_crash_loses_nothing_that_was_applied() -> None:
     cluster = HandCluster()
     cluster.finish(cluster.leader().propose(b"7"))
     for name in list(cluster.replicas):
-        cluster.replicas.pop(name).crash()
+        cluster.crash(name)
     for name in cluster.members:
         cluster.start(name)
     assert cluster.finish(cluster.leader().ask(b"")) == b"7"
