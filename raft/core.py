@@ -304,6 +304,7 @@ class Core:
         self.term += 1
         self.voted_for = self.node_id
         self.leader_id = None
+        self.is_gate_open = True
         self._enter(Candidate(self, is_transfer=is_transfer))
 
     def become_leader(self, supporters: Collection[NodeId]) -> None:

@@ -253,7 +253,7 @@ class Leader:
     def begin_transfer(self, target: NodeId | None) -> None:
         core = self._core
         if target is None:
-            target = best_successor(core, self)
+            target = self.transfer.target if self.transfer is not None else best_successor(core, self)
             if target is None:
                 raise TransferRefused(TransferReason.NO_CANDIDATE, "no other voter that may lead was heard")
         else:

@@ -14,6 +14,7 @@ from raft.configuration_history import NEVER
 from raft.entries import EntryKind, Index, NodeId
 from raft.errors import ConfigurationReason, ConfigurationRefused
 from raft.membership import Configuration
+from raft.messages import Removed
 
 if TYPE_CHECKING:
     from raft.core import Core
@@ -55,12 +56,13 @@ class CatchUp:
 class Reconfiguration:
     """For one term of one leader."""
 
-    __slots__ = ("_catching_up", "_core", "_leader", "attention_index")
+    __slots__ = ("_catching_up", "_core", "_leader", "_leaving", "attention_index")
 
     def __init__(self, core: Core, leader: Leader) -> None:
         self._core = core
         self._leader = leader
         self._catching_up: dict[NodeId, CatchUp] = {}  # for each learner; see observe()
+        self._leaving: frozenset[NodeId] = frozenset()  # removed by the change that is under way
         # Once this index is committed, on_commit() must look: at first the first entry of this term, then
         # the configuration that is under way.
         self.attention_index: Index = core.log.last_index + 1
@@ -145,6 +147,7 @@ class Reconfiguration:
 
     def _append(self, configuration: Configuration) -> Index:
         core = self._core
+        self._leaving |= configuration.removed - core.configuration.removed
         core.log.append([(core.term, _CONFIGURATION, configuration.encode())])
         index = self.attention_index = core.log.last_index
         core.adopt([(index, configuration)])
@@ -158,6 +161,10 @@ class Reconfiguration:
             self.attention_index = index  # of an earlier leader, or newer than what was waited for
             return
         self.attention_index = NEVER
+        # So that who left knows. Should it not hear of it, it is told when it campaigns (raft/voting.py).
+        for node_id in sorted(self._leaving - {core.node_id}):
+            core.send(node_id, Removed(core.term))
+        self._leaving = frozenset()
         if now.is_joint:
             self._append(now.left())  # Raft §6: both majorities have it, so the new one may go on alone
         elif core.node_id not in now.voters:

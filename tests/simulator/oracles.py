@@ -167,8 +167,10 @@ class Oracles:
                     f"{node.name} acknowledges {message.match_index}; on its disk is {len(shadow.durable)}"
                 )
         elif isinstance(message, VoteResponse):
+            # In a later term nobody is voted for in this one any more, so that keeps the promise too.
             promised = HardState(message.term, to)[:2]
-            if message.granted and shadow.durable_state[:2] != promised:
+            is_past = shadow.durable_state.term > message.term
+            if message.granted and not is_past and shadow.durable_state[:2] != promised:
                 raise Violation(f"{node.name} grants {promised}; on its disk is {shadow.durable_state}")
         elif isinstance(message, RequestVote):
             promised = HardState(message.term, node.name)[:2]
