@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CODE   := actors raft kvstore bench tests
+CODE   := actors raft kvstore bench tests examples
 WORKERS ?= 2
 SEEDS  ?= 100
 FIRST  ?= 1
@@ -85,4 +85,4 @@ $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find actors raft kvstore bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

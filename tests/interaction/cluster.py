@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from raft.config import RaftConfig
+from raft.core import Core
 from raft.entries import NodeId
 from raft.invariants import check_log
+from raft.membership import Configuration
 from raft.messages import Message
 from raft.ready import Ready, Role, RoleChange
-from tests.interaction.words import batch_text, entries_text, message_text
-from tests.raft.network import Mail, Network
+from tests.interaction.words import batch_text, configuration_text, entries_text, message_text
+from tests.raft.network import Disk, Mail, Network
 
 MAX_ROUNDS = 1000
 
@@ -31,11 +33,25 @@ class Cluster(Network):
         self.writing: dict[NodeId, Ready] = {}  # at most one write to each disk is not synced
         self.read_names: dict[int, str] = {}  # context of a read -> its name in the scenario
         self._leaders: dict[int, NodeId] = {}
-        self._ignored: dict[NodeId, int] = {}
+        self._members: dict[NodeId, Configuration] = {}  # what each node was last seen to work with
+        self._joining: set[NodeId] = set()  # started without a cluster
         super().__init__(voters, learners=learners, config=config)
 
     def note(self, line: str) -> None:
         self.notes.append(line)
+
+    def start(self, name: NodeId) -> Core:
+        core = super().start(name)
+        if name in self._joining:
+            # What a node is started with counts until its log or a snapshot says something else.
+            core = self.cores[name] = Core(name, Configuration(), self.disks[name].load(), core.config)
+        self._members[name] = core.configuration
+        return core
+
+    def join(self, name: NodeId) -> None:
+        self._joining.add(name)
+        self.disks[name] = Disk()
+        self.start(name)
 
     # -- turns -----------------------------------------------------------------------------------------
 
@@ -51,6 +67,9 @@ class Cluster(Network):
         ready = core.ready()
         if ready.role_change is not None:
             self.note(f"{name} {role_text(name, ready.role_change)}")
+        if ready.configuration is not None and ready.configuration != self._members[name]:
+            self._members[name] = ready.configuration
+            self.note(f"{name} works with {configuration_text(ready.configuration)}")
         if ready.truncated_from is not None:
             self.note(f"{name} drops its entries from {ready.truncated_from} on")
         self.post(name, ready.messages)

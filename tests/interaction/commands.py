@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from raft.config import RaftConfig
-from raft.entries import HardState
+from raft.entries import EntryKind, HardState
 from raft.messages import PreVoteResponse, RequestPreVote, RequestVote, VoteResponse
 from raft.ready import Role
 from tests.interaction.cluster import Cluster
@@ -36,7 +36,7 @@ def cluster(stage: Stage, words: list[str]) -> None:
 
 @command("given NODE... log TERM... [term TERM] [vote NODE] [commit INDEX]")
 def given(stage: Stage, words: list[str]) -> None:
-    """Start these nodes from disks that hold a log with entries of these terms."""
+    """Start these nodes from disks that hold a log with entries of these terms; the first has the members."""
     names, rest = _split(words, "log")
     fields_found: dict[str, list[str]] = {"log": []}
     current = "log"
@@ -50,8 +50,12 @@ def given(stage: Stage, words: list[str]) -> None:
     term = int(fields_found.get("term", [str(last_term)])[0])
     vote = fields_found.get("vote", [None])[0]
     commit_index = int(fields_found.get("commit", ["0"])[0])
+    entries = entries_of(terms)
+    if entries:
+        members = stage.cluster.configuration.encode()  # as the first leader of a cluster begins its log
+        entries[0] = (terms[0], int(EntryKind.CONFIGURATION), members)
     for name in stage.names(names):
-        stage.cluster.disks[name] = Disk(HardState(term, vote, commit_index), entries_of(terms))
+        stage.cluster.disks[name] = Disk(HardState(term, vote, commit_index), entries)
         stage.cluster.start(name)
 
 

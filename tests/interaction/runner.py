@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from raft.errors import NotLeader, Overloaded, RaftError
-from tests.interaction import commands, looking, mail_commands  # noqa: F401 - they register what they define
+from raft.errors import ConfigurationRefused, NotLeader, Overloaded, RaftError, TransferRefused, Transferring
+from tests.interaction import commands, looking, mail_commands, membership_commands  # noqa: F401 - they register what they define
 from tests.interaction.script import Script, Step, parse
 from tests.interaction.stage import COMMANDS, ScenarioError, Stage
 
@@ -47,6 +47,10 @@ def _refusal_text(error: RaftError) -> str:
         return f"refused: not the leader; {error.leader_id or 'nobody known'} is"
     if isinstance(error, Overloaded):
         return f"refused: overloaded, {error.amount} would pass {error.limit}"
+    if isinstance(error, ConfigurationRefused | TransferRefused):
+        return f"refused: {error.reason}, {error.detail}"
+    if isinstance(error, Transferring):
+        return f"refused: leadership goes to {error.target}"
     return f"refused: {type(error).__name__} {error}"
 
 

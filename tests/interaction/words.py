@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from raft.entries import Entry, EntryBatch, EntryKind, Index
+from raft.membership import Configuration
 from raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -20,8 +21,10 @@ from raft.messages import (
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
+    Removed,
     RequestPreVote,
     RequestVote,
+    TimeoutNow,
     VoteResponse,
 )
 
@@ -34,10 +37,28 @@ def entry_text(index: Index, entry: Entry) -> str:
     if kind == EntryKind.NOOP:
         return f"{place} (begins the term)"
     if kind == EntryKind.CONFIGURATION:
-        return f"{place} (configuration)"
+        return f"{place} {configuration_text(Configuration.decode(body))}"
     if body == place.encode():
         return place  # an entry that was there from the start
     return f"{place} {body_text(body)}"
+
+
+def configuration_text(configuration: Configuration) -> str:
+    """{n1 n2 n3}: the voters. {n1 n2 n3 -> n1 n4 n5}: joint, the old ones and the new.
+
+    Who is catching up is a learner that becomes a voter by itself.
+    """
+    text = " ".join(sorted(configuration.voters)) or "nobody"
+    if configuration.is_joint:
+        text = f"{' '.join(sorted(configuration.outgoing))} -> {text}"
+    for what, names in (
+        ("learners", configuration.learners - configuration.incoming),
+        ("catching up", configuration.incoming),
+        ("leaving then", configuration.retiring),
+    ):
+        if names:
+            text += f"; {what} {' '.join(sorted(names))}"
+    return f"{{{text}}}"
 
 
 def body_text(body: bytes) -> str:
@@ -97,6 +118,8 @@ _DETAILS: dict[type, Callable[[Any], str]] = {
     ReadIndexRequest: lambda message: _request(message.context),
     ReadIndexResponse: lambda message: f"{_request(message.context)} at {message.read_index}",
     ReadIndexRefused: lambda message: _request(message.context),
+    TimeoutNow: lambda message: "campaign now",
+    Removed: lambda message: "you are no member any more",
 }
 
 

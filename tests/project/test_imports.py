@@ -25,7 +25,7 @@ STORAGE = frozenset({"storage", "wal", "replay", "snapshot", "record", "segment"
 # Beside the *_actor files: what tells the runtime how raft's messages travel.
 WIRING = frozenset({"wire"})
 # Where all of raft meets: threads, luck and the machine's clock come in here, and nowhere else.
-FACADE = frozenset({"replica"})
+FACADE = frozenset({"replica", "rehearsal"})
 
 
 class Layer(NamedTuple):

@@ -27,7 +27,7 @@ FOREIGN_CODE = re.compile(
     r"""(?i:catalogue\s+)[A-Z]\d|\([A-KP]\d{1,2}[,;)]|(?:\"{3}|#\s)[A-KP]\d{1,2}(?:[,:. "]|$)"""
 )
 
-FILES = python_files(*PACKAGES, "tests", "bench")
+FILES = python_files(*PACKAGES, "tests", "bench", "examples")
 
 
 def broken_rules(path: Path, code: str) -> Iterator[str]:

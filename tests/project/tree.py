@@ -35,7 +35,7 @@ def text_files() -> tuple[Path, ...]:
     if listed.returncode == 0:
         names = [Path(line) for line in listed.stdout.splitlines()]
     else:
-        tops = [*PACKAGES, "tests", "bench", "bin", "docs", ".ci"]
+        tops = [*PACKAGES, "tests", "bench", "examples", "bin", "docs", ".ci"]
         names = [path.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*")]
         names += [path.relative_to(ROOT) for path in ROOT.iterdir()]
     return tuple(sorted(path for path in names if path.suffix in suffixes and (ROOT / path).is_file()))
