@@ -27,10 +27,11 @@ class HostileDisk(SimulatedDisk):
         self.on_sync: Callable[[], None] = _nothing  # called for each sync: it may take time
         self._calls_left = -1  # until the ambush; negative: none is laid
         self._ambush: OSError | PowerLoss | None = None
+        self._ambushed = ""  # the name of the calls that are counted; "": all
 
-    def lay_ambush(self, calls: int, failure: OSError | PowerLoss) -> None:
-        """After so many further calls that may fail, one does."""
-        self._calls_left, self._ambush = calls, failure
+    def lay_ambush(self, calls: int, failure: OSError | PowerLoss, only: str = "") -> None:
+        """After so many further calls that may fail, or of this name `only`, one does."""
+        self._calls_left, self._ambush, self._ambushed = calls, failure, only
 
     def clear_ambush(self) -> None:
         self._ambush = None
@@ -62,6 +63,8 @@ class HostileDisk(SimulatedDisk):
         failure = self._ambush
         if failure is None or (isinstance(failure, OSError) and name not in _MAY_FAIL):
             return None
+        if self._ambushed not in ("", name):
+            return None
         self._calls_left -= 1
         if self._calls_left >= 0:
             return None
@@ -72,6 +75,8 @@ class HostileDisk(SimulatedDisk):
         raise failure
 
 
+# Calls whose neighbourhood is worth a crash of its own: rare ones would hardly ever be met by counting all.
+LANDMARKS = ("", "", "pwrite", "fdatasync", "rename", "fsync_directory")
 # Calls at which an error stands for a broken or full device.
 _MAY_FAIL = frozenset({"pwrite", "fdatasync", "create", "rename", "fsync_directory", "truncate"})
 

@@ -12,7 +12,7 @@ from random import Random
 
 from tests.raft.disk import PowerLoss
 from tests.simulator.cluster import Cluster, SimulatedNode, names_of
-from tests.simulator.disk import disk_error
+from tests.simulator.disk import LANDMARKS, disk_error
 
 Link = tuple[str, str]
 
@@ -68,14 +68,15 @@ class Nemesis:
                 continue
             if not node.alive:
                 cluster.start(node)
+            node.busy_until = cluster.schedule.now  # a sync that would have taken seconds is done
             cluster.resume(node)
         self._trace.say("*", "healed", names_of(spared))
 
     # -- the network -----------------------------------------------------------------------------------
 
-    def _life_seconds(self) -> float:
+    def _life_seconds(self, shortest: float = 0.1) -> float:
         """How long a trouble lasts: mostly about as long as an election, now and then much longer."""
-        return float(self._timeout * 0.1 * 80.0 ** self._rng.random())
+        return float(self._timeout * shortest * (10.0 / shortest) ** self._rng.random())
 
     def _victim(self) -> SimulatedNode:
         """Half of the time the leader."""
@@ -99,7 +100,7 @@ class Nemesis:
             self._cluster.network.cut -= fresh
             self._trace.say("*", "partition over")
 
-        self._cluster.schedule.after(self._life_seconds(), mend)
+        self._cluster.schedule.after(self._life_seconds(0.5), mend)
 
     def _links(self, kind: str, names: list[str], victim: str) -> set[Link]:
         every = {(one, other) for one in names for other in names if one != other}
@@ -172,8 +173,10 @@ class Nemesis:
         if not node.alive:
             return
         if self._rng.random() < 0.6:
-            self._trace.say(node.name, "ambush disk")
-            node.disk.lay_ambush(self._rng.randint(0, 12), PowerLoss())
+            only = self._rng.choice(LANDMARKS)
+            calls = self._rng.randint(0, 12 if only in ("", "pwrite") else 2)
+            self._trace.say(node.name, "ambush disk", f"at {only or 'any call'}, {calls} further")
+            node.disk.lay_ambush(calls, PowerLoss(), only)
         else:
             self._trace.say(node.name, "ambush send")
             node.sends_left = self._rng.randint(0, 6)

@@ -63,6 +63,7 @@ class FaultyNetwork:
         self.loss = self.duplicate = self.delay_seconds = 0.0
         self.reorder = False
         self.cut.clear()
+        self._last_arrival.clear()  # what is still on its way from before holds nothing up
         for link in list(self._clogged):
             self.unclog(link)
 

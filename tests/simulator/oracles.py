@@ -19,8 +19,6 @@ from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.model import StoreModel
 from tests.simulator.tracing import Trace, Violation
 
-MOST_PEER_FRAMES = 100_000
-
 
 class KnownEntry(NamedTuple):
     """All that a (index, term) stands for, wherever it is met (Log Matching, Raft figure 3)."""
@@ -39,6 +37,7 @@ class Shadow:
         self.terms: list[Term] = []  # the same, with what was appended since
         self.state = HardState()
         self.pending: list[tuple[HardState | None, EntryBatch | None]] = []  # since the last sync
+        self.acknowledged: tuple[Term, Index] = (0, 0)  # the highest match that a leader of the term was told
 
     def holds(self, index: Index, term: Term) -> bool:
         return len(self.durable) >= index and self.durable[index - 1] == term
@@ -51,6 +50,8 @@ class Observed:
         self.term = 0
         self.commit_index = 0
         self.applied_index = 0
+        self.matches: dict[str, Index] = {}  # of a leader's peers, in `match_term`
+        self.match_term = 0
 
 
 class Oracles:
@@ -127,11 +128,7 @@ class Oracles:
             raise Violation(f"{node.name} wrote entry {first} after {last}")
         if first <= last:
             self._trace.say(node.name, "truncation", f"from={first} last={last}")
-            # Compared with what was committed before: the overwriting entries may be committed by now.
-            term = shadow.terms[first - 1]
-            is_committed = first <= len(self.committed) and self.committed[first - 1][0] == term
-            if is_committed and batch.entries[0][0] != term:
-                raise Violation(f"{node.name} overwrites the committed entry {first} of term {term}")
+            self._check_truncation(node, shadow, batch)
             if node.leads:
                 raise Violation(f"{node.name} leads term {node.core.term} and overwrites its entry {first}")
         previous = shadow.terms[first - 2] if first > 1 else 0
@@ -143,6 +140,19 @@ class Oracles:
             if term < previous:
                 raise Violation(f"{node.name} has term {term} at {index} after {previous}")
             previous = term
+
+    def _check_truncation(self, node: SimulatedNode, shadow: Shadow, batch: EntryBatch) -> None:
+        """Nothing goes that was committed, or that the leader of this very term was told is here."""
+        in_term, through = shadow.acknowledged
+        for index in range(batch.first_index, len(shadow.terms) + 1):
+            term = shadow.terms[index - 1]
+            if index <= batch.last_index and batch.entries[index - batch.first_index][0] == term:
+                continue
+            # Compared with what was committed before: the overwriting entries may be committed by now.
+            if index <= len(self.committed) and self.committed[index - 1][0] == term:
+                raise Violation(f"{node.name} removes the committed entry {index} of term {term}")
+            if node.core.term == in_term and index <= through:
+                raise Violation(f"{node.name} removes entry {index} that it acknowledged in term {in_term}")
 
     def synced(self, node: SimulatedNode) -> None:
         shadow = self.shadow(node)
@@ -166,15 +176,17 @@ class Oracles:
                 raise Violation(
                     f"{node.name} acknowledges {message.match_index}; on its disk is {len(shadow.durable)}"
                 )
+            shadow.acknowledged = max(shadow.acknowledged, (message.term, message.match_index))
         elif isinstance(message, VoteResponse):
             # In a later term nobody is voted for in this one any more, so that keeps the promise too.
             promised = HardState(message.term, to)[:2]
-            is_past = shadow.durable_state.term > message.term
-            if message.granted and not is_past and shadow.durable_state[:2] != promised:
+            # A later term on the disk keeps the promise as well: it will not vote in the former one again.
+            is_kept = shadow.durable_state.term > message.term or shadow.durable_state[:2] == promised
+            if message.granted and not is_kept:
                 raise Violation(f"{node.name} grants {promised}; on its disk is {shadow.durable_state}")
         elif isinstance(message, RequestVote):
             promised = HardState(message.term, node.name)[:2]
-            if shadow.durable_state[:2] != promised:
+            if shadow.durable_state.term <= message.term and shadow.durable_state[:2] != promised:
                 raise Violation(f"{node.name} asks as {promised}; on its disk is {shadow.durable_state}")
 
     # -- the state machine -----------------------------------------------------------------------------
@@ -234,7 +246,8 @@ class Oracles:
         if applied < seen.applied_index or node.applier.applied_index != applied:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
-        self._check_bounds(node)
+        if core.role is Role.LEADER:
+            self._check_progress(node, seen)
 
     def _check_log(self, node: SimulatedNode) -> None:
         """What the core holds is what it gave to the disk."""
@@ -284,14 +297,18 @@ class Oracles:
         if not core.configuration.has_quorum(holders):
             raise Violation(f"{node.name} committed {last}; it is on the disks of {holders} only")
 
-    def _check_bounds(self, node: SimulatedNode) -> None:
+    def _check_progress(self, node: SimulatedNode, seen: Observed) -> None:
+        """What a leader knows of its peers only grows, and what it sends ahead has a bound."""
         core = node.core
-        config = core.config
+        if seen.match_term != core.term:
+            seen.match_term, seen.matches = core.term, {}
         for peer, progress in core.progress.items():
-            if len(progress.inflights) > config.max_inflight_messages:
+            match = progress.match_index
+            if match < seen.matches.get(peer, 0):
+                raise Violation(f"{node.name} goes back from match {seen.matches[peer]} to {match} of {peer}")
+            seen.matches[peer] = match
+            if len(progress.inflights) > core.config.max_inflight_messages:
                 raise Violation(f"{node.name} has {len(progress.inflights)} appends on the way to {peer}")
-        if len(core._messages) + len(core._messages_after_sync) > MOST_PEER_FRAMES:
-            raise Violation(f"{node.name} keeps {len(core._messages)} messages")
 
     # -- at the end ------------------------------------------------------------------------------------
 

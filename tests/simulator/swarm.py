@@ -39,7 +39,7 @@ class Swarm:
     disk_errors: bool
     segment_bytes: int
     # Clocks.
-    drift: float
+    drift: float  # rates lie within 1 - drift and 1 + drift
     jumps: bool
     # Bounds.
     tiny_windows: bool
@@ -101,7 +101,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         slow_sync=some(0.001, 0.3),
         disk_errors=on(),
         segment_bytes=rng.choice([4096, 8192, 32768]),
-        drift=0.05 if on() else 0.0,
+        drift=rng.choice([0.0, 0.0, 0.05, 0.3]),
         jumps=on(),
         tiny_windows=on(),
         tiny_queues=on(),

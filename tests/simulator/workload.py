@@ -18,7 +18,7 @@ from tests.simulator.history import History, Seen
 from tests.simulator.oracles import Oracles
 from tests.simulator.tracing import Violation
 
-ATTEMPT_SECONDS = (0.15, 1.5)  # how long an attempt is waited for, drawn each time
+ATTEMPT_TIMEOUTS = (0.4, 3.0)  # how long an attempt is waited for, in election timeouts, drawn each time
 BACKOFF_SECONDS = 0.03
 MOST_REMEMBERED = 200  # requests of a client whose answers, however late, are still looked at
 UNDONE = frozenset(
@@ -157,7 +157,7 @@ class SimulatedClient:
         if self._rng.random() < self._swarm.hedge:
             self._cluster.trace.counts["hedged"] += 1
             self._send(self._rng.choice(sorted(self._cluster.nodes)), kind)
-        patience = self._rng.uniform(*ATTEMPT_SECONDS)
+        patience = self._rng.uniform(*ATTEMPT_TIMEOUTS) * self._swarm.election_seconds
         number = self._attempt
         self._cluster.schedule.after(patience, lambda: self._give_up(number))
 
