@@ -16,7 +16,7 @@ from raft.membership import Configuration
 from raft.messages import Message
 from raft.ready import Ready, Role, RoleChange
 from tests.interaction.words import batch_text, configuration_text, entries_text, message_text
-from tests.raft.network import Disk, Mail, Network
+from tests.raft.network import Mail, Network
 
 MAX_ROUNDS = 1000
 
@@ -34,7 +34,6 @@ class Cluster(Network):
         self.read_names: dict[int, str] = {}  # context of a read -> its name in the scenario
         self._leaders: dict[int, NodeId] = {}
         self._members: dict[NodeId, Configuration] = {}  # what each node was last seen to work with
-        self._joining: set[NodeId] = set()  # started without a cluster
         super().__init__(voters, learners=learners, config=config)
 
     def note(self, line: str) -> None:
@@ -42,16 +41,8 @@ class Cluster(Network):
 
     def start(self, name: NodeId) -> Core:
         core = super().start(name)
-        if name in self._joining:
-            # What a node is started with counts until its log or a snapshot says something else.
-            core = self.cores[name] = Core(name, Configuration(), self.disks[name].load(), core.config)
         self._members[name] = core.configuration
         return core
-
-    def join(self, name: NodeId) -> None:
-        self._joining.add(name)
-        self.disks[name] = Disk()
-        self.start(name)
 
     # -- turns -----------------------------------------------------------------------------------------
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from raft.changes import Change, target_of
 from tests.interaction.stage import Stage, command
 from tests.interaction.words import configuration_text
+from tests.raft.network import change as change_membership
 
 
 @command("join NODE...")
 def join(stage: Stage, words: list[str]) -> None:
     """Start these nodes with empty disks and without a cluster: they wait to be added to one."""
-    for name in words:
-        stage.cluster.join(name)
+    stage.cluster.join(*words)
 
 
 @command("change NODE VERB NODE... [by force]")
@@ -20,8 +19,7 @@ def change(stage: Stage, words: list[str]) -> None:
     by_force = words[-2:] == ["by", "force"]
     name, verb, *nodes = words[:-2] if by_force else words
     core = stage.core(name)
-    target = target_of(core.configuration, Change(verb, nodes))
-    core.propose_configuration(target, force=by_force)
+    change_membership(core, verb, *nodes, force=by_force)
 
 
 @command("members [NODE...]")

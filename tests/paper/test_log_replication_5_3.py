@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raft.entries import EntryKind, HardState
-from raft.messages import AppendEntries, AppendRejected, AppendResponse
+from raft.messages import AppendEntries, AppendRejected, AppendResponse, Heartbeat, RequestVote, VoteResponse
+from raft.ready import Role
 from tests.raft.cores import append_of, disk_of
 from tests.raft.network import (
     Disk,
@@ -161,6 +162,29 @@ def test_a_conflicting_suffix_is_removed_and_nothing_else(
         overwritten = ready.batch.first_index if ready.batch.first_index <= 2 else None
         assert ready.truncated_from == overwritten
     assert outgoing(ready, AppendResponse) == [AppendResponse(4, prev_index + len(terms))]
+
+
+def test_a_leader_only_appends_to_its_log() -> None:
+    """Raft §5.3, figure 3: a leader never overwrites or deletes entries of its own log."""
+    core = make_leader(log=[1, 2, 2])
+    core.propose([b"x"])
+    drain(core)
+    before = core.log.slice(1, core.last_index)
+    for message in (
+        append_of(3, 1, 1, [3, 3]),
+        append_of(2, 0, 0, [2]),
+        AppendRejected(3, 4, 1, 1),
+        AppendRejected(3, 3, 1, 0),
+        AppendResponse(3, 2),
+        Heartbeat(3, 4, 0),
+        RequestVote(9, 99, 9),
+        VoteResponse(3, False),
+    ):
+        for sender in ("b", "c", "stranger"):
+            core.step(sender, message)
+    drain(core)
+    assert (core.role, core.term) == (Role.LEADER, 3)
+    assert core.log.slice(1, core.last_index) == before
 
 
 def test_one_rejection_skips_a_whole_conflicting_term() -> None:

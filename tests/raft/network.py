@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from raft.changes import Change, target_of
 from raft.config import RaftConfig
 from raft.core import Core
 from raft.entries import Entry, EntryBatch, EntryKind, HardState, NodeId
@@ -78,7 +79,7 @@ def become_candidate(core: Core) -> None:
     """Through the pre-vote, with all in favour."""
     term = core.term + 1
     core.campaign()
-    for voter in sorted(core.configuration.voters - {core.node_id}):
+    for voter in sorted(core.configuration.electorate - {core.node_id}):
         core.step(voter, PreVoteResponse(term, True))
     assert core.term == term
     drain(core)
@@ -107,6 +108,12 @@ def terms_of(core: Core) -> list[int]:
 def role_object(core: Core) -> Leader:
     assert isinstance(core._role, Leader)
     return core._role
+
+
+def change(leader: Core, verb: str, *nodes: NodeId, force: bool = False) -> int:
+    """Begin a change of membership, as an operator asks for it; the index of its first step."""
+    target = target_of(leader.configuration, Change(verb, list(nodes)))
+    return leader.propose_configuration(target, force=force)
 
 
 class Disk:
@@ -162,6 +169,7 @@ class Network:
         self.mail: list[Mail] = []
         self.seen: list[Mail] = []  # all that was ever sent
         self.cut_links: set[tuple[NodeId, NodeId]] = set()  # (from, to): lost on the way
+        self.joining: set[NodeId] = set()  # started without a cluster, to be added to this one
         self._starts = 0  # of any node: each run of a core differs in its incarnation
         for name in self.disks:
             self.start(name)
@@ -173,9 +181,17 @@ class Network:
         """Start or restart a node from its disk. What it had applied is lost; what was sent is on its way."""
         self._starts += 1
         config = replace(self.config, incarnation=self._starts)
-        self.cores[name] = Core(name, self.configuration, self.disks[name].load(), config)
+        configuration = Configuration() if name in self.joining else self.configuration
+        self.cores[name] = Core(name, configuration, self.disks[name].load(), config)
         self.applied[name], self.reads[name], self.refused_reads[name] = [], [], []
         return self.cores[name]
+
+    def join(self, *names: NodeId) -> None:
+        """Start nodes that no cluster has yet: they wait until one adds them."""
+        for name in names:
+            self.joining.add(name)
+            self.disks[name] = Disk()
+            self.start(name)
 
     def restart(self, name: NodeId) -> Core:
         self.disks[name].crash(0)
