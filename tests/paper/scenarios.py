@@ -1,7 +1,7 @@
 """The scenarios of the Raft paper (extended version) and of Ongaro's dissertation, and where each is tested.
 
-A place is a file below tests/, or one test in it. `test_index.py` holds that every place exists, that every file of
-this folder is here, and that its tests name their sections. What is not tested says why.
+A place is a file below tests/, or one test in it. `test_index.py` holds that every place exists, that every
+file of this folder is here, and that its tests name their sections. What is not tested says why.
 """
 
 from __future__ import annotations
