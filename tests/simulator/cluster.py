@@ -58,6 +58,8 @@ class Watcher(Protocol):
 
     def turned(self, node: SimulatedNode) -> None: ...
 
+    def died(self, node: SimulatedNode) -> None: ...
+
 
 class WatchedStorage:
     """The production log, and a witness of all that it is asked to keep."""
@@ -179,6 +181,9 @@ class Cluster:
     def client_endpoint(name: str) -> str:
         return f"ipc:///simulated/{name}/client"
 
+    def addresses_of(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: self._endpoints[name] for name in names}
+
     def living(self) -> list[SimulatedNode]:
         return [node for node in self.nodes.values() if node.alive]
 
@@ -298,6 +303,7 @@ class Cluster:
             node.system.turn(0.0)
         except (PowerLoss, Killed, StorageFailed) as death:
             node.clock.busy_seconds = 0.0
+            self._watcher.died(node)
             self._died(node, death)
             self.died(node)
             return
@@ -331,6 +337,12 @@ class Cluster:
         if self.slow_sync and node.rng.random() < 0.3:
             self.trace.counts["slow sync"] += 1
             node.clock.busy_seconds += min(2.0, node.rng.expovariate(1.0 / self.slow_sync))
+
+    def post(self, node: SimulatedNode, actor: str, message: object) -> None:
+        """Somebody outside asks an actor for something."""
+        assert node.system is not None
+        node.system.post(actor, message)
+        self._take_turn_at(node, self.schedule.now)
 
     # -- frames ----------------------------------------------------------------------------------------
 

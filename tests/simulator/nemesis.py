@@ -7,9 +7,11 @@ trouble counts for coverage under its own name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from random import Random
 
+from raft.actor_messages import ChangeConfiguration, TransferLeadership
+from raft.changes import Verb
 from tests.raft.disk import PowerLoss
 from tests.simulator.cluster import Cluster, SimulatedNode, names_of
 from tests.simulator.disk import LANDMARKS, disk_error
@@ -26,6 +28,7 @@ class Nemesis:
         self._trace = cluster.trace
         self._timeout = cluster.swarm.election_seconds
         self._is_over = False
+        self._tickets = count(1 << 40)  # beyond those of any gateway
         swarm = cluster.swarm
         kinds: list[tuple[bool, float, Callable[[], None]]] = [
             (swarm.partitions and swarm.size > 1, 1.0, self._partition),
@@ -37,6 +40,8 @@ class Nemesis:
             (swarm.crash_points, 1.0, self._lay_ambush),
             (swarm.disk_errors, 2.0, self._break_disk),
             (swarm.jumps, 2.0, self._jump),
+            (swarm.transfers and swarm.size > 1, 1.0, self._transfer),
+            (swarm.changes, 1.0, self._change),
         ]
         self._kinds = [(mean, begin) for is_on, mean, begin in kinds if is_on]
 
@@ -191,3 +196,43 @@ class Nemesis:
         node = self._victim()
         if node.runs:
             self._cluster.jump_clock(node, self._life_seconds())
+
+    # -- administration --------------------------------------------------------------------------------
+
+    def _transfer(self) -> None:
+        node = self._cluster.leader() or self._victim()
+        if node.runs:
+            target = self._rng.choice([None, *self._cluster.nodes])
+            self._trace.say(node.name, "transfer", f"to {target or 'anybody'}")
+            self._cluster.post(node, "replication", TransferLeadership(next(self._tickets), target))
+
+    def _change(self) -> None:
+        """Ask the leader, or whoever takes itself for it, for another membership."""
+        node = self._cluster.leader() or self._victim()
+        if not node.runs:
+            return
+        voters, learners = (
+            sorted(names) for names in (node.core.configuration.voters, node.core.configuration.learners)
+        )
+        verb, nodes = self._propose(voters, learners)
+        if nodes:
+            self._trace.say(node.name, f"change {verb}", " ".join(nodes))
+            force = self._rng.random() < 0.3
+            addresses = self._cluster.addresses_of(nodes) if verb in _WITH_ADDRESSES else {}
+            self._cluster.post(
+                node, "replication", ChangeConfiguration(next(self._tickets), verb, nodes, addresses, force)
+            )
+
+    def _propose(self, voters: list[str], learners: list[str]) -> tuple[Verb, list[str]]:
+        rng = self._rng
+        verb = rng.choice([Verb.DEMOTE, Verb.PROMOTE, Verb.SET, Verb.REMOVE])
+        if verb is Verb.PROMOTE:
+            return verb, learners[:1]
+        if verb is Verb.SET:  # all learners become voters, and some voters may leave: a joint configuration
+            return verb, [*learners, *rng.sample(voters, max(1, len(voters) - rng.randint(0, 1)))]
+        if verb is Verb.REMOVE and len(voters) + len(learners) <= 2:
+            return verb, []
+        return verb, rng.sample([*voters, *learners] if verb is Verb.REMOVE else voters, 1)
+
+
+_WITH_ADDRESSES = frozenset({Verb.ADD_LEARNER, Verb.ADD_VOTER, Verb.REPLACE, Verb.SET})

@@ -13,9 +13,11 @@ import msgpack
 
 from raft.core import Role
 from raft.entries import EntryBatch, EntryKind, HardState, Index, Term
+from raft.membership import Configuration
 from raft.messages import AppendResponse, RequestVote, VoteResponse
 from raft.storage import Recovered
 from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.membership_oracle import MembershipOracle
 from tests.simulator.model import StoreModel
 from tests.simulator.tracing import Trace, Violation
 
@@ -52,6 +54,7 @@ class Observed:
         self.applied_index = 0
         self.matches: dict[str, Index] = {}  # of a leader's peers, in `match_term`
         self.match_term = 0
+        self.configuration: Configuration | None = None  # in force at the end of the turn
 
 
 class Oracles:
@@ -61,6 +64,7 @@ class Oracles:
         self._trace = trace
         self.cluster: Cluster  # set once, by the simulation
         self.model = StoreModel()
+        self.membership = MembershipOracle(trace)
         self._shadows: dict[str, Shadow] = {}  # by node
         self._observed: dict[str, Observed] = {}  # by node; of its present life
         self.leaders: dict[Term, str] = {}
@@ -105,6 +109,7 @@ class Oracles:
         shadow.durable, shadow.terms = terms, terms.copy()
         shadow.durable_state = shadow.state = recovered.hard_state
         shadow.pending = []
+        self.membership.recovered(node.name, len(terms))
 
     def appended(self, node: SimulatedNode, hard_state: HardState | None, batch: EntryBatch | None) -> None:
         shadow = self.shadow(node)
@@ -115,6 +120,7 @@ class Oracles:
         if batch is not None:
             self._check_batch(node, shadow, batch)
             shadow.terms[batch.first_index - 1 :] = [term for term, _, _ in batch.entries]
+            self.membership.appended(node.name, batch)
 
     def _check_state(self, node: SimulatedNode, old: HardState, new: HardState) -> None:
         if new.term < old.term:
@@ -242,12 +248,20 @@ class Oracles:
             self._check_new_leader(node)
         if core.commit_index != seen.commit_index:
             self._check_commit(node, seen)
+        self.membership.check_uncommitted(node.name, len(self.committed))
+        seen.configuration = core.configuration
         applied = node.machine.inner.applied_index
         if applied < seen.applied_index or node.applier.applied_index != applied:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
         if core.role is Role.LEADER:
             self._check_progress(node, seen)
+
+    def died(self, node: SimulatedNode) -> None:
+        """In the middle of a turn: what it had committed by then is committed."""
+        seen = self._observed[node.name]
+        if node.core.commit_index > len(self.committed):
+            self._check_commit(node, seen)
 
     def _check_log(self, node: SimulatedNode) -> None:
         """What the core holds is what it gave to the disk."""
@@ -286,15 +300,18 @@ class Oracles:
                 raise Violation(f"{node.name} committed another entry {index} than others did")
         if last <= len(self.committed):
             return
-        for index in range(len(self.committed) + 1, last + 1):
+        new_from = len(self.committed) + 1
+        for index in range(new_from, last + 1):
             term = core.log.term_at(index)
             if term is None:
                 raise Violation(f"{node.name} committed {index}, which nobody has seen committed")
             self.committed.append((term, core.term))
-        holders = [
-            name for name, shadow in self._shadows.items() if shadow.holds(last, self.committed[-1][0])
-        ]
-        if not core.configuration.has_quorum(holders):
+        self.membership.committed_up_to(node.name, new_from, last)
+        term = self.committed[-1][0]
+        holders = [name for name, shadow in self._shadows.items() if shadow.holds(last, term)]
+        # What was committed in this turn may have brought the next configuration into force.
+        configurations = [core.configuration, seen.configuration or core.configuration]
+        if not any(configuration.has_quorum(holders) for configuration in configurations):
             raise Violation(f"{node.name} committed {last}; it is on the disks of {holders} only")
 
     def _check_progress(self, node: SimulatedNode, seen: Observed) -> None:

@@ -44,6 +44,9 @@ class Swarm:
     # Bounds.
     tiny_windows: bool
     tiny_queues: bool
+    # Administration.
+    transfers: bool
+    changes: bool  # of the membership
     # Clients.
     clients: int
     keys: int
@@ -105,6 +108,8 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         jumps=on(),
         tiny_windows=on(),
         tiny_queues=on(),
+        transfers=on(),
+        changes=on(),
         clients=rng.choice([2, 3, 4, 6]),
         keys=rng.choice([1, 3, 6]),
         think_seconds=rng.choice([0.05, 0.1, 0.4]),

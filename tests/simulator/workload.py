@@ -31,6 +31,7 @@ UNDONE = frozenset(
         protocol.DEADLINE_EXCEEDED,
         protocol.CONFLICT_WITH_LEADER,
         protocol.EXPIRED,
+        protocol.TRANSFERRING,
     }
 )
 
