@@ -120,6 +120,8 @@ class Query:
 
     __slots__ = ("abandonment", "answer", "body", "deadline", "is_local", "on_end")
 
+    is_proposed = False  # whatever becomes of it, it changes nothing
+
     def __init__(
         self,
         body: bytes,

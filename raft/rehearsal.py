@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from actors import ManualClock, MemoryFrame, MemoryNetwork
 from raft.entries import NodeId
+from raft.errand import Errand
 from raft.life import Command, Query
+from raft.membership import Configuration
 from raft.replica import Hooks, Replica, ReplicaSettings
 from raft.state_machine import StateMachine
 from raft.storage import MemoryStorage
@@ -47,7 +49,8 @@ class Rehearsal(Generic[Machine]):
         self.cut_off: set[NodeId] = set()  # they neither hear nor are heard
         self.mute: set[NodeId] = set()  # they hear, and are not heard
         self.frames_lost = 0
-        self.members = {f"n{number}": f"memory://n{number}" for number in range(1, size + 1)}
+        self.founders = {f"n{number}": f"memory://n{number}" for number in range(1, size + 1)}
+        self.members = dict(self.founders)  # and who joined since
         self.disks = {name: MemoryStorage() for name in self.members}
         self.machines: dict[NodeId, Machine] = {}
         self.replicas: dict[NodeId, Replica] = {}  # those that run
@@ -59,12 +62,18 @@ class Rehearsal(Generic[Machine]):
             self.start(name)
 
     def start(self, name: NodeId) -> Replica:
-        """Start a replica, with a new machine on the disk that it had."""
+        """Start a replica, with a new machine on the disk that it had; under a new name, one that joins.
+
+        For the second, a leader has to add it: `finish(leader.change(Verb.ADD_VOTER, "n4", …))`.
+        """
+        self.members.setdefault(name, f"memory://{name}")
+        self.disks.setdefault(name, MemoryStorage())
         machine = self.machines[name] = self._make_machine()
         replica = self.replicas[name] = Replica(
             name,
             machine,
             members=self.members,
+            joins=name not in self.founders,
             storage=self.disks[name],
             transport=self.network.transport(),
             settings=self._settings,
@@ -104,20 +113,31 @@ class Rehearsal(Generic[Machine]):
         return True
 
     def leader(self) -> Replica:
-        """The one whom all within reach know for their leader, as soon as there is one."""
+        """The one whom all members within reach know for their leader, as soon as there is one."""
         assert self.run_until(lambda: self._leader() is not None), "no leader in ten seconds"
         found = self._leader()
         assert found is not None
         return found
 
-    def finish(self, request: Command | Query) -> bytes:
+    @overload
+    def finish(self, request: Command | Query) -> bytes: ...
+
+    @overload
+    def finish(self, request: Errand) -> Configuration | NodeId: ...
+
+    def finish(self, request: Command | Query | Errand) -> bytes | Configuration | NodeId:
         """Step until a request is over: its result, or the error of its abandonment."""
         limit = request.deadline - self.clock.now() + 1.0
         assert self.run_until(lambda: request.is_over, seconds=limit), "it outlived its deadline"
         return request.outcome()
 
     def _leader(self) -> Replica | None:
-        near = [replica for name, replica in self.replicas.items() if name not in self.cut_off | self.mute]
+        far = self.cut_off | self.mute
+        near = [
+            replica
+            for name, replica in self.replicas.items()
+            if name not in far and name in replica.members.members
+        ]
         known = {replica.leader_id for replica in near}
         return next((replica for replica in near if replica.is_leader and len(known) == 1), None)
 

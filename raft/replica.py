@@ -19,17 +19,19 @@ from pathlib import Path
 from random import Random
 
 from actors import Clock, Codec, System, SystemClock, Transport, ZeroMqTransport
-from raft.actor_messages import Reason
+from raft.actor_messages import ChangeConfiguration, Reason, TransferLeadership
 from raft.applier_actor import ApplierActor
+from raft.changes import Verb
 from raft.config import RaftConfig
 from raft.core import Core
 from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
 from raft.entries import NodeId
+from raft.errand import Errand, Question
 from raft.errors import NotLeader, OutcomeUnknown
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
-from raft.proposer_actor import ProposerActor, call_back
+from raft.proposer_actor import ProposerActor, Request, call_back
 from raft.ready import Role, RoleChange
 from raft.replication_actor import ReplicationActor
 from raft.state_machine import StateMachine
@@ -63,6 +65,7 @@ class Hooks:
     """What a program may want to hear of. All run on the loop's thread, and must not block it."""
 
     on_role: Callable[[RoleChange], None] | None = None  # role, term or known leader changed
+    on_members: Callable[[Configuration], None] | None = None  # another configuration is in force
     on_stop: Callable[[BaseException | None], None] | None = None  # why the loop ended; None: it was told to
 
 
@@ -79,6 +82,7 @@ class Replica:
         machine: StateMachine,
         *,
         members: Mapping[NodeId, str],
+        joins: bool = False,
         storage: Storage | Path | str,
         transport: Transport | None = None,
         settings: ReplicaSettings | None = None,
@@ -88,6 +92,8 @@ class Replica:
     ) -> None:
         """`members` has the peer endpoint of every replica, this one's too: there it listens.
 
+        They are the members of a new cluster. Of one that exists already, its log knows them: then only the
+        own endpoint counts. A replica that `joins` is a member of nothing until a leader adds it.
         `storage` is a directory for the write-ahead log, or a Storage. Raises StorageError if it cannot be
         used, and EndpointUnusable if the endpoint cannot be bound.
         """
@@ -98,8 +104,9 @@ class Replica:
         self._hooks = hooks or Hooks()
         self._clock = clock or SystemClock()
         self._role = RoleChange(Role.FOLLOWER, 0, None)
+        self._configuration = Configuration() if joins else Configuration(members, addresses=members)
         self._lock = threading.Lock()  # guards the four below
-        self._open: dict[int, Command | Query] = {}  # under way, by identity
+        self._open: dict[int, Request] = {}  # under way, by identity
         self._open_bytes = 0  # the sum of their bodies
         self._is_over = False
         self._changed = threading.Condition(self._lock)  # the role, or _is_over
@@ -129,10 +136,13 @@ class Replica:
             codec,
             cluster_id=settings.cluster_id,
             incarnation=rng.getrandbits(63),
+            welcomes_strangers=True,  # whose membership may be news here (dissertation 4.1)
         )
         config = replace(settings.raft, incarnation=rng.getrandbits(31))
-        core = Core(self.node_id, Configuration(members), self._storage.load(), config)
-        system.add(ProposerActor(on_end=self._close_one, on_role=self._change_role))
+        core = Core(self.node_id, self._configuration, self._storage.load(), config)
+        system.add(
+            ProposerActor(on_end=self._close_one, on_role=self._change_role, on_members=self._change_members)
+        )
         system.add(ReplicationActor(core, self._storage))
         system.add(ApplierActor(machine))
         system.add(
@@ -140,6 +150,7 @@ class Replica:
                 election_timeout_seconds=settings.election_timeout_seconds,
                 heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
                 rng=rng,
+                priority=config.priority,
             )
         )
         system.open_peer_port(members[self.node_id])
@@ -158,16 +169,17 @@ class Replica:
         return self
 
     def stop(self) -> None:
-        """End it. What is under way is abandoned as shutting down; what is in the log stays there.
+        """End it. A leader hands over first, as long as its thread runs and somebody is there to take over.
 
-        Returns when everything is closed, unless a callback calls it: then that happens soon after.
+        What is under way then is abandoned as shutting down; what is in the log stays there. Returns when
+        everything is closed, unless a callback calls it: then that happens soon after.
         """
         if self._thread is None:
             if not self._is_over:
                 self._system.close()
                 self._finish(None)
             return
-        self._system.stop()
+        self._system.stop(self.settings.election_timeout_seconds)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -211,6 +223,11 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         return self._role.role is Role.LEADER
+
+    @property
+    def members(self) -> Configuration:
+        """Who takes part, by the configuration in force here; it may be taken back until it is committed."""
+        return self._configuration
 
     def wait_for_leader(self, timeout_seconds: float) -> NodeId:
         """Who leads, as soon as this replica knows of anybody. Raises NotLeader(None) when time is up."""
@@ -313,6 +330,50 @@ class Replica:
         done.wait(timeout + GRACE_SECONDS)
         return query
 
+    # -- members and leadership ------------------------------------------------------------------------
+
+    def change(
+        self,
+        verb: Verb,
+        *nodes: NodeId,
+        addresses: Mapping[NodeId, str] | None = None,
+        force: bool = False,
+        timeout_seconds: float = 60.0,
+        on_end: Callable[[Errand], None] | None = None,
+    ) -> Errand:
+        """Have the leader, this replica, change who takes part; returns at once. The verbs: raft/changes.py.
+
+        It is over when the last of its steps is committed: new voters have caught up by then. `force` lets a
+        change through that loses its majority by what the leader hears. `addresses` are peer endpoints.
+        """
+        question = ChangeConfiguration(0, verb, list(nodes), dict(addresses or {}), force)
+        return self._send_on(question, timeout_seconds, on_end)
+
+    def transfer_leadership(
+        self,
+        target: NodeId | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+        on_end: Callable[[Errand], None] | None = None,
+    ) -> Errand:
+        """Have this replica, which leads, hand over to another, the fittest by default; returns at once."""
+        return self._send_on(TransferLeadership(0, target), timeout_seconds, on_end)
+
+    def wait_for(self, errand: Errand) -> Configuration | NodeId:
+        """The answer to a change or transfer; raises its error. Not by hand, nor in a callback."""
+        self._event()
+        with self._changed:
+            until = errand.deadline + GRACE_SECONDS - self._clock.now()
+            self._changed.wait_for(lambda: errand.is_over, until)
+        return errand.outcome()
+
+    def _send_on(
+        self, question: Question, timeout_seconds: float, on_end: Callable[[Errand], None] | None
+    ) -> Errand:
+        errand = Errand(question, self._clock.now() + timeout_seconds, on_end)
+        self._submit(errand)
+        return errand
+
     def _event(self) -> threading.Event:
         assert self._thread is not None, "nobody would run the loop meanwhile: start() comes first"
         assert threading.current_thread() is not self._thread, (
@@ -322,7 +383,7 @@ class Replica:
 
     # -- between the threads ---------------------------------------------------------------------------
 
-    def _submit(self, request: Command | Query) -> None:
+    def _submit(self, request: Request) -> None:
         refusal = None
         with self._lock:
             open_bytes = self._open_bytes + len(request.body)
@@ -337,10 +398,12 @@ class Replica:
         if refusal is not None:
             _abandon(request, Abandonment(refusal, False))
 
-    def _close_one(self, request: Command | Query) -> None:
+    def _close_one(self, request: Request) -> None:
         with self._lock:
             if self._open.pop(id(request), None) is not None:
                 self._open_bytes -= len(request.body)
+            if isinstance(request, Errand):
+                self._changed.notify_all()
 
     def _change_role(self, change: RoleChange) -> None:
         with self._changed:
@@ -348,6 +411,11 @@ class Replica:
             self._changed.notify_all()
         if self._hooks.on_role is not None:
             call_back(self._hooks.on_role, change)
+
+    def _change_members(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        if self._hooks.on_members is not None:
+            call_back(self._hooks.on_members, configuration)
 
     def _run(self) -> None:
         failure: BaseException | None = None
@@ -372,8 +440,9 @@ class Replica:
             self._close_storage()  # else replication did
         self._close_directory()
         for request in left:
-            was_proposed = isinstance(request, Command) and request.is_proposed
-            _abandon(request, Abandonment(Reason.SHUTTING_DOWN, was_proposed))
+            _abandon(request, Abandonment(Reason.SHUTTING_DOWN, request.is_proposed))
+        with self._changed:
+            self._changed.notify_all()
         if self._hooks.on_stop is not None:
             call_back(self._hooks.on_stop, failure)
 
@@ -386,13 +455,17 @@ class Replica:
             self._directory.close()
 
 
-def _abandon(request: Command | Query, abandonment: Abandonment) -> None:
+def _abandon(request: Request, abandonment: Abandonment) -> None:
     """End a request that the loop does not have, or no longer."""
-    request.abandonment = abandonment
     callback: Callable[..., None] | None
-    if isinstance(request, Query):
+    if isinstance(request, Errand):
+        request.error = abandonment.error()
+        callback = request.on_end
+    elif isinstance(request, Query):
+        request.abandonment = abandonment
         callback = request.on_end
     else:
+        request.abandonment = abandonment
         request.stage = Stage.ABANDONED
         callback = request.callback(Stage.ABANDONED)
     if callback is not None:

@@ -1,0 +1,126 @@
+"""Replicas that come, go and hand over, as a program of one's own asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raft.changes import Verb
+from raft.errors import (
+    ConfigurationReason,
+    ConfigurationRefused,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+    TransferReason,
+    TransferRefused,
+)
+from raft.membership import Configuration
+from raft.replica import Replica
+from raft.storage import MemoryStorage
+from tests.raft.replicas import Adder, HandCluster
+
+PATIENCE_SECONDS = 10.0
+
+
+def voters(cluster: HandCluster, name: str) -> set[str]:
+    return set(cluster.replicas[name].members.voters)
+
+
+def test_a_replica_joins_catches_up_and_votes() -> None:
+    cluster = HandCluster()
+    cluster.finish(cluster.leader().propose(b"7"))
+    cluster.start("n4")
+    addition = cluster.leader().change(Verb.ADD_VOTER, "n4", addresses={"n4": cluster.members["n4"]})
+    then = cluster.finish(addition)
+    assert isinstance(then, Configuration)
+    assert then.voters == {"n1", "n2", "n3", "n4"}
+    cluster.run(0.2)
+    assert all(voters(cluster, name) == {"n1", "n2", "n3", "n4"} for name in cluster.replicas)
+    assert cluster.machines["n4"].total == 7
+    for name in [name for name in ("n1", "n2", "n3") if name != cluster.leader().node_id][:1]:
+        cluster.crash(name)  # three of four go on
+    assert cluster.finish(cluster.leader().propose(b"1")) == b"8"
+
+
+def test_the_whole_cluster_may_be_exchanged_one_by_one() -> None:
+    cluster = HandCluster()
+    cluster.finish(cluster.leader().propose(b"7"))
+    for old, new in (("n1", "n4"), ("n2", "n5"), ("n3", "n6")):
+        cluster.start(new)
+        change = cluster.leader().change(
+            Verb.REPLACE, old, new, addresses={new: cluster.members[new]}, timeout_seconds=20.0
+        )
+        try:
+            cluster.finish(change)
+        except OutcomeUnknown:  # the leader was the one who left
+            assert cluster.run_until(lambda old=old, new=new: old not in voters(cluster, new))  # type: ignore[misc]
+        cluster.run(0.5)
+        cluster.replicas.pop(old).stop()
+    assert voters(cluster, "n6") == {"n4", "n5", "n6"}
+    assert cluster.finish(cluster.leader().propose(b"1")) == b"8"
+    for name in ("n4", "n5", "n6"):  # what is in the log counts, not what they were made with
+        cluster.crash(name)
+        cluster.start(name)
+    assert cluster.finish(cluster.leader().ask(b"")) == b"8"
+
+
+def test_a_change_that_makes_no_sense_is_refused_with_its_reason() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    cluster.finish(leader.propose(b"7"))
+    with pytest.raises(ConfigurationRefused) as refusal:
+        cluster.finish(leader.change(Verb.REMOVE, "n9"))
+    assert refusal.value.reason is ConfigurationReason.UNKNOWN_MEMBER
+    follower = next(replica for replica in cluster.replicas.values() if replica is not leader)
+    with pytest.raises(NotLeader) as redirection:
+        cluster.finish(follower.change(Verb.REMOVE, "n1"))
+    assert redirection.value.leader_id == leader.node_id
+
+
+def test_leadership_is_handed_to_whom_is_named() -> None:
+    cluster = HandCluster()
+    first = cluster.leader()
+    cluster.finish(first.propose(b"7"))
+    target = next(name for name in cluster.members if name != first.node_id)
+    before = cluster.clock.now()
+    assert cluster.finish(first.transfer_leadership(target)) == target
+    assert cluster.clock.now() - before < 0.1  # no election timeout had to pass
+    assert cluster.leader().node_id == target
+    with pytest.raises(TransferRefused) as refusal:
+        cluster.finish(cluster.leader().transfer_leadership("n9"))
+    assert refusal.value.reason is TransferReason.NOT_A_VOTER
+
+
+def test_what_is_open_at_the_end_is_ended() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    cluster.cut_off.add(leader.node_id)
+    begun = leader.change(Verb.REMOVE, next(name for name in cluster.members if name != leader.node_id))
+    leader.turn()
+    waiting = leader.transfer_leadership()
+    leader.stop()
+    with pytest.raises(OutcomeUnknown):
+        begun.outcome()
+    with pytest.raises(ShuttingDown):
+        waiting.outcome()
+
+
+def test_a_leader_that_is_stopped_hands_over_first(tmp_path: Path) -> None:
+    members = {name: f"ipc://{tmp_path}/{name}" for name in ("n1", "n2", "n3")}
+    replicas = {
+        name: Replica(name, Adder(), members=members, storage=MemoryStorage()).start() for name in members
+    }
+    first = replicas.pop(replicas["n1"].wait_for_leader(PATIENCE_SECONDS))
+    first.apply(b"7")
+    term = first.term
+    first.stop()
+    # The next was elected before the stop was over, without a moment in which nobody led.
+    assert sorted(replica.term for replica in replicas.values()) == [term + 1, term + 1]
+    second = replicas[next(iter(replicas.values())).wait_for_leader(PATIENCE_SECONDS)]
+    assert second.apply(b"1") == b"8"
+    done = second.wait_for(second.change(Verb.REMOVE, first.node_id, force=True))
+    assert isinstance(done, Configuration) and len(done.voters) == 2
+    for replica in replicas.values():
+        replica.stop()
