@@ -26,6 +26,15 @@ class RaftConfig:
     # Reads, of this node or of followers, that wait for a quorum round; beyond it read_index() raises
     # Overloaded.
     max_waiting_reads: int = 65536
+    # A snapshot is taken after so many entries at the earliest, and not before the log since the last one is
+    # as large as that one; but at once when the log is larger than max_log_bytes.
+    snapshot_interval_entries: int = 100_000
+    max_log_bytes: int = 256 * MEBIBYTE
+    # Entries before a snapshot that are kept, for peers that are only a little behind.
+    trailing_entries: int = 10_000
+    # Snapshots travel in chunks; so many of them may be on their way to one peer.
+    snapshot_chunk_bytes: int = 256 * KIBIBYTE
+    max_inflight_snapshot_chunks: int = 4
     # In elections: 0 never leads; of the others a higher one tends to lead (see raft/transfer.py).
     priority: int = 1
     # A number below 2**31 that differs between two runs of a node. It marks this run's read requests, so that
@@ -35,6 +44,6 @@ class RaftConfig:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            least = 0 if name in ("incarnation", "priority") else 1
+            least = 0 if name in ("incarnation", "priority", "trailing_entries") else 1
             assert value >= least, f"{name} is {value}, and must be at least {least}"
         assert self.incarnation < 1 << 31, f"incarnation {self.incarnation} does not fit in 31 bits"

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import compress
+from typing import TYPE_CHECKING
 
 from raft.entries import LIMIT, Entry, EntryBatch, EntryKind, Index
 from raft.membership import Configuration, CorruptConfiguration
+
+if TYPE_CHECKING:
+    from raft.storage import Recovered
 
 _CONFIGURATION = int(EntryKind.CONFIGURATION)
 NEVER: Index = LIMIT  # no log index gets there
@@ -33,6 +37,17 @@ def configurations_of(batch: EntryBatch) -> list[Logged] | None:
         return configurations_in(batch.first_index, batch.entries)
     except CorruptConfiguration:
         return None
+
+
+def recovered_history(initial: Configuration, recovered: Recovered) -> ConfigurationHistory:
+    """From the snapshot, if there is one, and from the log after it."""
+    logged = configurations_in(recovered.first_index, recovered.entries)
+    snapshot = recovered.snapshot
+    if snapshot is None:
+        return ConfigurationHistory(0, initial, logged, is_logged=False)
+    logged = [each for each in logged if each[0] > snapshot.index]
+    base = Configuration.decode(snapshot.configuration)
+    return ConfigurationHistory(snapshot.index, base, logged, is_logged=True)
 
 
 class ConfigurationHistory:

@@ -9,12 +9,13 @@ and leader.py.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from raft.candidate import Candidate, PreCandidate
+from raft.compaction import Snapshots
 from raft.config import RaftConfig
-from raft.configuration_history import ConfigurationHistory, Logged, configurations_in
-from raft.entries import EntryBatch, HardState, Index, NodeId, Term
+from raft.configuration_history import Logged, recovered_history
+from raft.entries import EntryBatch, HardState, Index, NodeId, SnapshotMeta, Term
 from raft.errors import NotLeader, Overloaded
 from raft.follower import Follower
 from raft.invariants import broken, check_configurations, check_state, check_succession, facts_of
@@ -24,13 +25,13 @@ from raft.membership import Configuration
 from raft.messages import (
     AppendEntries,
     AppendRejected,
-    AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     ReadIndexRefused,
     ReadIndexRequest,
-    ReadIndexResponse,
     RequestPreVote,
     RequestVote,
     TimeoutNow,
@@ -49,7 +50,7 @@ MAX_TERM = 1 << 62
 # A term this far ahead of the own is no term of this cluster, so that one broken message cannot use them up.
 MAX_TERM_JUMP = 1 << 32
 
-_FROM_LEADERS = frozenset({AppendEntries, Heartbeat, TimeoutNow})
+_FROM_LEADERS = frozenset({AppendEntries, Heartbeat, InstallSnapshot, TimeoutNow})
 
 
 class Core:
@@ -66,11 +67,9 @@ class Core:
         for a node that waits to be added to a cluster."""
         self.node_id = node_id
         self.config = config or RaftConfig()
-        self.log = Log(storage_state.first_index, storage_state.entries)
-        logged = configurations_in(storage_state.first_index, storage_state.entries)
-        self.configurations = ConfigurationHistory(
-            self.log.snapshot_index, configuration, logged, is_logged=False
-        )
+        self.log = Log(storage_state.first_index, storage_state.entries, storage_state.previous_term)
+        self.snapshots = Snapshots(self, storage_state.snapshot)
+        self.configurations = recovered_history(configuration, storage_state)
         # The last one in the log, committed or not (Raft §6); kept at hand, since everything asks for it.
         self.configuration: Configuration = self.configurations.in_force
         self.is_removed = False  # a member said so, or the committed configuration does
@@ -79,10 +78,10 @@ class Core:
         self.voted_for: NodeId | None = hard_state.voted_for  # changes only with the term, or from None
         # The stored one is a hint, and clamped: what it counts was committed once, if it is here at all.
         self.commit_index: Index = max(
-            self.log.snapshot_index, min(hard_state.commit_index, self.log.last_index)
+            self.snapshots.index, min(hard_state.commit_index, self.log.last_index)
         )
-        # What ready() has given out to be applied. Applied state is volatile, so it begins at the beginning.
-        self.delivered_index: Index = self.log.snapshot_index
+        # What ready() has given out to be applied. Applied state is volatile, so it begins at the snapshot.
+        self.delivered_index: Index = self.snapshots.index
         self.leader_id: NodeId | None = None
         self.ignored_messages = 0  # unknown, malformed, from strangers, or against the rules
         # The vote gate (dissertation 4.2.3) is shut while a live leader is known.
@@ -182,6 +181,8 @@ class Core:
             self.send_after_sync(sender, AppendRejected(self.term, message.prev_index, 0, 0))
         elif isinstance(message, Heartbeat):
             self.send(sender, HeartbeatResponse(self.term, 0))
+        elif isinstance(message, InstallSnapshot):
+            self.send(sender, InstallSnapshotResponse(self.term, message.index, 0))
         elif isinstance(message, ReadIndexRequest):
             self.send(sender, ReadIndexRefused(self.term, message.context))
 
@@ -333,6 +334,22 @@ class Core:
             self._configuration_changed()
         self._truncated_from = index if self._truncated_from is None else min(self._truncated_from, index)
 
+    def compact(self, index: Index) -> None:
+        """Entries up to `index` may go; a snapshot stands for them. To be done in steps, if it is far."""
+        if index > self.snapshots.index:
+            raise broken("no snapshot stands for the entries up to", index, self.snapshots.index)
+        self.log.compact(max(index, self.log.snapshot_index))
+        self.snapshots.note_compacted()
+
+    def restore(self, snapshot: SnapshotMeta, configuration: Configuration) -> None:
+        """It takes the place of the log (Raft figure 13, rules 7 and 8)."""
+        if snapshot.index <= self.commit_index:
+            raise broken("a snapshot of the past is installed:", snapshot.index, self.commit_index)
+        self.log.restore(snapshot.index, snapshot.term)
+        self.commit_index = self.delivered_index = snapshot.index
+        self.configurations.restore(snapshot.index, configuration)
+        self._configuration_changed()
+
     # -- membership, for the roles ---------------------------------------------------------------------
 
     @property
@@ -387,12 +404,13 @@ class Core:
             self._messages
             or self._messages_after_sync
             or self.log.has_unpersisted()
-            or self.delivered_index < self.commit_index
+            or (self.delivered_index < self.commit_index and not self.snapshots.is_restoring)
             or self._role.has_work()
             or self._reads
             or self._refused_reads
             or self._announced != (self.role, self.term, self.leader_id)
             or self.configurations.has_news
+            or self.snapshots.has_work()
         )
 
     def ready(self) -> Ready:
@@ -431,6 +449,7 @@ class Core:
             truncated_from=self._truncated_from,
             role_change=role_change,
             configuration=self.configuration if configurations.has_news else None,
+            snapshots=self.snapshots.take_work(),
         )
         configurations.has_news = False
         self._messages, self._messages_after_sync = [], []
@@ -454,12 +473,13 @@ class Core:
     def _take_committed(self) -> EntryBatch | None:
         """The next committed entries; they always follow those given out before."""
         first_index = self.delivered_index + 1
-        if first_index > self.commit_index:
+        if first_index > self.commit_index or self.snapshots.is_restoring:
             return None
         last_index = min(self.commit_index, first_index + self.config.max_committed_entries_per_ready - 1)
         entries = self.log.slice(first_index, last_index)
-        count, _ = fitting(entries, self.config.max_committed_bytes_per_ready)
+        count, size = fitting(entries, self.config.max_committed_bytes_per_ready)
         self.delivered_index += count
+        self.snapshots.log_bytes += size
         return EntryBatch(first_index, entries if count == len(entries) else entries[:count])
 
     def _check(self) -> None:
@@ -470,15 +490,4 @@ class Core:
 
 
 _OPEN_TO_STRANGERS = frozenset({RequestPreVote, RequestVote}) | _FROM_LEADERS
-_KINDS = (
-    frozenset(_ELECTION_HANDLERS)
-    | _FROM_LEADERS
-    | {
-        AppendResponse,
-        AppendRejected,
-        HeartbeatResponse,
-        ReadIndexRequest,
-        ReadIndexResponse,
-        ReadIndexRefused,
-    }
-)
+_KINDS = frozenset(get_args(Message))

@@ -46,6 +46,16 @@ class HardState(NamedTuple):
     commit_index: Index = 0  # a hint that speeds a restart: it may lag, it never leads
 
 
+class SnapshotMeta(NamedTuple):
+    """What is known of a snapshot beside its content."""
+
+    index: Index  # type: ignore[assignment]  # of the last entry that it stands for; hides tuple.index
+    term: Term  # of that entry
+    configuration: bytes  # in force at that entry, as membership encodes it; storage does not look at it
+    size_bytes: int  # of the content
+    checksum: int  # CRC-32 of the content
+
+
 class CorruptEntries(Exception):
     """Bytes that are not an encoded run of entries."""
 

@@ -19,6 +19,7 @@ from raft.messages import (
     AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
@@ -160,6 +161,11 @@ class Follower:
                 conflict_index = max(conflict_index, log.first_index_of_term_at(prev_index))
         core.send_after_sync(leader_id, AppendRejected(core.term, prev_index, conflict_index, conflict_term))
 
+    def on_install_snapshot(self, leader_id: NodeId, message: InstallSnapshot) -> None:
+        match_index = self._core.snapshots.installation.take(leader_id, message)
+        if match_index is not None:
+            self._acknowledge(match_index)
+
     def on_heartbeat(self, leader_id: NodeId, message: Heartbeat) -> None:
         core = self._core
         if message.commit_index <= core.log.last_index:
@@ -199,6 +205,7 @@ class Follower:
     handlers: ClassVar[dict[type, Callable[[Any, NodeId, Any], None]]] = {
         AppendEntries: on_append_entries,
         Heartbeat: on_heartbeat,
+        InstallSnapshot: on_install_snapshot,
         TimeoutNow: on_timeout_now,
         ReadIndexResponse: on_read_index_response,
         ReadIndexRefused: on_read_index_refused,

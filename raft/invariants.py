@@ -50,6 +50,8 @@ def check_state(core: Core) -> None:
         raise broken("not snapshot <= delivered <= commit <= last:", *marks)
     if not log.stable_index <= log.persisting_index <= log.last_index:
         raise broken("not stable <= persisting <= last:", log.stable_index, log.persisting_index, *marks)
+    if log.snapshot_index > core.snapshots.index:
+        raise broken("no snapshot stands for the entries up to", log.snapshot_index, core.snapshots.index)
     if log.last_term > core.term:
         raise broken("the log is ahead of the term:", log.last_term, core.term)
     if core.role is Role.LEADER:

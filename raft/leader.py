@@ -20,6 +20,7 @@ from raft.messages import (
     AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshotResponse,
     ReadIndexRefused,
     ReadIndexRequest,
     ReadIndexResponse,
@@ -28,6 +29,7 @@ from raft.messages import (
 from raft.progress import Progress
 from raft.ready import Role
 from raft.reconfiguration import Reconfiguration
+from raft.snapshot_sender import SnapshotSender
 from raft.transfer import (
     HAND_OVER_PAUSE_TIMEOUTS,
     Transfer,
@@ -108,8 +110,10 @@ class Leader:
         if self._waiting_reads and self._may_begin_round():
             return True
         last_index, news = self._core.log.last_index, self._commit_news
-        for progress in self.progress.values():  # noqa: SIM110 - asked at every turn, and any() costs twice as much
+        for progress in self.progress.values():
             if progress.wants_append(last_index, news):
+                return True
+            if progress.sender is not None and progress.sender.wants_chunk():
                 return True
         return False
 
@@ -155,6 +159,8 @@ class Leader:
                 message, size = append
                 progress.note_sent(message.batch.last_index, size, commit_index)
                 core.send(node_id, message)
+            while progress.sender is not None and progress.sender.wants_chunk():
+                core.snapshots.chunks.append((node_id, progress.sender.next_chunk(core.term)))
 
     def is_commit_untold(self) -> bool:
         # Not of a peer that is silent: there is nothing to wait for but its answer.
@@ -171,7 +177,9 @@ class Leader:
         log, config = self._core.log, self._core.config
         first_index = progress.next_index
         if first_index < log.first_index:
-            progress.become_snapshot(log.snapshot_index)
+            newest = self._core.snapshots.newest
+            assert newest is not None, f"no snapshot stands for the entries up to {log.snapshot_index}"
+            progress.become_snapshot(SnapshotSender(newest, config))
             return None
         if not progress.inflights.has_room():
             return self._append_of(EntryBatch(first_index, []), 0)  # the window is closed: only ask
@@ -206,6 +214,12 @@ class Leader:
         progress = self.progress[sender]
         progress.is_active = True
         progress.reject(message.prev_index, self._resume_index(message))
+
+    def on_install_snapshot_response(self, sender: NodeId, message: InstallSnapshotResponse) -> None:
+        progress = self.progress[sender]
+        progress.is_active = True
+        if progress.sender is not None and progress.sender.meta.index == message.index:
+            progress.sender.acknowledge(message.offset)
 
     def _resume_index(self, message: AppendRejected) -> Index:
         """Raft §5.3: go on after the last entry of the conflicting term, or where the peer's begins."""
@@ -358,6 +372,7 @@ class Leader:
     handlers: ClassVar[dict[type, Callable[[Any, NodeId, Any], None]]] = {
         AppendResponse: on_append_response,
         AppendRejected: on_append_rejected,
+        InstallSnapshotResponse: on_install_snapshot_response,
         HeartbeatResponse: on_heartbeat_response,
         ReadIndexRequest: on_read_index_request,
     }

@@ -148,6 +148,25 @@ class Log:
         self.persisting_index = min(self.persisting_index, self.last_index)
         self._received = None
 
+    def compact(self, index: Index) -> None:
+        """Forget the entries up to `index`, but for the term of the last of them."""
+        assert self.snapshot_index <= index <= self.stable_index, (
+            f"cannot compact {self.first_index}..{self.stable_index} up to {index}"
+        )
+        count = index - self.snapshot_index
+        if count:
+            self.snapshot_term = self._entries[count - 1][0]
+            self.snapshot_index = index
+            del self._entries[:count]
+
+    def restore(self, snapshot_index: Index, snapshot_term: Term) -> None:
+        """A snapshot takes the place of all entries."""
+        self._entries.clear()
+        self.snapshot_index = self.last_index = snapshot_index
+        self.snapshot_term = self.last_term = snapshot_term
+        self.stable_index = self.persisting_index = snapshot_index
+        self._received = None
+
     def has_unpersisted(self) -> bool:
         return self.persisting_index < self.last_index
 

@@ -117,6 +117,29 @@ class Removed:
     term: Term
 
 
+@dataclass(slots=True)
+class InstallSnapshot:
+    """A chunk of the leader's snapshot, for a peer that needs what is compacted away (Raft §7)."""
+
+    term: Term
+    index: Index  # of the last entry that the snapshot stands for
+    snapshot_term: Term  # of that entry
+    configuration: bytes  # in force at that entry; the first chunk has it, the others are empty here
+    offset: int  # of this chunk
+    size_bytes: int  # of the whole
+    checksum: int  # CRC-32 of the whole
+    data: bytes
+
+
+@dataclass(slots=True)
+class InstallSnapshotResponse:
+    """How much of the snapshot is here. Once it is whole and durable, an AppendResponse says so."""
+
+    term: Term
+    index: Index  # of the snapshot
+    offset: int  # the next that is wanted
+
+
 Message = (
     RequestPreVote
     | PreVoteResponse
@@ -131,5 +154,7 @@ Message = (
     | ReadIndexResponse
     | ReadIndexRefused
     | TimeoutNow
+    | InstallSnapshot
+    | InstallSnapshotResponse
     | Removed
 )

@@ -12,6 +12,7 @@ from enum import Enum
 
 from raft.config import RaftConfig
 from raft.entries import Index
+from raft.snapshot_sender import SnapshotSender
 
 
 class ProgressState(Enum):
@@ -61,10 +62,10 @@ class Progress:
         "is_active",
         "match_index",
         "next_index",
-        "pending_snapshot_index",
         "priority",
         "probe_sent",
         "read_round",
+        "sender",
         "state",
         "verify_due",
         "was_active",
@@ -82,7 +83,7 @@ class Progress:
         self.is_active = is_active  # heard since the last check_quorum
         self.was_active = False  # heard in the election timeout before that
         self.priority = 1  # of the peer in elections, as it last said
-        self.pending_snapshot_index: Index = 0  # of the last snapshot that the peer was found to need
+        self.sender: SnapshotSender | None = None  # SNAPSHOT only, and there always
 
     def wants_append(self, last_index: Index, commit_index: Index) -> bool:
         """Is there anything to tell, and may it be told now?"""
@@ -122,7 +123,7 @@ class Progress:
         if (
             self.state is not ProgressState.REPLICATE
             and match_index == self.match_index
-            and match_index >= self.pending_snapshot_index
+            and (self.sender is None or match_index >= self.sender.meta.index)
         ):
             self._become_replicate()
         return is_news
@@ -149,6 +150,8 @@ class Progress:
         time then, or all that it may have in flight would be lost, or waits for its return."""
         if not self.is_active and self.state is ProgressState.REPLICATE:
             self.become_probe(self.match_index + 1)
+        elif not self.is_active and self.sender is not None:
+            self.become_probe(self.match_index + 1)  # or an old snapshot would be kept for it for ever
         self.was_active, self.is_active = self.is_active, False
 
     def heard_heartbeat(self) -> None:
@@ -158,19 +161,23 @@ class Progress:
             self.probe_sent = False
         elif self.state is ProgressState.REPLICATE and self.match_index + 1 < self.next_index:
             self.verify_due = True
+        elif self.sender is not None:
+            self.sender.heard_heartbeat()
 
     def become_probe(self, next_index: Index) -> None:
         self.state = ProgressState.PROBE
         self.next_index = next_index
         self.probe_sent = False
         self.verify_due = False
+        self.sender = None
         self.inflights.clear()
 
-    def become_snapshot(self, snapshot_index: Index) -> None:
+    def become_snapshot(self, sender: SnapshotSender) -> None:
         self.state = ProgressState.SNAPSHOT
-        self.pending_snapshot_index = snapshot_index
+        self.sender = sender
         self.inflights.clear()
 
     def _become_replicate(self) -> None:
         self.state = ProgressState.REPLICATE
         self.next_index = self.match_index + 1
+        self.sender = None

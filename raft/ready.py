@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from raft.entries import EntryBatch, HardState, Index, NodeId, Term
+from raft.entries import EntryBatch, HardState, Index, NodeId, SnapshotMeta, Term
 from raft.membership import Configuration
-from raft.messages import Message
+from raft.messages import InstallSnapshot, Message
 
 
 class Role(Enum):
@@ -29,6 +29,24 @@ class RoleChange(NamedTuple):
     role: Role
     term: Term
     leader_id: NodeId | None
+
+
+class ReceivedChunk(NamedTuple):
+    """To be written as part of the snapshot that is being received; at offset 0 a new one begins."""
+
+    meta: SnapshotMeta
+    offset: int
+    data: bytes
+
+
+class SnapshotWork(NamedTuple):
+    """What a Ready wants done with snapshots. Rare, so it is apart."""
+
+    received: list[ReceivedChunk]  # to write, in order; not synced
+    # All of it was received: to be made durable, as what replaces the log, after `hard_state` and before
+    # `batch` of the same Ready; then to be restored by the state machine, and note_restored() to be called.
+    installed: SnapshotMeta | None
+    chunks: list[tuple[NodeId, InstallSnapshot]]  # to fill with data and send; whenever there is time
 
 
 @dataclass(slots=True)
@@ -50,3 +68,4 @@ class Ready:
     # The membership in force, if there is news of it: another one, this one is committed now, or this node
     # heard that it is no member any more.
     configuration: Configuration | None
+    snapshots: SnapshotWork | None = None

@@ -8,7 +8,15 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from raft.entries import CorruptEntries, Entry, HardState, Index, Term, decode_entries
+from raft.entries import (
+    CorruptEntries,
+    Entry,
+    HardState,
+    Index,
+    SnapshotMeta,
+    Term,
+    decode_entries,
+)
 from raft.record import RecordType
 from raft.segment import (
     Ending,
@@ -17,7 +25,7 @@ from raft.segment import (
     decode_hard_state,
     decode_segment_header,
 )
-from raft.storage import CorruptLog, Recovered, SnapshotMeta, put_entries
+from raft.storage import CorruptLog, Recovered, put_entries
 
 _MARK = struct.Struct("<QQ?")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from raft.entries import LIMIT, Index, Term
+from raft.entries import LIMIT, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop
-from raft.storage import CorruptSnapshot, SnapshotMeta
+from raft.storage import CorruptSnapshot
 
 log = logging.getLogger("assent.snapshot")
 

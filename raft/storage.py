@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from zlib import crc32
 
-from raft.entries import Entry, EntryBatch, HardState, Index, Term
+from raft.entries import Entry, EntryBatch, HardState, Index, SnapshotMeta, Term
 
 REPLACE_THE_MEMBER = (
     "Delete nothing by hand, and do not start this node on an emptied directory under the same node id: it "
@@ -105,16 +105,6 @@ class WrongDirectory(StorageError):
 
     def __str__(self) -> str:
         return f"data directory {self.path}: {self.field} is {self.found!r}, expected {self.expected!r}"
-
-
-class SnapshotMeta(NamedTuple):
-    """What is known of a snapshot beside its content."""
-
-    index: Index  # type: ignore[assignment]  # of the last entry that it stands for; hides tuple.index
-    term: Term  # of that entry
-    configuration: bytes  # in force at that entry, as membership encodes it; storage does not look at it
-    size_bytes: int  # of the content
-    checksum: int  # CRC-32 of the content
 
 
 @dataclass(slots=True)

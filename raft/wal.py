@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from raft.entries import EntryBatch, HardState, Index, Term
+from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop, Files
 from raft.record import RecordType, record_bytes, stored_payload
 from raft.replay import Replay, encode_mark, succeeds
@@ -28,7 +28,7 @@ from raft.segment import (
     sequence_of,
 )
 from raft.snapshot import DRAFT_NAME, SnapshotDirectory
-from raft.storage import CorruptLog, CorruptSnapshot, Recovered, SnapshotMeta, WrongDirectory
+from raft.storage import CorruptLog, CorruptSnapshot, Recovered, WrongDirectory
 
 log = logging.getLogger("assent.wal")
 

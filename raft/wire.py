@@ -15,6 +15,8 @@ from raft.messages import (
     AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVoteResponse,
     ReadIndexRefused,
     ReadIndexRequest,
@@ -42,6 +44,8 @@ _PEER_TAGS: dict[int, type] = {
     11: ReadIndexResponse,
     12: ReadIndexRefused,
     13: TimeoutNow,
+    14: InstallSnapshot,
+    15: InstallSnapshotResponse,
     17: Removed,
 }
 _APPEND_ENTRIES_TAG = 5

@@ -239,7 +239,7 @@ def test_facts_are_those_of_the_core() -> None:
 
 def test_the_bounds_of_a_configuration_are_checked() -> None:
     for field in fields(RaftConfig):
-        if field.name not in ("incarnation", "priority"):
+        if field.name not in ("incarnation", "priority", "trailing_entries"):
             with pytest.raises(AssertionError, match=field.name):
                 RaftConfig(**{field.name: 0})
     for incarnation in (-1, 1 << 31):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from raft.entries import SnapshotMeta
 from raft.messages import AppendEntries, AppendRejected, AppendResponse, HeartbeatResponse
 from raft.progress import Inflights, Progress, ProgressState
+from raft.snapshot_sender import SnapshotSender
 from tests.raft.cores import WINDOW, leader_with_peer_at, replicating
 from tests.raft.network import Network, drain, make_leader, outgoing, role_object
 
@@ -190,7 +192,7 @@ def test_a_peer_whose_answers_came_with_its_heartbeat_is_not_asked_for_them() ->
 
 def test_a_peer_that_needs_a_snapshot_is_sent_no_appends_until_it_has_it() -> None:
     progress = Progress(3, WINDOW, is_active=False)
-    progress.become_snapshot(10)
+    progress.become_snapshot(SnapshotSender(SnapshotMeta(10, 1, b"", 0, 0), WINDOW))
     assert not progress.can_be_told(20)
     progress.heard_heartbeat()
     assert not progress.wants_append(20, 20)
@@ -198,7 +200,16 @@ def test_a_peer_that_needs_a_snapshot_is_sent_no_appends_until_it_has_it() -> No
     progress.acknowledge(4)
     assert progress.state is ProgressState.SNAPSHOT
     progress.acknowledge(10)
-    assert (progress.state, progress.next_index) == (ProgressState.REPLICATE, 11)
+    assert (progress.state, progress.next_index, progress.sender) == (ProgressState.REPLICATE, 11, None)
+
+
+def test_a_peer_that_falls_silent_while_it_is_sent_a_snapshot_holds_nothing_back() -> None:
+    progress = Progress(3, WINDOW, is_active=True)
+    progress.become_snapshot(SnapshotSender(SnapshotMeta(10, 1, b"", 0, 0), WINDOW))
+    progress.end_timeout()
+    assert progress.state is ProgressState.SNAPSHOT
+    progress.end_timeout()
+    assert (progress.state, progress.sender) == (ProgressState.PROBE, None)
 
 
 # -- in a leader -----------------------------------------------------------------------------------------
@@ -292,18 +303,3 @@ def test_progress_exists_only_while_the_leadership_does() -> None:
     core.step("b", HeartbeatResponse(5, 0))
     assert core.progress == {} and core.uncommitted_bytes == 0
     assert core._role is not old
-
-
-def test_a_peer_behind_the_log_waits_for_a_snapshot() -> None:
-    """The place of snapshots: what is compacted away is not sent, and nothing else breaks."""
-    core = leader_with_peer_at(5)
-    log = core.log
-    log._entries = log.slice(4, 5)
-    log.snapshot_index, log.snapshot_term = 3, 1
-    role_object(core).progress["b"] = Progress(3, core.config, is_active=True)
-    assert not outgoing(drain(core), AppendEntries)
-    assert core.progress["b"].state is ProgressState.SNAPSHOT
-    assert core.progress["b"].pending_snapshot_index == 3
-    core.step("b", AppendResponse(1, 3))
-    (sent,) = outgoing(drain(core), AppendEntries)
-    assert (sent.prev_index, sent.prev_term, len(sent.batch)) == (3, 1, 2)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raft.directory import DataDirectory
-from raft.entries import EntryBatch, HardState
+from raft.entries import EntryBatch, HardState, SnapshotMeta
 from raft.files import FailStop, OsFiles
 from raft.segment import Identity, segment_name
 from raft.snapshot import DRAFT_NAME, SnapshotReader, SnapshotWriter, place_of, snapshot_name
@@ -18,7 +18,6 @@ from raft.storage import (
     CorruptSnapshot,
     MemoryStorage,
     Recovered,
-    SnapshotMeta,
     Storage,
     snapshot_content,
 )

@@ -1,0 +1,147 @@
+"""Snapshots in a core: the newest one, when the next is due, and how far the log may be compacted.
+
+May know the core; reads and writes no snapshot. The owner of the core takes, stores, sends and restores them,
+and says when it has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from raft.entries import Index, NodeId, SnapshotMeta
+from raft.installation import Installation
+from raft.membership import Configuration
+from raft.messages import InstallSnapshot
+from raft.progress import Progress
+from raft.ready import ReceivedChunk, SnapshotWork
+
+if TYPE_CHECKING:
+    from raft.core import Core
+
+
+class Snapshots:
+    """Owned by one core."""
+
+    __slots__ = (
+        "_core",
+        "_installed",
+        "_older",
+        "chunks",
+        "installation",
+        "is_restoring",
+        "log_bytes",
+        "newest",
+        "received",
+    )
+
+    def __init__(self, core: Core, newest: SnapshotMeta | None) -> None:
+        self._core = core
+        self.newest = newest  # of those that are durable here
+        # Those before the newest within the log, oldest first: (index, bytes of log up to the next one).
+        self._older: deque[tuple[Index, int]] = deque()
+        self.log_bytes = 0  # of entries that were handed out to be applied since the newest
+        self.installation = Installation(core)
+        # An installed one is on its way into the state machine: until it is there, nothing is handed out.
+        self.is_restoring = False
+        # Collected for the next Ready.
+        self.received: list[ReceivedChunk] = []
+        self._installed: SnapshotMeta | None = None
+        self.chunks: list[tuple[NodeId, InstallSnapshot]] = []
+
+    @property
+    def index(self) -> Index:
+        return 0 if self.newest is None else self.newest.index
+
+    # -- for Ready -------------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        return bool(self.received or self.chunks or self._installed)
+
+    def take_work(self) -> SnapshotWork | None:
+        if not self.has_work():
+            return None
+        work = SnapshotWork(self.received, self._installed, self.chunks)
+        self.received, self._installed, self.chunks = [], None, []
+        return work
+
+    # -- taken here ------------------------------------------------------------------------------------
+
+    def is_due(self) -> bool:
+        """Dissertation 5.1.3: once the log has grown as large as the snapshot that it would replace.
+
+        So the work of writing snapshots stays in proportion to that of writing the log, however large the
+        state is; and a log is never kept that is both long and larger than the state.
+        """
+        config = self._core.config
+        if self.installation.is_under_way or self.is_restoring:
+            return False  # a leader is about to replace all of this
+        if self.log_bytes >= config.max_log_bytes:
+            return self._core.delivered_index > self.index
+        entries = self._core.delivered_index - self.index
+        least_bytes = 0 if self.newest is None else self.newest.size_bytes
+        return entries >= config.snapshot_interval_entries and self.log_bytes >= least_bytes
+
+    def note_taken(self, meta: SnapshotMeta) -> None:
+        """This one, of this node's own state, is durable."""
+        assert self.index < meta.index <= self._core.delivered_index, f"{meta} after one at {self.index}"
+        self._older.append((self.index, self.log_bytes))
+        self.newest = meta
+        self.log_bytes = 0
+        self._core.configurations.compact(meta.index)
+
+    # -- installed -------------------------------------------------------------------------------------
+
+    def install(self, meta: SnapshotMeta, configuration: Configuration) -> None:
+        """Raft figure 13, rules 7 and 8: it replaces the log, and the state machine's state."""
+        core = self._core
+        core.restore(meta, configuration)
+        self.newest = self._installed = meta
+        self._older.clear()
+        self.log_bytes = 0
+        self.is_restoring = True
+
+    def note_restored(self, index: Index) -> None:
+        """The state machine holds the installed snapshot at `index`."""
+        if index == self.index:
+            self.is_restoring = False
+
+    # -- compaction ------------------------------------------------------------------------------------
+
+    def compaction_index(self, progress: Mapping[NodeId, Progress]) -> Index:
+        """How far the log may go, for peers with this progress (that of a leader; else empty).
+
+        A few entries before the newest snapshot stay for whoever is only a little behind. What live peers
+        need stays too: for one that lags, not more than since the snapshot before the newest; for one that
+        is sent a snapshot, as much as max_log_bytes, or it might need another one as soon as it has it.
+        """
+        wanted = self.index - self._core.config.trailing_entries
+        previous = self._older[-1][0] if self._older else 0
+        for peer in progress.values():
+            if not peer.is_live:
+                continue
+            if peer.sender is not None:
+                wanted = min(wanted, max(peer.sender.meta.index, self._oldest_affordable()))
+            else:
+                wanted = min(wanted, max(peer.match_index, previous))
+        return max(wanted, self._core.log.snapshot_index)
+
+    def _oldest_affordable(self) -> Index:
+        """Of the indexes of snapshots, the oldest from which on the log has no more than max_log_bytes."""
+        oldest, size_bytes = self.index, 0
+        for index, log_bytes in reversed(self._older):
+            size_bytes += log_bytes
+            if size_bytes > self._core.config.max_log_bytes:
+                break
+            oldest = index
+        return oldest
+
+    def note_compacted(self) -> None:
+        """What is not in the log any more needs not to be counted."""
+        while self._older and self._older[0][0] < self._core.log.snapshot_index:
+            self._older.popleft()
+
+    def in_use(self, progress: Mapping[NodeId, Progress]) -> frozenset[Index]:
+        """Indexes of the snapshots that are being sent."""
+        return frozenset(peer.sender.meta.index for peer in progress.values() if peer.sender is not None)
