@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
-from raft.entries import Entry, EntryBatch, HardState, Index, SnapshotMeta, Term
+from raft.entries import Entry, EntryBatch, HardState, Index, Term
+from raft.entries import SnapshotMeta as SnapshotMeta  # for whoever makes a storage
 
 REPLACE_THE_MEMBER = (
     "Delete nothing by hand, and do not start this node on an emptied directory under the same node id: it "

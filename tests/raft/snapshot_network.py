@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from raft.config import RaftConfig
+from raft.core import Core
 from raft.entries import Entry, EntryBatch, HardState, NodeId, SnapshotMeta
+from raft.membership import Configuration
 from raft.messages import InstallSnapshot, Message
-from raft.ready import Ready, SnapshotWork
+from raft.progress import ProgressState
+from raft.ready import Ready, Role, SnapshotWork
 from raft.storage import MemoryStorage, Recovered, snapshot_content
-from tests.raft.network import Disk, Mail, Network
+from tests.raft.network import Disk, Mail, Network, drain, entries_of
 
 SMALL = RaftConfig(snapshot_chunk_bytes=20, trailing_entries=0, max_inflight_snapshot_chunks=3)
 
@@ -143,3 +146,79 @@ class SnapshotNetwork(Network):
     def beat(self, name: NodeId) -> None:
         self.cores[name].heartbeat()
         self.settle()
+
+
+BODIES = [b"%02d" % number for number in range(10)]
+
+
+def behind(config: RaftConfig = SMALL) -> SnapshotNetwork:
+    """a leads; c missed ten entries, and a has compacted them."""
+    network = SnapshotNetwork(config=config)
+    network.elect("a")
+    network.isolate("c")
+    network.propose("a", *BODIES)
+    fall_silent(network)
+    network.snapshot("a")
+    network.heal()
+    return network
+
+
+def fall_silent(network: SnapshotNetwork) -> None:
+    """For two election timeouts the leader a does not hear c."""
+    for _ in range(2):
+        network["a"].check_quorum()
+        network.beat("a")
+
+
+def find_out(network: SnapshotNetwork) -> None:
+    """c hears of the leader, and the leader of what c needs."""
+    for _ in range(3):
+        network.cores["a"].heartbeat()
+        network.pump(2)
+        if network["a"].progress["c"].state is ProgressState.SNAPSHOT:
+            return
+    raise AssertionError("c needs no snapshot")
+
+
+def converge(network: SnapshotNetwork) -> None:
+    leaders = [name for name, core in network.cores.items() if core.role is Role.LEADER]
+    leader = max(leaders, key=lambda name: network[name].term)
+    for _ in range(30):
+        network.beat(leader)
+    states = {name: tuple(network.applied[name]) for name in network.cores}
+    assert len(set(states.values())) == 1, {name: len(state) for name, state in states.items()}
+
+
+WHO = Configuration("abc").encode()
+
+
+def snapshot_of(terms: list[int]) -> tuple[SnapshotMeta, bytes]:
+    storage = MemoryStorage(Recovered(HardState(terms[-1], None, 0), 1, entries_of(terms)))
+    data = EntryBatch(1, entries_of(terms)).encode()
+    storage.begin_snapshot(len(terms), terms[-1], WHO)
+    storage.append_snapshot(data)
+    return storage.commit_snapshot(replaces_log=False), data
+
+
+def chunks_of(terms: list[int], term: int, size: int = 30) -> list[InstallSnapshot]:
+    meta, data = snapshot_of(terms)
+    return [
+        InstallSnapshot(
+            term,
+            meta.index,
+            meta.term,
+            meta.configuration if not at else b"",
+            at,
+            meta.size_bytes,
+            meta.checksum,
+            data[at : at + size],
+        )
+        for at in range(0, len(data), size)
+    ]
+
+
+def install(core: Core, chunks: list[InstallSnapshot]) -> Ready:
+    """All chunks from b, in one turn."""
+    for chunk in chunks:
+        core.step("b", chunk)
+    return drain(core)

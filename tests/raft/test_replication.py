@@ -6,7 +6,7 @@ import pytest
 
 from raft.config import RaftConfig
 from raft.core import Core
-from raft.entries import EntryBatch
+from raft.entries import EntryBatch, SnapshotMeta
 from raft.errors import InvariantBroken
 from raft.messages import (
     AppendEntries,
@@ -30,9 +30,9 @@ from tests.raft.network import (
 def compacted(snapshot_index: int, snapshot_term: int, terms: list[int]) -> Core:
     """A follower whose log begins after a snapshot."""
     core = make_core(log=[snapshot_term] * snapshot_index + terms, commit_index=snapshot_index)
-    core.log._entries = core.log.slice(snapshot_index + 1, core.last_index)
-    core.log.snapshot_index, core.log.snapshot_term = snapshot_index, snapshot_term
-    core.delivered_index = snapshot_index
+    drain(core)
+    core.snapshots.note_taken(SnapshotMeta(snapshot_index, snapshot_term, b"", 0, 0))
+    core.compact(snapshot_index)
     return core
 
 

@@ -8,67 +8,33 @@ from typing import Any
 
 import pytest
 
-from raft.config import RaftConfig
-from raft.core import Core
-from raft.entries import EntryBatch, HardState, SnapshotMeta
+from raft.entries import EntryBatch
 from raft.errors import InvariantBroken
 from raft.invariants import check_log
 from raft.membership import Configuration
 from raft.messages import (
     AppendEntries,
     AppendResponse,
-    HeartbeatResponse,
     InstallSnapshot,
     InstallSnapshotResponse,
     RequestVote,
     VoteResponse,
 )
 from raft.progress import ProgressState
-from raft.ready import Ready, Role
-from raft.storage import MemoryStorage, Recovered
+from raft.ready import Ready
+from raft.storage import MemoryStorage
 from tests.raft.network import drain, entries_of, make_core, outgoing
-from tests.raft.snapshot_network import SMALL, SnapshotNetwork
-
-BODIES = [b"%02d" % number for number in range(10)]
-
-
-def behind(config: RaftConfig = SMALL) -> SnapshotNetwork:
-    """a leads; c missed ten entries, and a has compacted them."""
-    network = SnapshotNetwork(config=config)
-    network.elect("a")
-    network.isolate("c")
-    network.propose("a", *BODIES)
-    fall_silent(network)
-    network.snapshot("a")
-    network.heal()
-    return network
-
-
-def fall_silent(network: SnapshotNetwork) -> None:
-    """For two election timeouts the leader a does not hear c."""
-    for _ in range(2):
-        network["a"].check_quorum()
-        network.beat("a")
-
-
-def find_out(network: SnapshotNetwork) -> None:
-    """c hears of the leader, and the leader of what c needs."""
-    for _ in range(3):
-        network.cores["a"].heartbeat()
-        network.pump(2)
-        if network["a"].progress["c"].state is ProgressState.SNAPSHOT:
-            return
-    raise AssertionError("c needs no snapshot")
-
-
-def converge(network: SnapshotNetwork) -> None:
-    leaders = [name for name, core in network.cores.items() if core.role is Role.LEADER]
-    leader = max(leaders, key=lambda name: network[name].term)
-    for _ in range(30):
-        network.beat(leader)
-    states = {name: tuple(network.applied[name]) for name in network.cores}
-    assert len(set(states.values())) == 1, {name: len(state) for name, state in states.items()}
-
+from tests.raft.snapshot_network import (
+    BODIES,
+    WHO,
+    SnapshotNetwork,
+    behind,
+    chunks_of,
+    converge,
+    find_out,
+    install,
+    snapshot_of,
+)
 
 # -- the whole way ---------------------------------------------------------------------------------------
 
@@ -155,40 +121,6 @@ def test_a_follower_that_needs_a_snapshot_again_while_it_receives_one_still_catc
 
 
 # -- what the receiver does with one message -------------------------------------------------------------
-
-WHO = Configuration("abc").encode()
-
-
-def snapshot_of(terms: list[int]) -> tuple[SnapshotMeta, bytes]:
-    storage = MemoryStorage(Recovered(HardState(terms[-1], None, 0), 1, entries_of(terms)))
-    data = EntryBatch(1, entries_of(terms)).encode()
-    storage.begin_snapshot(len(terms), terms[-1], WHO)
-    storage.append_snapshot(data)
-    return storage.commit_snapshot(replaces_log=False), data
-
-
-def chunks_of(terms: list[int], term: int, size: int = 30) -> list[InstallSnapshot]:
-    meta, data = snapshot_of(terms)
-    return [
-        InstallSnapshot(
-            term,
-            meta.index,
-            meta.term,
-            meta.configuration if not at else b"",
-            at,
-            meta.size_bytes,
-            meta.checksum,
-            data[at : at + size],
-        )
-        for at in range(0, len(data), size)
-    ]
-
-
-def install(core: Core, chunks: list[InstallSnapshot]) -> Ready:
-    """All chunks from b, in one turn."""
-    for chunk in chunks:
-        core.step("b", chunk)
-    return drain(core)
 
 
 def offsets(ready: Ready) -> list[int]:
@@ -397,225 +329,3 @@ def test_a_restored_snapshot_that_is_not_the_newest_opens_nothing() -> None:
     assert core.snapshots.is_restoring
     core.snapshots.note_restored(3)
     assert not core.snapshots.is_restoring
-
-
-# -- the sender ------------------------------------------------------------------------------------------
-
-
-def sent_offsets(network: SnapshotNetwork) -> list[int]:
-    return [message.offset for message in network.sent(InstallSnapshot, "a", "c")]
-
-
-def test_one_chunk_asks_and_then_a_window_of_them_is_on_the_way() -> None:
-    network = behind()
-    a = network["a"]
-    a.progress["c"].become_probe(1)
-
-    def chunks() -> list[tuple[int, bool]]:
-        work = drain(a).snapshots
-        return [] if work is None else [(each.offset, bool(each.configuration)) for _, each in work.chunks]
-
-    assert chunks() == [(0, True)]
-    a.step("c", HeartbeatResponse(1, 0))
-    assert chunks() == [(0, True)]  # no answer yet, but a sign of life: it got lost
-    a.step("c", InstallSnapshotResponse(1, 11, 40))
-    assert chunks() == [(40, False), (60, False), (80, False)]
-    a.step("c", InstallSnapshotResponse(1, 11, 60))
-    assert chunks() == [(100, False)]
-    a.step("c", InstallSnapshotResponse(1, 11, 40))  # late
-    assert chunks() == []
-    a.step("c", HeartbeatResponse(1, 0))
-    assert chunks() == []  # answers are coming in
-    a.step("c", HeartbeatResponse(1, 0))
-    assert chunks() == [(60, False)]
-    a.step("c", InstallSnapshotResponse(1, 11, 0))  # it was restarted
-    assert chunks() == [(0, True), (20, False), (40, False)]
-
-
-def test_others_are_served_while_a_snapshot_is_sent() -> None:
-    network = behind()
-    find_out(network)
-    for number in range(3):
-        network.cores["a"].propose([b"%d" % number])
-        network.pump(2)
-    assert network["a"].progress["c"].state is ProgressState.SNAPSHOT
-    assert network["a"].commit_index >= 13 and len(network.applied["b"]) >= 12
-
-
-def test_lost_chunks_are_sent_again_after_a_heartbeat() -> None:
-    """Every chunk on the way is lost, twice; then the transfer goes on where the peer is."""
-    network = behind()
-    find_out(network)
-    network.pump(3)
-    for _ in range(10):
-        network.are_chunks_lost = True
-        network.cores["a"].heartbeat()
-        network.pump()
-    assert network["a"].progress["c"].state is ProgressState.SNAPSHOT
-    network.are_chunks_lost = False
-    for _ in range(3):
-        network.beat("a")
-    assert network.applied["c"] == network.applied["a"]
-
-
-@pytest.mark.parametrize("rounds", range(2, 16))
-def test_the_receiver_is_restarted_in_the_middle(rounds: int) -> None:
-    """It has forgotten what it received, says so, and is sent all of it again."""
-    network = behind()
-    find_out(network)
-    network.pump(rounds)
-    network.restart("c")
-    converge(network)
-
-
-@pytest.mark.parametrize("rounds", range(2, 12, 2))
-def test_the_leader_changes_in_the_middle(rounds: int) -> None:
-    network = behind()
-    network.snapshot("b")
-    find_out(network)
-    network.pump(rounds)
-    network.isolate("a")
-    network.elect("b")
-    network.heal()
-    converge(network)
-    shared = [m for m in network.sent(InstallSnapshot, "b", "c") if m.offset == 0]
-    assert len(shared) <= 1
-
-
-def test_late_answers_of_an_earlier_transfer_move_nothing() -> None:
-    network = behind()
-    find_out(network)
-    network.pump()
-    a = network["a"]
-    sender = a.progress["c"].sender
-    assert sender is not None
-    a.step("c", InstallSnapshotResponse(1, 5, 40))
-    assert not sender.wants_chunk()
-    a.step("c", InstallSnapshotResponse(1, 11, 1 << 40))
-    drain(a)
-    assert sender.wants_chunk() is False
-
-
-# -- when to take one, and how far to compact ------------------------------------------------------------
-
-
-def test_a_snapshot_is_due_when_the_log_is_long_and_as_large_as_the_last_one() -> None:
-    """Dissertation 5.1.3; and whatever the count, when it is too large to be kept."""
-    config = replace(SMALL, snapshot_interval_entries=5, max_log_bytes=2000)
-    network = SnapshotNetwork("a", config=config)
-    network.elect("a")
-    snapshots = network["a"].snapshots
-    network.propose("a", *BODIES[:3])
-    assert not snapshots.is_due()
-    network.propose("a", b"x")
-    assert snapshots.is_due()
-    network.propose("a", bytes(300))
-    meta = network.snapshot("a")
-    assert meta.size_bytes > 300 and not snapshots.is_due()
-    network.propose("a", *BODIES[:8])
-    assert not snapshots.is_due()  # eight entries are less than it has bytes
-    network.propose("a", bytes(400))
-    assert snapshots.is_due()
-    network.snapshot("a")
-    network.propose("a", bytes(2000))
-    assert snapshots.is_due()  # one entry
-
-
-def test_none_is_due_while_a_leader_is_about_to_replace_everything() -> None:
-    config = replace(SMALL, snapshot_interval_entries=1)
-    core = make_core(log=[1, 1, 1], commit_index=3, config=config)
-    drain(core)
-    assert core.snapshots.is_due()
-    install(core, chunks_of([1, 1, 1, 1, 2], term=4)[:2])
-    assert not core.snapshots.is_due()
-
-
-def test_trailing_entries_stay_and_what_live_peers_need_but_no_more_than_since_the_snapshot_before() -> None:
-    config = replace(SMALL, trailing_entries=3)
-    network = SnapshotNetwork(config=config)
-    network.elect("a")
-    network.propose("a", *BODIES)
-    network.beat("a")
-    network.snapshot("a")
-    a = network["a"]
-    assert a.log.first_index == 9  # 8 = 11 - 3 and all before it went
-    network.isolate("c")
-    network.propose("a", *BODIES)
-    network.snapshot("a")
-    assert a.log.first_index == 12  # c was heard not long ago, and has 11
-    network.propose("a", *BODIES)
-    network.snapshot("a")
-    assert a.log.first_index == 22  # 21 is where the snapshot before was
-    fall_silent(network)
-    network.propose("a", *BODIES)
-    network.snapshot("a")
-    assert a.log.first_index == 39  # c is silent: nothing is kept for it
-    with pytest.raises(InvariantBroken, match="no snapshot stands"):
-        a.compact(42)
-
-
-def test_a_snapshot_that_is_being_sent_is_in_use_until_its_peer_has_it() -> None:
-    network = behind()
-    find_out(network)
-    a = network["a"]
-    assert a.snapshots.in_use(a.progress) == frozenset({11})
-    network.cores["a"].propose([b"x"])
-    while len(network.applied["a"]) == 11:
-        network.pump()
-    network.snapshot("a")
-    assert a.snapshots.in_use(a.progress) == frozenset({11})
-    assert network.storages["a"].read_snapshot(11, 0, 1)
-    converge(network)
-    assert a.snapshots.in_use(a.progress) == frozenset()
-
-
-# -- everything at once ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_random_snapshots_losses_restarts_and_elections(seed: int) -> None:
-    """Every node applies one and the same history, whatever is lost, and all agree in the end."""
-    chance = Random(seed)
-    config = replace(
-        SMALL, snapshot_chunk_bytes=chance.choice([10, 60, 1000]), trailing_entries=chance.choice([0, 3])
-    )
-    network = SnapshotNetwork(config=config)
-    network.elect("a")
-    history: list[object] = []
-    for step in range(150):
-        name = chance.choice("abc")
-        core = network[name]
-        action = chance.randrange(12)
-        if action < 4 and core.role is Role.LEADER:
-            core.propose([b"%d" % step] * chance.randrange(1, 4))
-        elif action == 4 and len(network.applied[name]) > core.snapshots.index:
-            network.snapshot(name)
-        elif action == 5:
-            network.restart(name)
-        elif action == 6:
-            for each in network.cores.values():
-                each.leader_silent()
-            core.campaign()
-        elif action == 7:
-            network.heal() if network.cut_links else network.isolate(name)
-        elif action == 8:
-            network.mail = [mail for mail in network.mail if chance.random() < 0.7]
-        elif action == 9:
-            chance.shuffle(network.mail)
-        core.heartbeat()
-        network.pump()
-        for applied in network.applied.values():
-            shared = min(len(applied), len(history))
-            assert applied[:shared] == history[:shared]
-            history += applied[shared:]
-    network.heal()
-    network.settle()
-    for name in "abc":
-        if not any(core.role is Role.LEADER for core in network.cores.values()):
-            for core in network.cores.values():
-                core.leader_silent()
-            network[name].campaign()
-            network.settle()
-    converge(network)
-    for core in network.cores.values():
-        check_log(core)
