@@ -256,9 +256,15 @@ class Core:
 
     def may_campaign(self) -> bool:
         """Not as a learner, not while it waits to be added, not after it was removed; not with priority 0."""
-        return (
-            self.configuration.may_campaign(self.node_id) and self.config.priority > 0 and not self.is_removed
-        )
+        if self.is_removed or self.config.priority == 0:
+            return False
+        if self.configuration.may_campaign(self.node_id):
+            return True
+        # Dissertation 4.2.2: while the configuration that leaves it out is not known to be committed, this
+        # node may be the only one whose log is long enough to win. It asks the others, and has no vote.
+        history = self.configurations
+        is_committed = history.last_index <= self.commit_index
+        return not is_committed and history.at(history.last_index - 1).may_campaign(self.node_id)
 
     def heartbeat(self) -> None:
         if isinstance(self._role, Leader):

@@ -336,6 +336,15 @@ DISSERTATION = (
         (f"{SERVERS}::test_a_leader_manages_a_cluster_that_it_is_not_in",),
     ),
     Scenario(
+        "4.2.2, figure 4.6",
+        "a server that its own configuration leaves out may be needed to lead",
+        (
+            f"{SERVERS}::test_a_server_that_its_own_configuration_leaves_out_may_still_be_needed",
+            f"{SERVERS}::test_a_server_that_is_left_out_does_not_vote_for_itself",
+            "interaction/scenarios/left_out_but_needed.txt",
+        ),
+    ),
+    Scenario(
         "4.2.3",
         "a live leader is not disturbed, but by a transfer that it wants",
         (

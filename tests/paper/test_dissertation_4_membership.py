@@ -260,6 +260,38 @@ def test_a_leader_manages_a_cluster_that_it_is_not_in() -> None:
     assert b"before" in [body for _, _, body in network.applied[successor.node_id]]
 
 
+def test_a_server_that_its_own_configuration_leaves_out_may_still_be_needed() -> None:
+    """Dissertation 4.2.2, figure 4.6: a alone has the entry that removes it, so nobody else can win."""
+    network = Network("ab")
+    leader = network.elect("a")
+    change(leader, "remove", "a")
+    network.turn("a")
+    network.mail.clear()
+    network.restart("a")
+    elect(network, "b")
+    assert not leaders(network)  # a has a longer log, and gives no vote to b
+    elect(network, "a")
+    assert network["a"].role is Role.LEADER  # by the vote of b, not its own
+    heartbeats(network, network["a"])
+    assert [core.node_id for core in leaders(network)] == ["b"]  # it has done its duty
+    assert (
+        network["b"].configuration == network["b"].committed_configuration == Configuration("b", removed="a")
+    )
+
+
+def test_a_server_that_is_left_out_does_not_vote_for_itself() -> None:
+    """Dissertation 4.2.2: a server that its latest configuration leaves out does not count its own vote."""
+    network = Network("abc")
+    leader = network.elect("a")
+    change(leader, "remove", "a")
+    network.turn("a")
+    network.mail.clear()
+    restarted = network.restart("a")
+    network.isolate("a", "b")
+    elect(network, "a")
+    assert restarted.role is not Role.LEADER  # b alone is no majority of b and c
+
+
 def test_a_campaign_that_the_leader_itself_asked_for_passes_the_gate() -> None:
     """Dissertation 4.2.3: an election that the leader itself wants passes the gate."""
     core = core_in(Role.FOLLOWER, term=3)
