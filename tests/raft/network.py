@@ -260,6 +260,17 @@ class Network:
                 self.deliver(each)
         raise AssertionError("the cores talk without end")
 
+    def beat(self, times: int = 1) -> None:
+        """So many heartbeats of whoever leads, with all that follows from each."""
+        for _ in range(times):
+            for core in self.cores.values():
+                core.heartbeat()
+            self.settle()
+
+    def leader(self) -> Core:
+        (leader,) = [core for core in self.cores.values() if core.role is Role.LEADER]
+        return leader
+
     def elect(self, name: NodeId) -> Core:
         """That node campaigns and wins; the others have not heard a leader for long."""
         for core in self.cores.values():
