@@ -31,7 +31,7 @@ def grown(network: Network, *names: NodeId) -> None:
         network.join(name)
         ask(network.leader(), "add_voter", name)
         network.settle()
-        network.beat(3)
+        network.heartbeats(3)
         assert name in network.leader().configuration.voters
 
 

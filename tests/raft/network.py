@@ -260,7 +260,7 @@ class Network:
                 self.deliver(each)
         raise AssertionError("the cores talk without end")
 
-    def beat(self, times: int = 1) -> None:
+    def heartbeats(self, times: int = 1) -> None:
         """So many heartbeats of whoever leads, with all that follows from each."""
         for _ in range(times):
             for core in self.cores.values():

@@ -39,10 +39,10 @@ def test_a_voter_to_be_is_refused_until_it_has_caught_up() -> None:
     network.isolate("d")
     ask(leader, "add_learner", "d")
     network.settle()
-    network.beat(3)
+    network.heartbeats(3)
     assert refused(leader, Configuration("abcd")) is ConfigurationReason.NOT_CAUGHT_UP
     network.heal()
-    network.beat(3)
+    network.heartbeats(3)
     assert network["d"].commit_index == leader.commit_index
     ask(leader, "promote", "d")
     network.settle()
@@ -59,7 +59,7 @@ def test_a_new_voter_enters_as_learner_and_is_promoted_when_it_has_caught_up() -
     assert leader.configuration == Configuration("abc", "d", incoming="d")
     network.settle()
     assert leader.configuration.voters == set("abc")
-    network.beat(3)
+    network.heartbeats(3)
     assert network["d"].committed_configuration == Configuration("abcd")
     network.elect("d")
 
@@ -69,7 +69,7 @@ def test_a_learner_that_is_asked_to_stay_one_does() -> None:
     leader = network.elect("a")
     network.join("d")
     ask(leader, "add_learner", "d")
-    network.beat(5)
+    network.heartbeats(5)
     assert leader.committed_configuration == Configuration("abc", "d")
 
 
@@ -103,7 +103,7 @@ def test_the_promotion_goes_on_under_another_leader() -> None:
     network.settle()
     network.heal()
     network.elect("b")
-    network.beat(3)
+    network.heartbeats(3)
     assert network["b"].committed_configuration == Configuration("abcd")
 
 
@@ -116,10 +116,10 @@ def test_two_new_voters_are_promoted_each_as_it_is_ready() -> None:
     for name in "de":
         ask(leader, "add_voter", name)
         network.settle()
-    network.beat(3)
+    network.heartbeats(3)
     assert leader.committed_configuration == Configuration("abcd", "e", incoming="e")
     network.heal()
-    network.beat(3)
+    network.heartbeats(3)
     assert leader.committed_configuration == Configuration("abcde")
 
 
@@ -128,9 +128,9 @@ def test_removal_that_loses_the_quorum_of_live_nodes_is_refused_unless_forced() 
     leader = network.elect("a")
     network.isolate("c")
     for _ in range(2):
-        network.beat()
+        network.heartbeats()
         leader.check_quorum()
-    network.beat()
+    network.heartbeats()
     assert refused(leader, Configuration("ac")) is ConfigurationReason.LOSES_QUORUM
     ask(leader, "remove", "c")  # that makes it better
     network.settle()
@@ -153,7 +153,7 @@ def test_4_2_4_a_dead_node_is_replaced_while_it_is_down() -> None:
     network.join("d")
     ask(leader, "replace", "c", "d")
     network.settle()
-    network.beat(3)
+    network.heartbeats(3)
     for name in "abd":
         assert network[name].committed_configuration == Configuration("abd", removed="c"), name
 
@@ -171,7 +171,7 @@ def test_replace_goes_on_under_another_leader_and_can_be_called_off() -> None:
             ask(successor, "remove", "d")
             network.settle()
         network.heal()
-        network.beat(4)
+        network.heartbeats(4)
         expected = Configuration("abc", removed="d") if calls_off else Configuration("bcd", removed="a")
         assert network["b"].committed_configuration == expected
         assert network["c"].committed_configuration == expected
@@ -187,7 +187,7 @@ def test_a_whole_new_topology_at_once() -> None:
         network.join(name)
     ask(leader, "set", "d", "e", "f")
     network.settle()
-    network.beat(4)
+    network.heartbeats(4)
     assert leader.role == Role.FOLLOWER
     network.elect(network["d"].leader_id or "d")
     for name in "def":
@@ -232,7 +232,7 @@ def test_a_learner_never_campaigns_and_votes_when_asked() -> None:
     """The candidate may know that it is a voter by now."""
     network = Network("abc", learners="l")
     leader = network.elect("a")
-    network.beat(2)
+    network.heartbeats(2)
     network.cut_links = {("a", "l"), ("c", "l")}
     ask(leader, "promote", "l")
     network.settle()
@@ -270,7 +270,7 @@ def test_a_follower_reads_through_a_leader_that_its_configuration_does_not_know(
 def test_promoting_twice_or_nobody_is_refused() -> None:
     network = Network("abc", learners="l")
     leader = network.elect("a")
-    network.beat(2)
+    network.heartbeats(2)
     ask(leader, "promote", "l")
     network.settle()
     for node, reason in (("l", ConfigurationReason.UNCHANGED), ("z", ConfigurationReason.UNKNOWN_MEMBER)):

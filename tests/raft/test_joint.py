@@ -90,7 +90,7 @@ def test_4_3_a_new_leader_that_finds_a_joint_configuration_leaves_it(successor: 
     """The old leader crashed with it, before or after it was committed; old or new voters may take over."""
     network = Network("abc", learners="de")
     leader = network.elect("a")
-    network.beat(3)
+    network.heartbeats(3)
     leader.propose_configuration(Configuration("ade"))
     network.turn("a")
     for mail in network.mail:
@@ -104,6 +104,6 @@ def test_4_3_a_new_leader_that_finds_a_joint_configuration_leaves_it(successor: 
         core.leader_silent()
     network[successor].campaign()
     network.settle()  # b is none of the new voters, and hands over at the end
-    network.beat()
+    network.heartbeats()
     assert network.leader().node_id in "de" and network["b"].role == Role.FOLLOWER
     assert network["d"].committed_configuration == Configuration("ade", removed="bc")

@@ -57,7 +57,7 @@ def test_a_leader_that_becomes_a_learner_makes_way() -> None:
     leader = network.elect("a")
     ask(leader, "demote", "a")
     network.settle()
-    network.beat()
+    network.heartbeats()
     assert network.leader().node_id in "bc"
     assert network["a"].leader_id == network.leader().node_id and not network["a"].is_removed
     assert network["a"].commit_index == network.leader().commit_index

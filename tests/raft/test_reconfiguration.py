@@ -88,7 +88,7 @@ def test_a_removed_node_is_not_contacted_after_a_restart() -> None:
     network.settle()
     network.restart("a")
     network.elect("a")
-    network.beat()
+    network.heartbeats()
     assert "c" not in network["a"].progress
 
 
