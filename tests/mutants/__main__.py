@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.mutants.registry import ROOT, Bug, all_bugs
-from tests.mutants.run import PASSED, WIDE_SECONDS, Verdict, copy_tree, run_checks, try_all
+from tests.mutants.run import PASSED, WIDE_SECONDS, Plan, Verdict, copy_tree, run_checks, try_all
 
 
 def main() -> int:
@@ -32,7 +32,8 @@ def main() -> int:
         copy_tree(ROOT, base)
         if not _control_passes(bugs, base):
             return 1
-        verdicts = try_all(bugs, base, jobs=arguments.jobs, wide=not arguments.narrow, tell=_print)
+        plan = Plan(wide=not arguments.narrow, seeds=arguments.seeds)
+        verdicts = try_all(bugs, base, plan, jobs=arguments.jobs, tell=_print)
     return _summary(verdicts, time.monotonic() - began)
 
 
@@ -43,6 +44,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="bugs tried at once")
     parser.add_argument("--narrow", action="store_true", help="do not fall back to the whole suite")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="so many of the simulator, where they are wanted"
+    )
     parser.add_argument("--list", action="store_true", help="say what is planted, and run nothing")
     return parser.parse_args()
 
@@ -66,6 +70,8 @@ def _print(bug: Bug, verdict: Verdict) -> None:
     print(f"\n{outcome} in {verdict.seconds:.1f} s  {bug.section}: {bug.name}")
     print(f"    {verdict.caught_by or 'no check'}")
     print(f"    {verdict.error[:300]}", flush=True)
+    if verdict.simulator:
+        print(f"    simulator: {verdict.simulator[:300]}", flush=True)
 
 
 def _summary(verdicts: list[Verdict], seconds: float) -> int:

@@ -40,6 +40,7 @@ TOPS = (
 WIDE = ("tests/raft", "tests/actors", "tests/kvstore/test_memory_cluster.py")
 NARROW_SECONDS = 90.0
 WIDE_SECONDS = 300.0
+SEEDS_SECONDS = 240.0
 # The first line of the summary that names a test, and its error in a few words.
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (?P<check>\S+?::.+?)(?: - (?P<error>.*))?$", re.MULTILINE)
 
@@ -55,6 +56,16 @@ class Verdict:
     error: str  # what the check said, or why there is none
     seconds: float
     is_narrow: bool = True  # caught by a check of its own
+    simulator: str = ""  # what the simulator made of it, if it was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How far to go for each bug."""
+
+    wide: bool = True  # whoever passes its own checks meets the whole suite
+    seeds: int = 0  # of the simulator, for the bugs that want them
+    seed_seconds: float = 10.0  # simulated, for each of them
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -76,8 +87,13 @@ def plant(bug: Bug, tree: Path) -> None:
 
 def run_checks(tree: Path, checks: Sequence[str], seconds: float, *, first_only: bool) -> tuple[int, str]:
     """Exit code and output of pytest over these checks; code -9 if it was killed for lack of time."""
-    command = [sys.executable, "-m", "pytest", *checks, "-p", "no:cacheprovider", "--tb=line", "-rfE"]
-    command += ["-x"] if first_only else []
+    options = ["-p", "no:cacheprovider", "--tb=line", "-rfE", *(["-x"] if first_only else [])]
+    return run_module(tree, ["pytest", *checks, *options], seconds)
+
+
+def run_module(tree: Path, arguments: Sequence[str], seconds: float) -> tuple[int, str]:
+    """`python -m …` in that tree; code -9 if it did not end in time."""
+    command = [sys.executable, "-m", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "400", "PYTHONHASHSEED": "0"}
     log = tree / "checks.log"
     with log.open("wb") as output:
@@ -112,7 +128,15 @@ def judge(code: int, output: str) -> tuple[str, str]:
     return "", f"{reason}: {output.strip().splitlines()[-1:]}"
 
 
-def try_bug(bug: Bug, base: Path, *, wide: bool) -> Verdict:
+def ask_simulator(tree: Path, plan: Plan) -> str:
+    arguments = ["tests.mutants.seeds", str(plan.seeds), str(plan.seed_seconds)]
+    code, output = run_module(tree, arguments, SEEDS_SECONDS)
+    if code == PASSED:
+        return output.strip() or f"not in {plan.seeds} seeds"
+    return f"ended with code {code}: {output.strip().splitlines()[-1:]}"
+
+
+def try_bug(bug: Bug, base: Path, plan: Plan) -> Verdict:
     """Plant it in a copy of `base`, and see who notices: its own checks, then, if asked for, all."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="assent-mutant-") as folder:
@@ -121,18 +145,20 @@ def try_bug(bug: Bug, base: Path, *, wide: bool) -> Verdict:
         plant(bug, tree)
         check, error = judge(*run_checks(tree, bug.checks, NARROW_SECONDS, first_only=True))
         is_narrow = bool(check)
-        if not check and wide:
+        if not check and plan.wide:
             check, error = judge(*run_checks(tree, WIDE, WIDE_SECONDS, first_only=True))
-    return Verdict(bug.name, check, error, time.monotonic() - began, is_narrow)
+        seconds = time.monotonic() - began
+        simulator = ask_simulator(tree, plan) if plan.seeds and bug.wants_seeds else ""
+    return Verdict(bug.name, check, error, seconds, is_narrow, simulator)
 
 
 def try_all(
-    bugs: Sequence[Bug], base: Path, *, jobs: int, wide: bool, tell: Callable[[Bug, Verdict], None]
+    bugs: Sequence[Bug], base: Path, plan: Plan, *, jobs: int, tell: Callable[[Bug, Verdict], None]
 ) -> list[Verdict]:
     """All of them, `jobs` at a time; `tell` hears of each in order."""
     verdicts = []
     with ThreadPoolExecutor(jobs) as pool:
-        for bug, verdict in zip(bugs, pool.map(lambda bug: try_bug(bug, base, wide=wide), bugs)):
+        for bug, verdict in zip(bugs, pool.map(lambda bug: try_bug(bug, base, plan), bugs)):
             tell(bug, verdict)
             verdicts.append(verdict)
     return verdicts
