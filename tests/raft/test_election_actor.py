@@ -11,6 +11,8 @@ from raft.actor_messages import (
     LeaderContact,
     LeaderSilent,
     RoleChanged,
+    TransferBegun,
+    TransferOverdue,
 )
 from raft.election_actor import ElectionActor
 from tests.raft.lone_actor import Surroundings
@@ -108,6 +110,30 @@ def test_a_leader_that_changes_nothing_but_its_view_does_not_beat_later() -> Non
     world.tell(RoleChanged("leader", 3, "a"))
     assert world.wait() == BEAT / 2
     assert world.take(HeartbeatDue) == [HeartbeatDue(3)]
+
+
+def test_a_transfer_is_given_up_after_an_election_timeout() -> None:
+    """Dissertation 3.10: the target may be dead."""
+    world = make()
+    world.tell(RoleChanged("leader", 3, "a"))
+    world.tell(TransferBegun(2))  # of an older leadership
+    world.seconds = BEAT / 2
+    world.tell(TransferBegun(3))
+    overdue = []
+    for _ in range(12):
+        world.wait()
+        overdue += [(world.seconds, message) for message in world.take(TransferOverdue)]
+    assert overdue == [(BEAT / 2 + TIMEOUT, TransferOverdue(3))]
+
+
+def test_a_transfer_that_succeeds_is_not_given_up() -> None:
+    world = make()
+    world.tell(RoleChanged("leader", 3, "a"))
+    world.tell(TransferBegun(3))
+    world.tell(RoleChanged("follower", 4, "b"))
+    for _ in range(5):
+        world.wait()
+    assert world.take(TransferOverdue) == []
 
 
 def test_who_is_deposed_waits_a_whole_timeout() -> None:

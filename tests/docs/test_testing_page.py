@@ -1,0 +1,42 @@
+"""Every test that docs/testing.md names exists, and every letter in a test's name is explained there."""
+
+from __future__ import annotations
+
+import re
+
+from tests.mutants.registry import all_bugs
+from tests.project.suite import known_test_ids
+from tests.project.tree import ROOT
+
+PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+NAMED = re.findall(r"`([\w/]+\.py(?:::\w+)?)`", PAGE)
+
+
+def test_every_test_that_is_named_exists() -> None:
+    assert len(NAMED) > 150
+    unknown = [name for name in NAMED if f"tests/{name}" not in known_test_ids() | other_files()]
+    assert unknown == []
+
+
+def other_files() -> set[str]:
+    return {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+
+
+def test_every_letter_and_number_in_a_name_of_a_test_is_explained() -> None:
+    """A name such as test_b2_… refers to a line of the tables."""
+    explained = set()
+    for cell in re.findall(r"^\| ([A-JPT]\d+[^|]*) \|", PAGE, re.MULTILINE):
+        explained |= set(cell.lower().split(", "))
+        if " to " in cell:
+            first, last = (int(name[1:]) for name in cell.split(" to "))
+            explained |= {f"{cell[0].lower()}{number}" for number in range(first, last + 1)}
+    for name in known_test_ids():
+        prefix = re.match(r".*::test_((?:[a-jpt]\d+_)+)", name)
+        if prefix is not None:
+            missing = set(prefix[1].strip("_").split("_")) - explained
+            assert not missing, f"{name}: nothing on the page explains {missing}"
+
+
+def test_what_is_called_planted_is_planted() -> None:
+    """The number of lines that say so is not beyond what is planted."""
+    assert PAGE.count("; planted |") <= len(all_bugs())
