@@ -140,6 +140,8 @@ def test_transitions_that_would_lose_safety_are_refused() -> None:
     for index in (1, 2):
         with pytest.raises(InvariantBroken, match="committed"):
             core.truncate_from(index)
+    with pytest.raises(InvariantBroken, match="no snapshot stands for"):
+        core.compact(1)
 
 
 def test_every_ready_is_checked_by_itself() -> None:

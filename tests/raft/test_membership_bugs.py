@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft.core import Core
-from raft.entries import EntryBatch, EntryKind, HardState
+from raft.entries import EntryBatch, EntryKind, HardState, SnapshotMeta
 from raft.errors import (
     ConfigurationReason,
     ConfigurationRefused,
@@ -184,6 +184,18 @@ def test_d3_an_uncommitted_configuration_counts_after_a_restart() -> None:
     assert core.configuration == new and core.committed_configuration == old
     core.campaign()
     assert len(outgoing(drain(core), RequestPreVote)) == 3
+
+
+def test_d5_a_restart_from_a_snapshot_goes_on_with_its_configuration() -> None:
+    """The entry that held it is compacted away. What the command line says is of the past."""
+    now = Configuration("abd", "l", removed="c")
+    snapshot = SnapshotMeta(7, 2, now.encode(), 0, 0)
+    core = Core("a", Configuration("abc"), Recovered(HardState(2), 8, [entry(2)], 2, snapshot))
+    assert core.configuration == core.committed_configuration == now
+    later = Configuration("abde", "l", removed="c")
+    logged = Recovered(HardState(2), 8, configuring(2, 8, later).entries, 2, snapshot)
+    core = Core("a", Configuration("abc"), logged)
+    assert (core.configuration, core.committed_configuration) == (later, now)
 
 
 def test_d8_who_is_in_no_configuration_here_may_lead_and_be_voted_for() -> None:
