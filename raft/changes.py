@@ -16,6 +16,8 @@ from raft.membership import Configuration
 
 
 class Verb(StrEnum):
+    """What may be asked; a change is given the nodes that it is about."""
+
     ADD_LEARNER = "add_learner"  # nodes join as learners, and stay learners
     ADD_VOTER = "add_voter"  # nodes join as learners, and become voters once they have caught up
     PROMOTE = "promote"  # learners that have caught up become voters now
@@ -28,6 +30,8 @@ class Verb(StrEnum):
 
 @dataclass(slots=True)
 class Change:
+    """One of them, as it was asked for."""
+
     verb: str
     nodes: list[NodeId]
     addresses: Mapping[NodeId, str] = field(default_factory=dict)  # of nodes that are new, or moved

@@ -29,6 +29,8 @@ _SWAP = sys.byteorder == "big"  # The layout is little endian on every host.
 
 
 class EntryKind(IntEnum):
+    """What an entry is for; only a command has a body that the state machine gets."""
+
     NOOP = 0
     COMMAND = 1
     CONFIGURATION = 2

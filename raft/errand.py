@@ -46,6 +46,7 @@ class Errand:
 
     @property
     def is_over(self) -> bool:
+        """Whether there is an answer, or an error."""
         return self.answer is not None or self.error is not None
 
     def outcome(self) -> Configuration | NodeId:

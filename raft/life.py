@@ -96,6 +96,7 @@ class Command:
 
     @property
     def is_over(self) -> bool:
+        """Whether it has come to one of its two ends."""
         return self.stage is Stage.APPLIED or self.stage is Stage.ABANDONED
 
     @property
@@ -112,6 +113,7 @@ class Command:
         return self.result
 
     def callback(self, stage: Stage) -> Callable[[Command], None] | None:
+        """Whom to tell of this stage."""
         return self._callbacks.get(stage)
 
 
@@ -139,6 +141,7 @@ class Query:
 
     @property
     def is_over(self) -> bool:
+        """Whether there is an answer, or will be none."""
         return self.answer is not None or self.abandonment is not None
 
     def outcome(self) -> bytes:

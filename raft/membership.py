@@ -96,6 +96,7 @@ class Configuration:
 
     @property
     def is_joint(self) -> bool:
+        """Whether two sets of voters have to agree (Raft §6)."""
         return bool(self.outgoing)
 
     def may_campaign(self, node_id: NodeId) -> bool:
@@ -103,6 +104,7 @@ class Configuration:
         return node_id in self.electorate
 
     def has_quorum(self, nodes: Collection[NodeId]) -> bool:
+        """Whether these are a majority of each set that must agree."""
         return all(has_majority(quorum, nodes) for quorum in self.quorums)
 
     def quorum_value(self, values: Mapping[NodeId, int]) -> int:
@@ -110,6 +112,7 @@ class Configuration:
         return min([majority_value(quorum, values) for quorum in self.quorums])
 
     def vote_result(self, granted: Collection[NodeId], denied: Collection[NodeId]) -> VoteResult:
+        """Won if each set granted by a majority; lost if one of them cannot any more."""
         results = [vote_result(quorum, granted, denied) for quorum in self.quorums]
         if VoteResult.LOST in results:
             return VoteResult.LOST

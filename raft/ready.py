@@ -17,6 +17,8 @@ from raft.messages import InstallSnapshot, Message
 
 
 class Role(Enum):
+    """What a node is in its term (Raft §5.1, dissertation 9.6)."""
+
     FOLLOWER = "follower"  # learners are followers too: they only never campaign
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"

@@ -99,6 +99,7 @@ class Rehearsal(Generic[Machine]):
             self._deliver(frame)
 
     def run(self, seconds: float) -> None:
+        """Step for so long."""
         until = self.clock.now() + seconds
         while self.clock.now() < until:
             self.step()

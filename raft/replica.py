@@ -116,9 +116,11 @@ class Replica:
             self._directory = DataDirectory(Path(storage), f"{self.settings.cluster_id:016x}", node_id)
             storage = self._directory.open_log()
         self._storage: Storage = storage
+        transport = transport or ZeroMqTransport()
         try:
-            self._system = self._build(machine, members, transport or ZeroMqTransport(), rng or Random())
+            self._system = self._build(machine, members, transport, rng or Random())
         except BaseException:
+            transport.close()
             self._close_storage()
             self._close_directory()
             raise
@@ -209,10 +211,12 @@ class Replica:
 
     @property
     def role(self) -> Role:
+        """What this replica is in its term."""
         return self._role.role
 
     @property
     def term(self) -> int:
+        """The latest term that it knows of."""
         return self._role.term
 
     @property
@@ -222,6 +226,7 @@ class Replica:
 
     @property
     def is_leader(self) -> bool:
+        """Whether it leads, or did a moment ago: only what is applied, or read, is certain."""
         return self._role.role is Role.LEADER
 
     @property

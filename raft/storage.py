@@ -123,6 +123,7 @@ class Recovered:
 
     @property
     def last_index(self) -> Index:
+        """Of the last entry; without any, of the one before the first."""
         return self.first_index + len(self.entries) - 1
 
 

@@ -14,6 +14,7 @@ from raft.errors import (
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    Transferring,
 )
 from raft.life import Abandonment, Command, Stage
 from raft.replica import Replica, ReplicaSettings
@@ -261,3 +262,53 @@ def test_a_machine_that_raises_ends_its_replica_and_is_told() -> None:
     with pytest.raises(OutcomeUnknown):
         command.outcome()
     assert cluster.heard[-1] == (leader.node_id, "stop", leader.failure)
+
+
+def test_frames_that_come_late_or_twice_change_nothing() -> None:
+    for seed in range(3):
+        cluster = HandCluster(seed)
+        cluster.loss, cluster.delay, cluster.repetition = 0.1, 0.3, 0.2
+        done = 0
+        while done < 20:
+            try:
+                cluster.finish(cluster.leader().propose(b"1", timeout_seconds=2.0))
+                done += 1
+            except OutcomeUnknown:
+                break  # it may have been applied: the sum is not known any more
+            except NotApplied:
+                continue
+        else:
+            assert cluster.run_until(lambda world=cluster: {m.total for m in world.machines.values()} == {20})  # type: ignore[misc]
+            continue
+        cluster.loss = cluster.delay = cluster.repetition = 0.0
+        assert cluster.run_until(lambda world=cluster: len({m.total for m in world.machines.values()}) == 1)  # type: ignore[misc]
+
+
+def test_a_request_that_is_under_way_has_no_outcome_yet() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    with pytest.raises(OutcomeUnknown, match="submitted"):
+        leader.propose(b"1").outcome()
+    with pytest.raises(Expired):
+        leader.ask(b"").outcome()
+    with pytest.raises(OutcomeUnknown, match="under_way"):
+        leader.transfer_leadership().outcome()
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_end_is_of_one_of_two_families(reason: Reason) -> None:
+    for may_be_applied in (False, True):
+        error = Abandonment(reason, may_be_applied).error()
+        assert isinstance(error, NotApplied) != isinstance(error, OutcomeUnknown)
+        assert isinstance(error, OutcomeUnknown) or not may_be_applied
+
+
+def test_while_leadership_is_handed_over_commands_are_refused_as_not_applied() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    cluster.finish(leader.propose(b"1"))
+    cluster.mute.add(leader.node_id)  # so that the target does not hear of it
+    leader.transfer_leadership()
+    refused = leader.propose(b"1")
+    with pytest.raises(Transferring):
+        cluster.finish(refused)

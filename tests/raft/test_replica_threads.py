@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors import EndpointUnusable
 from raft.errors import NotApplied, NotLeader, OutcomeUnknown, ShuttingDown
 from raft.life import Command
 from raft.replica import Hooks, Replica
@@ -141,3 +143,41 @@ def test_to_wait_without_a_thread_is_a_mistake_that_is_told(tmp_path: Path) -> N
     with pytest.raises(AssertionError, match="start"):
         replica.apply(b"1")
     replica.stop()
+
+
+def test_an_endpoint_that_cannot_be_bound_is_told_and_the_directory_is_free_again(tmp_path: Path) -> None:
+    with pytest.raises(EndpointUnusable):
+        Replica("n1", Adder(), members={"n1": "tcp://256.256.256.256:1"}, storage=tmp_path / "n1")
+    Replica("n1", Adder(), members={"n1": f"ipc://{tmp_path}/n1.peer"}, storage=tmp_path / "n1").stop()
+
+
+def test_a_local_read_needs_nobody_and_a_loop_that_is_busy_leaves_the_outcome_open(trio: Trio) -> None:
+    leader = trio.leader()
+    leader.apply(b"5")
+    assert leader.read_local(b"") == b"5"
+    stuck = threading.Event()
+
+    def wait(command: Command) -> None:
+        stuck.wait(PATIENCE_SECONDS)
+
+    leader.propose(b"1", on_applied=wait)
+    started = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        leader.apply(b"1", timeout_seconds=0.05)
+    with pytest.raises(NotApplied):
+        leader.read(b"", timeout_seconds=0.05)
+    assert time.monotonic() - started < 3.0
+    stuck.set()
+
+
+def test_a_callback_may_stop_its_replica(tmp_path: Path) -> None:
+    members = {"n1": f"ipc://{tmp_path}/n1.peer"}
+    ended = threading.Event()
+    hooks = Hooks(on_stop=lambda _: ended.set())
+    replica = Replica("n1", Adder(), members=members, storage=MemoryStorage(), hooks=hooks).start()
+    replica.wait_for_leader(PATIENCE_SECONDS)
+    replica.propose(b"1", on_applied=lambda _: replica.stop())
+    assert ended.wait(PATIENCE_SECONDS)
+    replica.stop()  # again, from here: it waits for the thread
+    with pytest.raises(NotLeader):
+        replica.wait_for_leader(0.0)
