@@ -1,7 +1,8 @@
 """The cluster of a scenario: cores, their disks and the mail between them, and a record of what happens.
 
-On top of the network of the core's own tests: here a disk may be slow, so that a node can crash between a
-write and its sync, and everything that happens is noted in words. Knows cores; nothing of commands.
+On top of the network of the core's own tests, with storage in memory: here a disk may be slow, so that a node
+can crash between a write and its sync, and everything that happens is noted in words. Knows cores; nothing of
+commands.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from raft.config import RaftConfig
-from raft.core import Core
 from raft.entries import NodeId
 from raft.invariants import check_log
 from raft.membership import Configuration
 from raft.messages import Message
 from raft.ready import Ready, Role, RoleChange
+from raft.storage import MemoryStorage, Recovered
 from tests.interaction.words import batch_text, configuration_text, entries_text, message_text
-from tests.raft.network import Mail, Network
+from tests.raft.network import Mail
+from tests.raft.snapshot_network import SnapshotDisk, SnapshotNetwork
 
 MAX_ROUNDS = 1000
 
 
-class Cluster(Network):
+class Cluster(SnapshotNetwork):
     """Owned by one run of one scenario."""
 
     def __init__(
@@ -34,15 +36,23 @@ class Cluster(Network):
         self.read_names: dict[int, str] = {}  # context of a read -> its name in the scenario
         self._leaders: dict[int, NodeId] = {}
         self._members: dict[NodeId, Configuration] = {}  # what each node was last seen to work with
-        super().__init__(voters, learners=learners, config=config)
+        super().__init__(voters, learners=learners, config=config or RaftConfig())
 
     def note(self, line: str) -> None:
         self.notes.append(line)
 
-    def start(self, name: NodeId) -> Core:
-        core = super().start(name)
-        self._members[name] = core.configuration
-        return core
+    def start(self, name: NodeId) -> None:  # type: ignore[override]  # nobody here needs the core
+        super().start(name)
+        self._members[name] = self.cores[name].configuration
+
+    def new_disk(self) -> SnapshotDisk:
+        return SnapshotDisk()
+
+    def give(self, name: NodeId, recovered: Recovered) -> None:
+        """Start that node from a disk with this on it."""
+        disk = self.disks[name] = SnapshotDisk()
+        disk.storage = MemoryStorage(recovered)
+        self.start(name)
 
     # -- turns -----------------------------------------------------------------------------------------
 
@@ -64,7 +74,10 @@ class Cluster(Network):
         if ready.truncated_from is not None:
             self.note(f"{name} drops its entries from {ready.truncated_from} on")
         self.post(name, ready.messages)
-        self.disks[name].append(ready.hard_state, ready.batch)
+        self.disks[name].append(ready.hard_state, None)
+        if ready.snapshots is not None:
+            self._carry_out(name, ready.snapshots)
+        self.disks[name].append(None, ready.batch)
         self.writing[name] = ready
         if name not in self.slow_disks or not ready.must_sync:
             self.finish_write(name)
@@ -89,10 +102,17 @@ class Cluster(Network):
         for context in ready.refused_reads:
             self.note(f"{name} refuses {self.read_names[context]}")
 
+    def restore(self, name: NodeId) -> None:
+        super().restore(name)
+        newest = self.cores[name].snapshots.newest
+        assert newest is not None, f"{name} has no snapshot"
+        self.note(f"{name} takes its state from the snapshot up to {newest.index}@{newest.term}")
+
     def crash(self, name: NodeId, *, writes_survive: bool = False) -> None:
         """What was not synced is lost, or luckily was not."""
-        disk = self.disks[name]
-        disk.crash(disk.unsynced_count if writes_survive else 0)
+        if writes_survive:
+            self.disks[name].sync()
+        self.disks[name].crash(0)
         self.writing.pop(name, None)
         del self.cores[name]
 

@@ -8,10 +8,11 @@ from raft.config import RaftConfig
 from raft.entries import EntryKind, HardState
 from raft.messages import PreVoteResponse, RequestPreVote, RequestVote, VoteResponse
 from raft.ready import Role
+from raft.storage import Recovered
 from tests.interaction.cluster import Cluster
 from tests.interaction.stage import ScenarioError, Stage, command
 from tests.interaction.words import body_of, message_text
-from tests.raft.network import Disk, entries_of
+from tests.raft.network import entries_of
 
 _OPTIONS = {field.name for field in fields(RaftConfig)} - {"incarnation"}
 _OF_ELECTIONS = {RequestPreVote, PreVoteResponse, RequestVote, VoteResponse}
@@ -25,13 +26,7 @@ def cluster(stage: Stage, words: list[str]) -> None:
     """Start these nodes with empty disks; learners have no vote. Options are those of RaftConfig."""
     words, options = _split(words, "with")
     voters, learners = _split(words, "learners")
-    config = RaftConfig()
-    for option in options:
-        name, _, value = option.partition("=")
-        if name not in _OPTIONS:
-            raise ScenarioError(f"no option {name}; there are {', '.join(sorted(_OPTIONS))}")
-        config = replace(config, **{name: int(value)})
-    stage.set_cluster(Cluster(voters, learners, config))
+    stage.set_cluster(Cluster(voters, learners, _with_options(RaftConfig(), options)))
 
 
 @command("given NODE... log TERM... [term TERM] [vote NODE] [commit INDEX]")
@@ -55,8 +50,7 @@ def given(stage: Stage, words: list[str]) -> None:
         members = stage.cluster.configuration.encode()  # as the first leader of a cluster begins its log
         entries[0] = (terms[0], int(EntryKind.CONFIGURATION), members)
     for name in stage.names(names):
-        stage.cluster.disks[name] = Disk(HardState(term, vote, commit_index), entries)
-        stage.cluster.start(name)
+        stage.cluster.give(name, Recovered(HardState(term, vote, commit_index), 1, list(entries)))
 
 
 @command("crash NODE... [keeping writes]")
@@ -67,10 +61,12 @@ def crash(stage: Stage, words: list[str]) -> None:
         stage.cluster.crash(name, writes_survive=bool(keeping))
 
 
-@command("restart NODE...")
+@command("restart NODE... [with OPTION=NUMBER...]")
 def restart(stage: Stage, words: list[str]) -> None:
-    """Start these nodes from what is on their disks."""
-    for name in words:
+    """Start these nodes from what is on their disks, maybe with options of their own."""
+    names, options = _split(words, "with")
+    for name in names:
+        stage.cluster.configs[name] = _with_options(stage.cluster.config, options)
         if name in stage.cluster.cores:
             stage.cluster.crash(name)
         stage.cluster.start(name)
@@ -122,6 +118,20 @@ def check_quorum(stage: Stage, words: list[str]) -> None:
     """An election timeout has passed for this leader: did it hear a quorum meanwhile?"""
     for name in stage.names(words):
         stage.core(name).check_quorum()
+
+
+@command("election-timeouts NODE COUNT")
+def election_timeouts(stage: Stage, words: list[str]) -> None:
+    """So many election timeouts pass for this leader, with heartbeats that whoever can answers.
+
+    Messages are not shown.
+    """
+    name, count = words
+    for _ in range(int(count)):
+        heartbeat(stage, [name])
+        settle(stage, [])
+        check_quorum(stage, [name])
+        settle(stage, [])
 
 
 @command("tell-commit NODE")
@@ -210,6 +220,15 @@ def read(stage: Stage, words: list[str]) -> None:
     for read_name in reads:
         known[len(known) + 1] = read_name
         stage.core(name).read_index(len(known))
+
+
+def _with_options(config: RaftConfig, options: list[str]) -> RaftConfig:
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in _OPTIONS:
+            raise ScenarioError(f"no option {name}; there are {', '.join(sorted(_OPTIONS))}")
+        config = replace(config, **{name: int(value)})
+    return config
 
 
 def _split(words: list[str], separator: str) -> tuple[list[str], list[str]]:

@@ -6,7 +6,13 @@ import difflib
 from pathlib import Path
 
 from raft.errors import ConfigurationRefused, NotLeader, Overloaded, RaftError, TransferRefused, Transferring
-from tests.interaction import commands, looking, mail_commands, membership_commands  # noqa: F401 - they register what they define
+from tests.interaction import (  # noqa: F401 - they register what they define
+    commands,
+    looking,
+    mail_commands,
+    membership_commands,
+    snapshot_commands,
+)
 from tests.interaction.script import Script, Step, parse
 from tests.interaction.stage import COMMANDS, ScenarioError, Stage
 

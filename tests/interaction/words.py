@@ -17,6 +17,8 @@ from raft.messages import (
     AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVoteResponse,
     ReadIndexRefused,
     ReadIndexRequest,
@@ -118,6 +120,11 @@ _DETAILS: dict[type, Callable[[Any], str]] = {
     ReadIndexRequest: lambda message: _request(message.context),
     ReadIndexResponse: lambda message: f"{_request(message.context)} at {message.read_index}",
     ReadIndexRefused: lambda message: _request(message.context),
+    InstallSnapshot: lambda message: (
+        f"snapshot up to {message.index}@{message.snapshot_term}, "
+        f"bytes {message.offset} to {message.offset + len(message.data)} of {message.size_bytes}"
+    ),
+    InstallSnapshotResponse: lambda message: f"snapshot up to {message.index}, next byte {message.offset}",
     TimeoutNow: lambda message: "campaign now",
     Removed: lambda message: "you are no member any more",
 }

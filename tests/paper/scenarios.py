@@ -25,6 +25,8 @@ CRASHES = "paper/test_crashes_5_5.py"
 TIMING = "paper/test_timing_5_6.py"
 MEMBERSHIP = "paper/test_membership_6.py"
 CLIENTS = "paper/test_clients_8.py"
+SNAPSHOTS = "raft/test_snapshots.py"
+SENDING = "raft/test_snapshot_sending.py"
 PERSISTENCE = "paper/test_dissertation_3_8_persistence.py"
 TRANSFER = "paper/test_dissertation_3_10_transfer.py"
 SERVERS = "paper/test_dissertation_4_membership.py"
@@ -203,6 +205,61 @@ PAPER = (
         ),
     ),
     Scenario(
+        "7, figure 12",
+        "a snapshot replaces a prefix of the log, and keeps its last index, its term and the membership",
+        (
+            f"{SNAPSHOTS}::test_the_snapshot_replaces_the_prefix_and_keeps_its_last_index_and_term",
+            f"{SNAPSHOTS}::test_a_node_that_knows_no_cluster_learns_its_members_from_the_snapshot",
+            "interaction/scenarios/snapshot_members.txt",
+        ),
+    ),
+    Scenario(
+        "7, figure 13, rule 1",
+        "a snapshot of an old term is refused",
+        (f"{SNAPSHOTS}::test_a_snapshot_of_an_old_term_is_refused",),
+    ),
+    Scenario(
+        "7, figure 13, rules 2 to 4",
+        "chunks are written where they belong, and each is answered",
+        (
+            f"{SNAPSHOTS}::test_chunks_are_written_where_they_belong_and_acknowledged",
+            f"{SNAPSHOTS}::test_chunks_in_any_order_and_number",
+            f"{SNAPSHOTS}::test_a_chunk_of_another_snapshot_is_not_mixed_in",
+        ),
+    ),
+    Scenario(
+        "7, figure 13, rule 5",
+        "a whole snapshot is kept, and older ones go",
+        (
+            f"{SNAPSHOTS}::test_the_last_chunk_installs_and_is_acknowledged_only_after_the_sync",
+            f"{SNAPSHOTS}::test_a_stale_snapshot_is_acknowledged_with_the_commit_index_and_changes_nothing",
+            "interaction/scenarios/snapshot_late.txt",
+        ),
+    ),
+    Scenario(
+        "7, figure 13, rule 6",
+        "a log that has the last entry of the snapshot keeps what follows",
+        (f"{SNAPSHOTS}::test_a_log_with_the_last_entry_of_the_snapshot_keeps_what_follows",),
+    ),
+    Scenario(
+        "7, figure 13, rules 7 and 8",
+        "any other log is discarded, and the state machine starts from the snapshot",
+        (
+            f"{SNAPSHOTS}::test_a_log_that_conflicts_is_discarded",
+            f"{SNAPSHOTS}::test_nothing_is_handed_out_until_the_state_machine_holds_the_snapshot",
+            "interaction/scenarios/snapshot_slow_restore.txt",
+        ),
+    ),
+    Scenario(
+        "7",
+        "a slow follower gets the snapshot, and then entries again",
+        (
+            f"{SNAPSHOTS}::test_a_slow_follower_is_sent_the_snapshot_and_then_appends",
+            f"{SENDING}::test_others_are_served_while_a_snapshot_is_sent",
+            "interaction/scenarios/snapshot.txt",
+        ),
+    ),
+    Scenario(
         "8",
         "who does not lead names the leader",
         (
@@ -372,6 +429,21 @@ DISSERTATION = (
         "4.4",
         "a cluster begins with one server and its configuration entry",
         (f"{SERVERS}::test_a_cluster_begins_with_a_configuration_entry_in_the_log_of_one_server",),
+    ),
+    Scenario(
+        "5.1",
+        "when a snapshot is taken: when the log is as large as the last one",
+        (f"{SENDING}::test_a_snapshot_is_due_when_the_log_is_long_and_as_large_as_the_last_one",),
+    ),
+    Scenario(
+        "5.1.3",
+        "a transfer that is interrupted goes on, and a snapshot is whole or none",
+        (
+            f"{SENDING}::test_the_receiver_is_restarted_in_the_middle",
+            f"{SENDING}::test_the_leader_changes_in_the_middle",
+            "raft/test_snapshot_faults.py",
+            "interaction/scenarios/snapshot_interrupted.txt",
+        ),
     ),
     Scenario(
         "6.2",

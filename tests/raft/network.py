@@ -161,6 +161,7 @@ class Network:
     ) -> None:
         self.configuration = Configuration(voters, learners)
         self.config = config or RaftConfig()
+        self.configs: dict[NodeId, RaftConfig] = {}  # of nodes that have one of their own
         self.disks = {name: Disk() for name in sorted(self.configuration.members)} | (disks or {})
         self.cores: dict[NodeId, Core] = {}
         self.applied: dict[NodeId, list[Entry]] = {}
@@ -180,7 +181,7 @@ class Network:
     def start(self, name: NodeId) -> Core:
         """Start or restart a node from its disk. What it had applied is lost; what was sent is on its way."""
         self._starts += 1
-        config = replace(self.config, incarnation=self._starts)
+        config = replace(self.configs.get(name, self.config), incarnation=self._starts)
         configuration = Configuration() if name in self.joining else self.configuration
         self.cores[name] = Core(name, configuration, self.disks[name].load(), config)
         self.applied[name], self.reads[name], self.refused_reads[name] = [], [], []
@@ -190,8 +191,11 @@ class Network:
         """Start nodes that no cluster has yet: they wait until one adds them."""
         for name in names:
             self.joining.add(name)
-            self.disks[name] = Disk()
+            self.disks[name] = self.new_disk()
             self.start(name)
+
+    def new_disk(self) -> Disk:
+        return Disk()
 
     def restart(self, name: NodeId) -> Core:
         self.disks[name].crash(0)
