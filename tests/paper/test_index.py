@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.paper.scenarios import DISSERTATION, NOT_TESTED, PAPER
+from tests.paper.dissertation_scenarios import DISSERTATION
+from tests.paper.scenarios import NOT_TESTED, PAPER
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
