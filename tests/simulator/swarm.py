@@ -6,7 +6,7 @@ troubles in company may hide, alone they may show. Pure data, drawn once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 7)
@@ -117,4 +117,28 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         impatient=some(0.02, 0.3),
         batches=on(),
         calm=rng.choice([4.0, 8.0, 16.0]),
+    )
+
+
+def peaceful(swarm: Swarm) -> Swarm:
+    """Three nodes and busy clients whom nothing befalls but a partition now and then: for tests that need a
+    run with much in it, whatever the seed would have drawn."""
+    return replace(
+        swarm,
+        size=3,
+        loss=0.0,
+        delay_seconds=0.002,
+        slow_sync=0.0,
+        partitions=True,
+        pauses=False,
+        kills=False,
+        power=False,
+        blackouts=False,
+        crash_points=False,
+        disk_errors=False,
+        transfers=False,
+        changes=False,
+        clients=4,
+        keys=3,
+        think_seconds=0.05,
     )
