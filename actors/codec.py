@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import operator
 import typing
@@ -242,6 +243,7 @@ def _field_getter(cls: type, names: tuple[str, ...]) -> Fields:
     return operator.attrgetter(*names)
 
 
+@functools.cache
 def _class_hints(cls: type, *, must_resolve: bool) -> dict[str, object]:
     try:
         return typing.get_type_hints(cls)

@@ -72,7 +72,7 @@ def test_an_older_revision_than_was_known_before_the_call_is_found() -> None:
 def test_a_revision_that_was_never_reached_is_found() -> None:
     history, model = fresh()
     done(history, "list")[-1].revision = model.revision + 1
-    with pytest.raises(Violation, match="never reached"):
+    with pytest.raises(Violation):
         history.check_revisions(model)
 
 
