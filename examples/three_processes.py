@@ -59,7 +59,7 @@ def main(name: str, directory: str = "data-example", members: dict[str, str] = M
                         replica.apply(json.dumps([key, value.strip()]).encode(), timeout_seconds=5)
                         print("done", flush=True)
                     except NotLeader as error:
-                        print(f"refused: go to {error.leader_id}", flush=True)
+                        print(f"refused: {error.leader_id or 'nobody'} leads", flush=True)
                     except RaftError as error:
                         print(f"{type(error).__name__}: {error}", flush=True)
                 case ["get", key]:
