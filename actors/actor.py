@@ -30,8 +30,6 @@ class Context(Protocol):
 
     def disconnect_peer(self, node: str) -> None: ...
 
-    def ban_peers(self, nodes: frozenset[str]) -> None: ...
-
     def storage_of(self, node: str) -> int: ...
 
 
@@ -63,9 +61,9 @@ class Actor:
         wrote; (b"", subscription) of a publisher, see actors.ports."""
         raise NotImplementedError(f"actor {self.name} has port {port} and no receive_frames")
 
-    def receive_refused(self, refused: list[tuple[Address, str, list[object]]]) -> None:
-        """Messages to this actor of senders who are not let in, with the reason, as counted: "peer_banned" or
-        "peer_other_storage". They are here so that an answer can be given, and for nothing else."""
+    def receive_refused(self, batch: list[tuple[Address, object]]) -> None:
+        """Messages to this actor from nodes that have another data directory than they had. They are not let
+        in; this is here so that the node can be told, and for nothing else."""
 
     def may_stop(self) -> bool:
         """Asked in each turn once the system was told to stop; a False delays that, within a bound."""
@@ -109,10 +107,6 @@ class Actor:
     def disconnect_peer(self, node: str) -> None:
         """It is no peer any more: what is queued for it is lost."""
         self._context.disconnect_peer(node)
-
-    def ban_peers(self, nodes: frozenset[str]) -> None:
-        """Nothing of these nodes is let in; each call replaces the set."""
-        self._context.ban_peers(nodes)
 
     def storage_of(self, node: str) -> int:
         """The storage id of a peer, 0 if it is not known."""

@@ -2,9 +2,9 @@
 payloads.
 
 A frame is refused and counted if it is of another version or cluster, not for this node, not from a peer
-(unless strangers are welcome), from a node that is banned, from a peer whose data directory is another one
-than it was, from a former life of its sender, or not later than one already let in. What is let in may still
-be old, or follow a gap: the receiver must be able to live with both.
+(unless strangers are welcome), from a peer whose data directory is another one than it was, from a former
+life of its sender, or not later than one already let in. What is let in may still be old, or follow a gap:
+the receiver must be able to live with both.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Gate:
     """Judges headers; one per System."""
 
     __slots__ = (
-        "_banned",
         "_cluster_id",
         "_counters",
         "_known",
@@ -73,19 +72,18 @@ class Gate:
     )
 
     def __init__(
-        self, node: str, cluster_id: int, counters: Counters, *, welcomes_strangers: bool = False
+        self, node: str, cluster_id: int | None, counters: Counters, *, welcomes_strangers: bool = False
     ) -> None:
         self._node = node
-        self._cluster_id = cluster_id
+        self._cluster_id = cluster_id  # None: any will do
         self._counters = counters
         self._welcomes_strangers = welcomes_strangers
         self._sources: dict[str, _Source] = {}
         self._strangers: dict[str, _Source] = {}  # those heard first come first
-        self._banned: frozenset[str] = frozenset()
         # Prefixes that passed every check which does not depend on time.
         self._known: dict[bytes, tuple[_Source, Header]] = {}
-        # The header that `admit` refused last, if only for who sent it, and the reason; the owner clears it.
-        self.turned_away: tuple[Header, str] | None = None
+        # The header that `admit` refused last for its storage id alone; the owner clears it.
+        self.turned_away: Header | None = None
 
     def allow(self, node: str, storage_id: int = 0) -> None:
         """Let `node` in; with `storage_id`, only if it has that data directory."""
@@ -100,12 +98,6 @@ class Gate:
         self._sources.pop(node, None)
         self._strangers.pop(node, None)
         self._known.clear()
-
-    def ban(self, nodes: frozenset[str]) -> None:
-        """From now on exactly these are refused, even where strangers are welcome."""
-        if nodes != self._banned:
-            self._banned = nodes
-            self._known.clear()
 
     def storage_of(self, node: str) -> int:
         """The data directory of a peer as far as it is known, else 0."""
@@ -148,7 +140,7 @@ class Gate:
         except MalformedFrame as error:
             report("peer_malformed_header", f"reason={error.reason!r}")
             return None
-        if header.cluster_id != self._cluster_id:
+        if self._cluster_id is not None and header.cluster_id != self._cluster_id:
             report("peer_wrong_cluster", f"theirs={header.cluster_id} ours={self._cluster_id}")
         elif header.destination.node != self._node:
             report("peer_wrong_destination", f"destination={header.destination.node!r}")
@@ -158,9 +150,6 @@ class Gate:
 
     def _examine_source(self, prefix: bytes, header: Header) -> tuple[_Source, Header] | None:
         node = header.source.node
-        if node in self._banned:
-            self._turn_away(header, "peer_banned", f"peer={node}")
-            return None
         source = self._sources.get(node) or self._strangers.get(node)
         if source is None:
             if not self._welcomes_strangers or node == self._node:
@@ -171,16 +160,13 @@ class Gate:
             source.storage_id = header.storage_id
         elif source.storage_id != header.storage_id:
             detail = f"peer={node} known={source.storage_id:016x} found={header.storage_id:016x}"
-            self._turn_away(header, "peer_other_storage", detail)
+            self._counters.report("peer_other_storage", detail)
+            self.turned_away = header
             return None
         if len(self._known) >= MOST_KNOWN_PREFIXES:
             self._known.clear()
         self._known[prefix] = (source, header)
         return source, header
-
-    def _turn_away(self, header: Header, reason: str, detail: str) -> None:
-        self._counters.report(reason, detail)
-        self.turned_away = (header, reason)
 
     def _meet(self, node: str) -> _Source:
         if len(self._strangers) >= MOST_STRANGERS:

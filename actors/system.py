@@ -47,7 +47,7 @@ class _Cell:
         self.ports: list[str] = []
         self.incoming: list[tuple[Address, object]] = []  # from peers, taken in at the beginning of the turn
         self.addresses: dict[str, Address] = {}  # of local senders
-        self.refused: list[tuple[Address, str, list[object]]] = []  # what the gate did not let in
+        self.refused: list[tuple[Address, object]] = []  # of nodes with another storage id
 
 
 class System:
@@ -56,7 +56,8 @@ class System:
     Use: add actors, open ports, connect peers, `run`. Or, instead of `run`, call `turn` (tests, simulators)
     and at the end `close`. `incarnation` must differ in every life of the node; by default it is random.
     `storage_id` names what the node remembers with, and is different after that was lost. With
-    `welcomes_strangers`, frames of the own cluster are let in from nodes that were never connected, too.
+    `welcomes_strangers`, frames of the own cluster are let in from nodes that were never connected, too; the
+    own cluster is any with `cluster_id` None.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class System:
         clock: Clock,
         codec: Codec,
         *,
-        cluster_id: int = 0,
+        cluster_id: int | None = 0,
         incarnation: int | None = None,
         storage_id: int = 0,
         welcomes_strangers: bool = False,
     ) -> None:
-        assert 0 <= cluster_id < 2**64, f"cluster id {cluster_id} is out of range"
+        assert 0 <= (cluster_id or 0) < 2**64, f"cluster id {cluster_id} is out of range"
         self.node = node
         self.incarnation = secrets.randbits(63) if incarnation is None else incarnation
         self.counters = Counters(clock)
@@ -81,7 +82,7 @@ class System:
         self._cells: list[_Cell] = []  # in the order in which they run
         self._by_name: dict[str, _Cell] = {}
         self._gate = Gate(node, cluster_id, self.counters, welcomes_strangers=welcomes_strangers)
-        self._prefixes = Prefixes(node, cluster_id, self.incarnation, storage_id)
+        self._prefixes = Prefixes(node, cluster_id or 0, self.incarnation, storage_id)
         self._peers: dict[str, str] = {}  # those connected, and where
         self._owner: int | None = None  # the thread that runs the loop
         self._stopping = False
@@ -136,10 +137,6 @@ class System:
             self._gate.refuse(node)
             self._transport.disconnect_peer(node)
             self._prefixes.forget(node)
-
-    def ban_peers(self, nodes: frozenset[str]) -> None:
-        """Frames of these nodes, and of no others, are refused, connected or not."""
-        self._gate.ban(nodes)
 
     def storage_of(self, node: str) -> int:
         """The storage id of a connected peer as it is known, else 0."""
@@ -351,9 +348,9 @@ class System:
             cell.incoming.extend([(source, message) for message in messages])
 
     def _pass_on_refused(self, frame: bytes) -> None:
-        """An actor that wants to know whom the gate refuses, and why, is told what they wrote to it."""
-        assert self._gate.turned_away is not None
-        (header, reason), self._gate.turned_away = self._gate.turned_away, None
+        """An actor that answers senders of a data directory that is not theirs is told what they wrote."""
+        header, self._gate.turned_away = self._gate.turned_away, None
+        assert header is not None
         cell = self._by_name.get(header.destination.actor)
         if cell is None or type(cell.actor).receive_refused is Actor.receive_refused:
             return
@@ -361,7 +358,7 @@ class System:
             messages = self._codec.decode_remote(frame)
         except MalformedFrame:
             return
-        cell.refused.append((header.source, reason, messages))
+        cell.refused += [(header.source, message) for message in messages]
 
     def _receive_posted(self) -> None:
         self._post_announced = False  # before the look: who posts from here on wakes the loop again

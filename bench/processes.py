@@ -85,14 +85,13 @@ class ProcessCluster:
     def start(self, name: str) -> None:
         """Returns at once; the node is not yet serving."""
         assert name not in self._processes, f"{name} is running"
-        cluster = ",".join(f"{peer}={endpoint}" for peer, endpoint in self.peer_endpoints.items())
         flags = {
             "--name": name,
             "--data-dir": str(self.data_directory(name)),
             "--peer": self.peer_endpoints[name],
             "--client": self.client_endpoints[name],
             "--watch": self.watch_endpoints[name],
-            "--cluster": cluster,
+            **self.membership_flags(),
         }
         command = [
             sys.executable,
@@ -109,6 +108,10 @@ class ProcessCluster:
                 [*command, *self._arguments], cwd=ROOT, env=environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def membership_flags(self) -> dict[str, str]:
+        """How a node learns who takes part: here all begin together, and know one another."""
+        return {"--cluster": ",".join(f"{peer}={where}" for peer, where in self.peer_endpoints.items())}
 
     def kill(self, name: str) -> None:
         """SIGKILL: nothing that was not synced survives in the process; returns when it is gone."""

@@ -113,6 +113,24 @@ class WatchRangeEmpty(NotApplied, RequestFailed):
     code = protocol.WATCH_RANGE_EMPTY
 
 
+class ChangeRefused(NotApplied, RequestFailed):
+    """A change of membership or of leadership that was not begun; `reason` is one word for programs."""
+
+    __slots__ = ("reason",)
+    code = protocol.CHANGE_REFUSED
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ChangeUnfinished(MaybeApplied, RequestFailed):
+    """A change of membership that was begun and was not done by the deadline: it goes on by itself."""
+
+    __slots__ = ()
+    code = protocol.CHANGE_UNFINISHED
+
+
 class UnknownAnswer(MaybeApplied, RequestFailed):
     """The server answered with a code that this client does not know."""
 
@@ -210,6 +228,14 @@ class BadFrame(NotApplied, RequestRefused):
     code = protocol.BAD_FRAME
 
 
+class NotMember(NotApplied, RequestRefused):
+    """The node is no member of the cluster: it was removed, or waits to be added. Go to another."""
+
+    __slots__ = ()
+    code = protocol.NOT_MEMBER
+    retry_helps = True
+
+
 class DeadlineExceeded(NotApplied, RequestRefused):
     """A read was not answered in the time allowed; for a write it would be OutcomeUnknown."""
 
@@ -256,6 +282,7 @@ _PLAIN_FAILURES: dict[int, type[RequestFailed]] = {
     protocol.EMPTY_KEY: EmptyKey,
     protocol.TOO_LARGE: TooLarge,
     protocol.WATCH_RANGE_EMPTY: WatchRangeEmpty,
+    protocol.CHANGE_UNFINISHED: ChangeUnfinished,
 }
 
 _REFUSALS: dict[int, type[RequestRefused]] = {
@@ -269,6 +296,7 @@ _REFUSALS: dict[int, type[RequestRefused]] = {
     protocol.DEADLINE_EXCEEDED: DeadlineExceeded,
     protocol.EXPIRED: Expired,
     protocol.TRANSFERRING: Transferring,
+    protocol.NOT_MEMBER: NotMember,
 }
 
 
@@ -281,6 +309,8 @@ def error_of_result(result: list[Any]) -> AssentError:
         return Compacted(message, revision)
     if code == protocol.FUTURE_REVISION:
         return FutureRevision(message, revision)
+    if code == protocol.CHANGE_REFUSED:
+        return ChangeRefused(message, result[2] if len(result) > 2 and type(result[2]) is str else "")
     kind = _PLAIN_FAILURES.get(code)
     return kind(message) if kind is not None else UnknownAnswer(message, code)
 

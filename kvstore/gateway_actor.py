@@ -19,11 +19,18 @@ import msgpack
 from actors import Actor, Address
 from kvstore import protocol
 from kvstore.backlog import Backlog
-from kvstore.endpoints import parse_endpoint
+from kvstore.membership_desk import NOTE_TICKET, MembershipDesk
+from kvstore.neighbours import Announce, Neighbours, StorageRefused
+from kvstore.protocol_admin import Initialise, decode_admin
+from raft import Configuration
 from raft.actor_messages import (
     Abandoned,
     Applied,
+    ChangeRefused,
+    ConfigurationChanged,
+    LeadershipTransferred,
     LocalRead,
+    MembershipChanged,
     Propose,
     QueryStatus,
     Read,
@@ -31,15 +38,21 @@ from raft.actor_messages import (
     Refused,
     RoleChanged,
     StatusReport,
+    TransferLeadership,
 )
 
 log = logging.getLogger("assent.gateway")
 
 CLIENT_PORT = "client"
 ANNOUNCE_SECONDS = 1.0
+# While somebody was not heard yet, for so long after members came or went: a node that waits to be added does
+# nothing before it hears of it.
+HASTY_ANNOUNCE_SECONDS = 0.1
+HASTE_SECONDS = 5.0
 SWEEP_SECONDS = 0.1
 MAX_PENDING_REQUESTS = 65_536
 MAX_PENDING_BYTES = 64 << 20
+STOP_TICKET = -1  # of the transfer that a leader asks for when it is told to stop
 
 CODES = {
     Reason.NOT_LEADER: (protocol.NOT_LEADER, "another node leads"),
@@ -54,14 +67,6 @@ CODES = {
     ),
     Reason.OUTCOME_UNKNOWN: (protocol.OUTCOME_UNKNOWN, "leadership was lost before the outcome was known"),
 }
-
-
-@dataclass(slots=True)
-class Announce:
-    """gateway to the other nodes' gateways, each second: where my clients and watchers connect."""
-
-    client_endpoint: str
-    watch_endpoint: str
 
 
 @dataclass(slots=True)
@@ -96,18 +101,16 @@ class GatewayActor(Actor):
     def __init__(
         self,
         *,
-        client_endpoint: str,
-        watch_endpoint: str,
-        peers: list[str],
+        announce: Announce,
+        storage_id: int,
         about: dict[str, object],
         vitals: Callable[[], dict[str, object]],
     ) -> None:
         super().__init__()
-        self._announce = Announce(client_endpoint, watch_endpoint)
-        self._peers = peers
+        self._neighbours = Neighbours(self, announce)
+        self._storage_id = storage_id  # of the own data directory
         self._about = about
         self._vitals = vitals
-        self._endpoints: dict[str, Announce] = {}  # of the other nodes, as they announced them
         self._tickets = count(1)
         self._pending: dict[int, Pending] = {}
         self._pending_requests = 0  # sum of `count` over _pending
@@ -115,7 +118,11 @@ class GatewayActor(Actor):
         self._backlog = Backlog()
         self._is_leader = False
         self._leader_id: str | None = None
+        self._desk: MembershipDesk | None = None  # made at the start, when the node's name is known
         self._announce_at = 0.0
+        self._hasty_until = 0.0
+        self._takes_part = True
+        self._is_handing_over: bool | None = None  # None: nobody has told this node to stop
         self.counters: Counter[str] = Counter()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Applied: self._on_applied,
@@ -123,10 +130,36 @@ class GatewayActor(Actor):
             Abandoned: self._on_abandoned,
             StatusReport: self._on_status,
             RoleChanged: self._on_role,
+            MembershipChanged: self._on_membership,
+            ConfigurationChanged: self._on_changed,
+            ChangeRefused: self._on_change_refused,
+            LeadershipTransferred: self._on_transferred,
         }
 
     def on_start(self) -> None:
+        self._desk = MembershipDesk(
+            self.node,
+            self._neighbours.own.cluster_id,
+            send=lambda message: self.send_local("replication", message),
+            answer=lambda ticket, result: self._answer(ticket, 0, 1, result),
+            client_endpoint=self._neighbours.client_endpoint,
+        )
         self.on_deadline()
+
+    @property
+    def desk(self) -> MembershipDesk:
+        assert self._desk is not None, "the gateway was not started"
+        return self._desk
+
+    def may_stop(self) -> bool:
+        """A leader that is told to stop lets another lead first: that takes milliseconds, an election takes
+        more than its timeout."""
+        if self._is_handing_over is None:
+            others = self.desk.configuration.voters - {self.node}
+            self._is_handing_over = self._is_leader and bool(others)
+            if self._is_handing_over:
+                self.send_local("replication", TransferLeadership(STOP_TICKET, None))
+        return not self._is_handing_over
 
     def on_stop(self) -> None:
         """Whoever still waits is told, and need not find out by a lost connection."""
@@ -139,11 +172,23 @@ class GatewayActor(Actor):
     def on_deadline(self) -> None:
         now = self.now()
         if now >= self._announce_at:
-            self._announce_at = now + ANNOUNCE_SECONDS
-            for peer in self._peers:
-                self.send(Address(peer, self.name), self._announce)
+            is_hasty = now < self._hasty_until and self._neighbours.has_unheard()
+            self._announce_at = now + (HASTY_ANNOUNCE_SECONDS if is_hasty else ANNOUNCE_SECONDS)
+            self._neighbours.sweep(now)
+            for peer in self._neighbours.audience():
+                self.send(Address(peer, self.name), self._neighbours.own)
+            if self._is_leader:
+                self.desk.note_storages(self._known_storage)
+        self.desk.sweep(now)
         self._expire(now)
-        self.set_deadline(min(self._announce_at, now + SWEEP_SECONDS) if self._pending else self._announce_at)
+        self._schedule(now)
+
+    def _schedule(self, now: float) -> None:
+        due = min(self._announce_at, now + SWEEP_SECONDS) if self._pending else self._announce_at
+        self.set_deadline(min(due, self.desk.next_deadline() or due))
+
+    def _known_storage(self, node: str) -> int:
+        return self._storage_id if node == self.node else self.storage_of(node)
 
     # -- requests come in ------------------------------------------------------------------------------
 
@@ -168,11 +213,13 @@ class GatewayActor(Actor):
                 len(bodies),
                 len(payload),
                 now + timeout_ms / 1000,
-                kind == protocol.WRITE,
+                kind in (protocol.WRITE, protocol.ADMIN),
             )
             if kind == protocol.STATUS:
                 pending.count = pending.remaining = 1
                 self._ask_status(pending)
+            elif kind == protocol.ADMIN:
+                self._administer(pending, bodies[0], now)
             elif self._admit(pending, now):
                 batch = batches[kind]
                 batch.tickets.append(self._enter(pending))
@@ -185,10 +232,13 @@ class GatewayActor(Actor):
         if local_reads.tickets:
             self.send_local("applier", LocalRead(local_reads.tickets, local_reads.counts, local_reads.bodies))
         if was_idle and self._pending:
-            self.set_deadline(min(self._announce_at, now + SWEEP_SECONDS))
+            self._schedule(now)
 
     def _admit(self, pending: Pending, now: float) -> bool:
         """Refuse what cannot succeed here before it costs anything, and what would break a bound."""
+        if not self._takes_part:
+            self._refuse_as_stranger(pending)
+            return False
         if pending.is_write and not self._is_leader:
             self._refuse(pending, Reason.NO_LEADER if self._leader_id is None else Reason.NOT_LEADER)
             return False
@@ -204,6 +254,26 @@ class GatewayActor(Actor):
             return False
         return pending.count > 0
 
+    def _refuse_as_stranger(self, pending: Pending) -> None:
+        """Nobody is to read, from a node that is told nothing any more, what was so long ago."""
+        text = f"{self.node} waits to be added to a cluster"
+        if self.desk.role_of(self.node) == "removed":
+            text = f"{self.node} was removed from the cluster: go to another node"
+        first = pending.first_request_id + pending.count - pending.remaining
+        self._refuse_frame(pending.connection, first, pending.remaining, protocol.NOT_MEMBER, text)
+
+    def _administer(self, pending: Pending, body: bytes, now: float) -> None:
+        try:
+            request = decode_admin(body)
+        except protocol.MalformedFrame as error:
+            result = msgpack.packb((protocol.BAD_REQUEST, error.reason))
+            frame = protocol.encode_results(pending.first_request_id, 1, result)
+            self.send_frame(CLIENT_PORT, pending.connection, frame)
+            return
+        if isinstance(request, Initialise) or self._admit(pending, now):
+            self.desk.open(self._enter(pending), request, now, pending.expires_at)
+            self._schedule(now)
+
     def _enter(self, pending: Pending) -> int:
         ticket = next(self._tickets)
         self._pending[ticket] = pending
@@ -216,20 +286,27 @@ class GatewayActor(Actor):
         if pending is not None:
             self._pending_requests -= pending.count
             self._pending_bytes -= pending.size_bytes
+            self.desk.drop(ticket)
         return pending
 
     def _ask_status(self, pending: Pending) -> None:
         if self._pending_requests >= MAX_PENDING_REQUESTS:
             self._refuse(pending, Reason.OVERLOADED)
             return
-        peers = {node: announce.client_endpoint for node, announce in self._endpoints.items()}
+        neighbours, desk = self._neighbours, self.desk
         fields: dict[str, object] = {
             **self._about,
             **self._vitals(),
-            "client_endpoint": self._announce.client_endpoint,
-            "watch_endpoint": self._announce.watch_endpoint,
-            "peers": peers,
-            "leader_client": self._client_endpoint(self._leader_id),
+            "client_endpoint": neighbours.own.client_endpoint,
+            "watch_endpoint": neighbours.own.watch_endpoint,
+            "peer_endpoint": neighbours.own.peer_endpoint,
+            "storage_id": f"{self._storage_id:016x}",
+            "peers": neighbours.member_endpoints(),
+            "leader_client": neighbours.client_endpoint(self._leader_id),
+            "member": desk.role_of(self.node),
+            "members": desk.members(),
+            "is_joint": desk.configuration.is_joint,
+            "refused_by": neighbours.refused_by,
         }
         self.send_local("replication", QueryStatus(self._enter(pending), fields))
 
@@ -238,21 +315,27 @@ class GatewayActor(Actor):
     def receive(self, batch: list[tuple[Address, object]]) -> None:
         for sender, message in batch:
             if type(message) is Announce:
-                self._on_announce(sender.node, message)
+                if not self._neighbours.hear(sender.node, message, self.now()):
+                    self.counters["malformed_announcement"] += 1
+                continue
+            if type(message) is StorageRefused:
+                self._neighbours.note_refusal(sender.node, message.known_storage_id)
                 continue
             handler = self._handlers.get(type(message))
             if handler is not None:
                 handler(message)
+        if not self._is_leader and (stranded := self.desk.stranded()):
+            # Of a change that made this very leader step down it may be known by now that it is done.
+            self.desk.sweep(self.now())
+            for ticket in stranded:
+                self._give_up(ticket, Reason.OUTCOME_UNKNOWN, self._leader_id)
 
-    def _on_announce(self, node: str, message: Announce) -> None:
-        """Clients are sent there, so what is no endpoint is not passed on, whoever said it."""
-        try:
-            for endpoint in (message.client_endpoint, message.watch_endpoint):
-                parse_endpoint(endpoint)
-        except ValueError:
-            self.counters["malformed_announcement"] += 1
-        else:
-            self._endpoints[node] = message
+    def receive_refused(self, batch: list[tuple[Address, object]]) -> None:
+        """A node of a member's name that has another data directory: it is told, and not listened to."""
+        for sender, message in batch:
+            if type(message) is Announce:
+                known = f"{self.storage_of(sender.node):016x}"
+                self.send(Address(sender.node, self.name), StorageRefused(known))
 
     def _on_applied(self, message: Applied) -> None:
         for ticket, offset, size, results in message.slices:
@@ -260,11 +343,14 @@ class GatewayActor(Actor):
 
     def _on_refused(self, message: Refused) -> None:
         for ticket in message.tickets:
+            if ticket == STOP_TICKET:
+                self._is_handing_over = False
             self._give_up(ticket, Reason(message.reason), message.leader_id)
 
     def _on_abandoned(self, message: Abandoned) -> None:
         for ticket in message.tickets:
-            self._give_up(ticket, Reason(message.reason), None)
+            if ticket not in self.desk:  # which knows better, once all of this turn is heard
+                self._give_up(ticket, Reason(message.reason), None)
 
     def _on_status(self, message: StatusReport) -> None:
         self._answer(message.ticket, 0, 1, msgpack.packb((protocol.OK, message.fields)))
@@ -272,6 +358,46 @@ class GatewayActor(Actor):
     def _on_role(self, message: RoleChanged) -> None:
         self._is_leader = message.role == "leader"
         self._leader_id = message.leader_id
+
+    # -- who takes part --------------------------------------------------------------------------------
+
+    def _on_membership(self, message: MembershipChanged) -> None:
+        now, desk = self.now(), self.desk
+        configuration = Configuration.decode(message.configuration)
+        is_news = configuration != desk.configuration
+        desk.follow(configuration, is_committed=message.is_committed, is_removed=message.is_removed)
+        took_part, self._takes_part = self._takes_part, desk.role_of(self.node) not in ("waiting", "removed")
+        if is_news:
+            self._neighbours.follow(configuration, now)
+            self._announce_at = now
+            self._hasty_until = now + HASTE_SECONDS
+        desk.sweep(now)
+        if took_part and not self._takes_part:
+            for pending in map(self._leave, list(self._pending)):
+                assert pending is not None
+                if pending.is_write:
+                    self._refuse(pending, Reason.OUTCOME_UNKNOWN)
+                else:
+                    self._refuse_as_stranger(pending)
+        self._schedule(now)
+
+    def _on_changed(self, message: ConfigurationChanged) -> None:
+        self.desk.on_changed(message)
+
+    def _on_change_refused(self, message: ChangeRefused) -> None:
+        if message.ticket == STOP_TICKET:
+            self._is_handing_over = False
+        elif message.ticket != NOTE_TICKET:
+            self.desk.on_refused(message, self.now())
+            self._schedule(self.now())
+
+    def _on_transferred(self, message: LeadershipTransferred) -> None:
+        if message.ticket == STOP_TICKET:
+            self._is_handing_over = False
+        else:
+            self.desk.on_transferred(message)
+
+    # -- answers -------------------------------------------------------------------------------------
 
     def _answer(self, ticket: int, offset: int, size: int, results: bytes) -> None:
         pending = self._pending.get(ticket)
@@ -304,14 +430,10 @@ class GatewayActor(Actor):
 
     def _refuse_frame(self, connection: bytes, first: int, size: int, code: int, text: str) -> None:
         leader = self._leader_id
-        frame = protocol.encode_refused(first, size, code, text, leader, self._client_endpoint(leader))
+        frame = protocol.encode_refused(
+            first, size, code, text, leader, self._neighbours.client_endpoint(leader)
+        )
         self.send_frame(CLIENT_PORT, connection, frame)
-
-    def _client_endpoint(self, node: str | None) -> str | None:
-        if node == self.node:
-            return self._announce.client_endpoint
-        announce = self._endpoints.get(node) if node is not None else None
-        return announce.client_endpoint if announce is not None else None
 
     def _expire(self, now: float) -> None:
         """Nothing waits for ever: what is past its deadline is answered with what is known of it."""

@@ -30,13 +30,14 @@ from actors import (
     library_version,
 )
 from kvstore import logs, protocol
-from kvstore.gateway_actor import CLIENT_PORT, Announce, GatewayActor
+from kvstore.founding import Origin, open_directory, origin_of
+from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
+from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core, RaftConfig
 from raft.applier_actor import WATCH_PORT, ApplierActor
-from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
 from raft.replication_actor import ReplicationActor
 from raft.storage import Storage
@@ -58,16 +59,21 @@ def run_node(settings: NodeSettings) -> None:
     whatever ends an actor.
     """
     logs.configure(settings.name, settings.log_level, settings.log_format)
-    with closing(DataDirectory(settings.data_dir, f"{settings.cluster_id:016x}", settings.name)) as directory:
+    stopping = _Stopping(settings.election_timeout_ms / 1000)
+    directory = open_directory(settings, lambda: stopping.is_asked)
+    if directory is None:
+        log.info("stopped")
+        return
+    with closing(directory):
         system = build_system(
             settings,
             directory.open_log(),
             transport=ZeroMqTransport(LIMITS),
             clock=SystemClock(),
             rng=random.Random(secrets.randbits(64)),
+            origin=origin_of(directory, settings),
         )
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, lambda *_: system.stop())
+        stopping.watch_over(system)
         log.info(
             "started pid=%d client=%s watch=%s peer=%s",
             os.getpid(),
@@ -82,29 +88,64 @@ def run_node(settings: NodeSettings) -> None:
         log.info("stopped")
 
 
+class _Stopping:
+    """SIGTERM and SIGINT: the first asks, and a leader may take an election timeout to hand over; the second
+    does not wait. Owned by run_node."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self.is_asked = False
+        self._grace_seconds = grace_seconds
+        self._system: System | None = None
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, self._on_signal)
+
+    def watch_over(self, system: System) -> None:
+        self._system = system
+        if self.is_asked:
+            system.stop()
+
+    def _on_signal(self, *_: object) -> None:
+        grace_seconds = 0.0 if self.is_asked else self._grace_seconds
+        self.is_asked = True
+        if self._system is not None:
+            self._system.stop(grace_seconds)
+
+
 def build_system(
-    settings: NodeSettings, storage: Storage, *, transport: Transport, clock: Clock, rng: random.Random
+    settings: NodeSettings,
+    storage: Storage,
+    *,
+    transport: Transport,
+    clock: Clock,
+    rng: random.Random,
+    origin: Origin | None = None,
 ) -> System:
     """The actors and ports of one node, ready to run.
 
     What a node knows of the world comes in here: its disk, its network, its clock and its luck. So a
-    simulator gives it others, and the actors run unchanged.
+    simulator gives it others, and the actors run unchanged. Without an `origin` it is that of the settings.
     """
+    if origin is None:
+        origin = Origin(settings.cluster_id, 0, settings.cluster)
     codec = Codec()
     register_messages(codec)
-    codec.register(FIRST_FREE_TAG, Announce, remote=True)
+    for tag, message in enumerate((Announce, StorageRefused), FIRST_FREE_TAG):
+        codec.register(tag, message, remote=True)
     system = System(
         settings.name,
         transport,
         clock,
         codec,
-        cluster_id=settings.cluster_id,
+        cluster_id=origin.cluster_id,
         incarnation=rng.getrandbits(63),
+        storage_id=origin.storage_id,
+        # A node whose membership is news to this one must be heard all the same (dissertation 4.1).
+        welcomes_strangers=True,
     )
 
     # The ring: gateway, replication, applier, and back. Election comes last in every turn.
-    gateway = _make_gateway(settings)
-    replication = _make_replication(settings, storage, rng)
+    gateway = _make_gateway(settings, origin)
+    replication = _make_replication(settings, origin, storage, rng)
     applier = _make_applier(rng)
     election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
@@ -113,19 +154,17 @@ def build_system(
     system.open_peer_port(settings.peer)
     system.open_client_port(gateway, CLIENT_PORT, settings.client)
     system.open_publisher(applier, WATCH_PORT, settings.watch)
-    for node, endpoint in settings.cluster.items():
-        if node != settings.name:
-            system.connect_peer(node, endpoint)
     return system
 
 
-def _make_gateway(settings: NodeSettings) -> GatewayActor:
+def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
     return GatewayActor(
-        client_endpoint=settings.advertised_client,
-        watch_endpoint=settings.advertised_watch,
-        peers=[node for node in settings.cluster if node != settings.name],
+        announce=Announce(
+            settings.advertised_client, settings.advertised_watch, settings.peer, origin.cluster_id
+        ),
+        storage_id=origin.storage_id,
         about={
-            "cluster_id": f"{settings.cluster_id:016x}",
+            "cluster_id": f"{origin.cluster_id:016x}",
             "version": package_version(),
             "libzmq": library_version(),
             "insecure": settings.insecure,
@@ -134,7 +173,9 @@ def _make_gateway(settings: NodeSettings) -> GatewayActor:
     )
 
 
-def _make_replication(settings: NodeSettings, storage: Storage, rng: random.Random) -> ReplicationActor:
+def _make_replication(
+    settings: NodeSettings, origin: Origin, storage: Storage, rng: random.Random
+) -> ReplicationActor:
     recovered = storage.load()
     log.info(
         "recovered term=%d last_index=%d commit_index=%d",
@@ -143,7 +184,9 @@ def _make_replication(settings: NodeSettings, storage: Storage, rng: random.Rand
         recovered.hard_state.commit_index,
     )
     config = replace(RaftConfig(), incarnation=rng.getrandbits(31))
-    return ReplicationActor(Core(settings.name, Configuration(settings.cluster), recovered, config), storage)
+    members = origin.members or {}
+    founding = Configuration(members, addresses=members)
+    return ReplicationActor(Core(settings.name, founding, recovered, config), storage)
 
 
 def _make_applier(rng: random.Random) -> ApplierActor:

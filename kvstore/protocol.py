@@ -21,16 +21,16 @@ Event: TypeAlias = tuple[int, bytes, bytes, int, int, int, int]
 """(type, key, value, create_revision, mod_revision, version, lease); a delete has key, mod_revision only."""
 
 # ---------------------------------------------------------------- constants
-
 PROTOCOL_VERSION: Final = 1
-VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
+VERSION_BYTE: Final = b"\x01"
 
 # Kinds of a request frame.
 WRITE: Final = 1
 READ: Final = 2  # linearizable
 STALE_READ: Final = 3  # whatever the asked node has applied
 STATUS: Final = 4
-REQUEST_KINDS: Final = {WRITE: "write", READ: "read", STALE_READ: "stale_read", STATUS: "status"}
+ADMIN: Final = 5  # protocol_admin has its bodies
+REQUEST_KINDS: Final = {1: "write", 2: "read", 3: "stale_read", 4: "status", 5: "admin"}
 
 # Kinds of a reply frame.
 RESULTS: Final = 129
@@ -64,6 +64,8 @@ FUTURE_REVISION: Final = 5  # [code, message, current_revision]
 EMPTY_KEY: Final = 6
 TOO_LARGE: Final = 7
 WATCH_RANGE_EMPTY: Final = 8
+CHANGE_REFUSED: Final = 9  # [code, message, reason]
+CHANGE_UNFINISHED: Final = 10
 # Codes of a REFUSED frame.
 NOT_LEADER: Final = 32
 NO_LEADER: Final = 33
@@ -75,6 +77,7 @@ BAD_FRAME: Final = 38
 DEADLINE_EXCEEDED: Final = 39  # of a read
 EXPIRED: Final = 40  # of a write, before it was proposed
 TRANSFERRING: Final = 42  # leadership is being handed to another node
+NOT_MEMBER: Final = 41  # the node waits to be added to a cluster, or was removed from it
 
 CODE_NAMES: Final = {
     OK: "ok",
@@ -86,6 +89,8 @@ CODE_NAMES: Final = {
     EMPTY_KEY: "empty_key",
     TOO_LARGE: "too_large",
     WATCH_RANGE_EMPTY: "watch_range_empty",
+    CHANGE_REFUSED: "change_refused",
+    CHANGE_UNFINISHED: "change_unfinished",
     NOT_LEADER: "not_leader",
     NO_LEADER: "no_leader",
     OVERLOADED: "overloaded",
@@ -96,6 +101,7 @@ CODE_NAMES: Final = {
     DEADLINE_EXCEEDED: "deadline_exceeded",
     EXPIRED: "expired",
     TRANSFERRING: "transferring",
+    NOT_MEMBER: "not_member",
 }
 
 # ---------------------------------------------------------------- limits
@@ -216,6 +222,8 @@ def decode_request(payload: bytes) -> Request:
             raise MalformedFrame("a status request has no bodies")
     elif not bodies:
         raise MalformedFrame("a request without bodies")
+    elif kind == ADMIN and len(bodies) != 1:
+        raise MalformedFrame("an admin request has one body")
     elif len(bodies) > MAX_REQUESTS_PER_FRAME:
         raise MalformedFrame("too many requests in one frame")
     elif set(map(type, bodies)) != {bytes}:

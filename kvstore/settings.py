@@ -60,11 +60,14 @@ class NodeSettings:
 
     name: str
     data_dir: Path
-    peer: str  # == cluster[name]
+    peer: str  # == cluster[name], if there is a cluster
     client: str
     watch: str
-    cluster: dict[str, str]  # node name -> peer endpoint, this node among them
-    cluster_id: int  # 63 bits; the same for every node that was given the same cluster and token
+    # Node name -> peer endpoint, this node among them: the members of a cluster that begins. Empty for a node
+    # that waits to be added to one. Of no meaning once the data directory is made.
+    cluster: dict[str, str]
+    cluster_id: int  # 63 bits; the same for every node that was given the same cluster and token, 0 if none
+    join: tuple[str, ...] = ()  # client endpoints of the cluster that this node waits to be added to
     heartbeat_interval_ms: int = 50
     election_timeout_ms: int = 200  # at least three heartbeats
     log_format: str = "text"
@@ -149,6 +152,13 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def _endpoints(value: object) -> tuple[str, ...]:
+    words = value if isinstance(value, list) else [part.strip() for part in _text(value).split(",")]
+    if not words:
+        raise ValueError("names no endpoint")
+    return tuple(_endpoint(word) for word in words)
+
+
 def _cluster(value: object) -> dict[str, str]:
     pairs = list(_cluster_pairs(value))
     if not 1 <= len(pairs) <= MAX_CLUSTER_NODES:
@@ -211,7 +221,8 @@ _MILLISECONDS_EXPECTED = "a whole number of milliseconds, 5 to 60000"
 _SETTINGS = (
     _Setting("name", _name, _NAME_EXPECTED, None, True),
     _Setting("data_dir", _path, "the path of a directory of this node's own", None, True),
-    _Setting("cluster", _cluster, f"1 to {MAX_CLUSTER_NODES} nodes as n1=tcp://host:port,n2=…", None, True),
+    _Setting("cluster", _cluster, f"1 to {MAX_CLUSTER_NODES} nodes as n1=tcp://host:port,n2=…", None, False),
+    _Setting("join", _endpoints, f"client endpoints, separated by commas: {endpoints.EXPECTED}", (), False),
     _Setting("peer", _endpoint, endpoints.EXPECTED, None, False),
     _Setting("client", _endpoint, endpoints.EXPECTED, "tcp://127.0.0.1:7001", False),
     _Setting("watch", _endpoint, endpoints.EXPECTED, "tcp://127.0.0.1:7201", False),
@@ -311,8 +322,15 @@ def _check_together(values: dict[str, object], sources: dict[str, str], problems
 
 def _check_membership(values: dict[str, object], sources: dict[str, str], problems: list[Problem]) -> None:
     name, cluster = values.get("name"), values.get("cluster")
-    if not isinstance(name, str) or not isinstance(cluster, dict):
+    if not isinstance(name, str):
         return
+    if not isinstance(cluster, dict):
+        if cluster is None and "cluster" in values:
+            _check_waiting(values, sources, problems)
+        return
+    if values.get("join"):
+        wrong = "a node either begins with the members of --cluster or waits to be added, as --join has it"
+        problems.append(Problem("join", wrong, "one of the two", sources["join"]))
     if name not in cluster:
         among = ", ".join(sorted(cluster))
         problems.append(Problem("cluster", f"has no node {name!r}, only {among}", "", sources["cluster"]))
@@ -322,6 +340,17 @@ def _check_membership(values: dict[str, object], sources: dict[str, str], proble
     elif "peer" in values and values["peer"] != cluster[name]:
         wrong = f"{values['peer']!r} is not what the cluster has for {name}"
         problems.append(Problem("peer", wrong, f"{cluster[name]!r}, or none at all", sources["peer"]))
+
+
+def _check_waiting(values: dict[str, object], sources: dict[str, str], problems: list[Problem]) -> None:
+    """A node without a cluster must say where it will be found by the one that adds it."""
+    peer = values.get("peer", "")
+    if peer is None:
+        ways = "give --peer, ASSENT_PEER or 'peer' in the file; or the cluster with --cluster"
+        problems.append(Problem("peer", f"missing ({ways})", endpoints.EXPECTED, ""))
+    elif isinstance(peer, str) and peer and endpoints.parse_endpoint(peer).is_wildcard:
+        wrong = f"{peer!r} is an endpoint to which no other node can connect"
+        problems.append(Problem("peer", wrong, "the address by which others reach it", sources["peer"]))
 
 
 def _check_planes(values: dict[str, object], sources: dict[str, str], problems: list[Problem]) -> None:
@@ -369,9 +398,11 @@ def _check_reach(values: dict[str, object], sources: dict[str, str], problems: l
 
 
 def _settings(values: dict[str, object]) -> NodeSettings:
-    cluster, token = values["cluster"], values.pop("cluster_token")
+    cluster, token = values["cluster"] or {}, values.pop("cluster_token")
     assert isinstance(cluster, dict) and isinstance(token, str)
-    return NodeSettings(cluster_id=derive_cluster_id(cluster, token), **values)  # type: ignore[arg-type]
+    values["cluster"] = cluster
+    cluster_id = derive_cluster_id(cluster, token) if cluster else 0
+    return NodeSettings(cluster_id=cluster_id, **values)  # type: ignore[arg-type]
 
 
 def _advertised(endpoint: str, peer: str) -> str:

@@ -17,6 +17,7 @@ from kvstore import protocol
 from kvstore.history import range_filter
 from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
 from kvstore.store import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
+from raft import Configuration
 
 Frame = list[bytes]
 """The parts of one message; part 0 is the topic."""
@@ -123,7 +124,9 @@ class WatchPlane:
         self._queued: list[Frame] = []
         self._queued_bytes = 0
         self._next_heartbeats = 0.0
-        self._cluster_frame: Frame | None = None  # the last one said
+        self._cluster_frame: Frame | None = None  # the last one said of a leader
+        self._term = 0  # as it was said last
+        self._members: dict[str, bool] | None = None  # name to whether it votes; None: not heard yet
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -281,12 +284,32 @@ class WatchPlane:
 
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         """On the cluster topic, once for each leader and each loss of one, whatever this node's own role."""
+        self._term = term
         name = "leader_lost" if leader_id is None else "leader_elected"
         frame = [CLUSTER_TOPIC, protocol.encode_cluster_event(name, term, leader_id or "")]
         if frame == self._cluster_frame:
             return []
         self._cluster_frame = frame
         return [frame]
+
+    def members_changed(self, configuration: Configuration) -> list[Frame]:
+        """On the cluster topic, each member that came, changed or left, since the first that were told."""
+        before = self._members
+        now = dict.fromkeys(configuration.learners, False) | dict.fromkeys(configuration.voters, True)
+        self._members = now
+        if before is None:
+            return []
+        events = [("member_removed", node) for node in sorted(before.keys() - now.keys())]
+        for node, votes in sorted(now.items()):
+            if node not in before:
+                events.append(("member_added", node))
+            if votes and not before.get(node, False):
+                events.append(("member_promoted", node))
+            elif before.get(node, False) and not votes:
+                events.append(("member_demoted", node))
+        return [
+            [CLUSTER_TOPIC, protocol.encode_cluster_event(name, self._term, node)] for name, node in events
+        ]
 
     def status(self) -> dict[str, int]:
         counted = {name: self.counters[name] for name in COUNTED}

@@ -16,11 +16,13 @@ from raft.actor_messages import (
     Applied,
     Committed,
     LocalRead,
+    MembershipChanged,
     QueryStatus,
     ReadReady,
     RoleChanged,
     StatusReport,
 )
+from raft.membership import Configuration
 from raft.state_machine import Announcer, Frame, Silent, StateMachine
 
 WATCH_PORT = "watch"
@@ -46,6 +48,7 @@ class ApplierActor(Actor):
             LocalRead: self._answer_now,
             QueryStatus: self._report,
             RoleChanged: self._announce_role,
+            MembershipChanged: self._announce_members,
         }
 
     def on_start(self) -> None:
@@ -103,6 +106,11 @@ class ApplierActor(Actor):
 
     def _announce_role(self, message: RoleChanged) -> None:
         self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
+
+    def _announce_members(self, message: MembershipChanged) -> None:
+        configuration = Configuration.decode(message.configuration)
+        if message.is_committed and not configuration.is_joint:
+            self._publish(self._announcer.members_changed(configuration))
 
     def _publish(self, frames: list[Frame]) -> None:
         for parts in frames:

@@ -1,14 +1,17 @@
 """The data directory of one node: whose it is, and that only one process has it.
 
 May know `Files` and the log's place in the directory. Writes the identity last, after an empty log is
-durable: so a directory with an identity and without a log has lost its log, and is refused.
+durable: so a directory with an identity and without a log has lost its log, and is refused. The identity
+says, too, with which members the node was started first, so that it is asked for once in its life.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.segment import MAX_ID_BYTES, Identity
@@ -24,14 +27,49 @@ LOG_NAME = "wal"
 OWN_NAMES = frozenset({LOCK_NAME, DRAFT_NAME, LOG_NAME, "lost+found"})
 
 
+class Founding(NamedTuple):
+    """What an identity file says beside whose directory it is; written once, when the directory is made."""
+
+    cluster_id: str
+    # Chosen at random when the directory was made, so that it is known again; empty in an old one.
+    storage_id: str
+    # The members, with their addresses, that the node is to begin with until its log has a configuration;
+    # empty for a node that waits to be added, None in a directory of before this was written down.
+    members: Mapping[str, str] | None
+
+
+def read_founding(path: Path, files: Files | None = None) -> Founding | None:
+    """What the directory was made with; None if it is none yet. Neither locks nor changes anything."""
+    used: Files = OsFiles() if files is None else files
+    disk = FailStop(used)
+    try:
+        names = used.list_directory(path)
+    except FileNotFoundError:
+        return None
+    if IDENTITY_NAME not in names:
+        return None
+    return _founding(_parse(disk.call(path / IDENTITY_NAME, used.read, path / IDENTITY_NAME)))
+
+
 class DataDirectory:
     """Opened and locked when it is made, until close(). Owned by the node's process, not by its parts."""
 
-    def __init__(self, path: Path, cluster_id: str, node_id: str, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cluster_id: str,
+        node_id: str,
+        files: Files | None = None,
+        *,
+        storage_id: str = "",
+        members: Mapping[str, str] | None = None,
+    ) -> None:
+        """`storage_id` and `members` are for a directory that is made now; one that is there has its own."""
         longest = max(len(cluster_id.encode()), len(node_id.encode()))
         assert longest <= MAX_ID_BYTES, f"an id of {longest} bytes is longer than {MAX_ID_BYTES}"
         self.path = path
         self.identity = Identity(cluster_id, node_id)
+        self.founding = Founding(cluster_id, storage_id, members)
         self._files: Files = OsFiles() if files is None else files
         self._disk = FailStop(self._files)
         self._disk.call(path, self._files.make_directory, path)
@@ -91,13 +129,19 @@ class DataDirectory:
         # A start that broke off may have given the file its name and not made the name durable: a loss of
         # power would take it, and leave a log without an owner.
         self._disk.call(self.path, self._files.fsync_directory, self.path)
+        self.founding = _founding(found)
 
     def _write_identity(self, *, draft_is_there: bool) -> None:
         disk, files, draft = self._disk, self._files, self.path / DRAFT_NAME
         if draft_is_there:
             disk.call(draft, files.unlink, draft)
         descriptor = disk.call(draft, files.create, draft)
-        disk.write(draft, descriptor, (json.dumps(_content(self.identity)) + "\n").encode(), 0)
+        content = _content(self.identity)
+        if self.founding.storage_id:
+            content["storage_id"] = self.founding.storage_id
+        if self.founding.members is not None:
+            content["members"] = dict(self.founding.members)
+        disk.write(draft, descriptor, (json.dumps(content) + "\n").encode(), 0)
         disk.call(draft, files.fdatasync, descriptor)
         disk.close(descriptor)
         disk.call(draft, files.rename, draft, self.path / IDENTITY_NAME)
@@ -107,6 +151,19 @@ class DataDirectory:
 def _content(identity: Identity) -> dict[str, object]:
     """What the identity file says, in the order in which it is checked."""
     return {"format": FORMAT_VERSION, "cluster_id": identity.cluster_id, "node_id": identity.node_id}
+
+
+def _founding(content: Mapping[str, object]) -> Founding:
+    """Of fields that may be missing or damaged: then they say nothing."""
+    cluster_id, storage_id = content.get("cluster_id"), content.get("storage_id")
+    members = content.get("members")
+    if not isinstance(members, dict) or not all(isinstance(address, str) for address in members.values()):
+        members = None
+    return Founding(
+        cluster_id if isinstance(cluster_id, str) else "",
+        storage_id if isinstance(storage_id, str) else "",
+        members,
+    )
 
 
 def _parse(data: bytes) -> dict[str, object]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from raft.membership import Configuration
+
 Frame = list[bytes]
 """The parts of one message on the watch plane; part 0 is the topic."""
 
@@ -47,6 +49,9 @@ class Announcer(Protocol):
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         """What subscribers of the cluster's own topic should hear of a change of leader."""
 
+    def members_changed(self, configuration: Configuration) -> list[Frame]:
+        """The same of a change of membership, once it is committed and no joint one."""
+
 
 class Silent:
     """An announcer for state machines that announce nothing."""
@@ -61,4 +66,7 @@ class Silent:
         return []
 
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
+        return []
+
+    def members_changed(self, configuration: Configuration) -> list[Frame]:
         return []

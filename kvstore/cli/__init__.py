@@ -20,6 +20,14 @@ from kvstore.cli.invocation import DEFAULT_ENDPOINTS, ClusterClients, Invocation
 COMMANDS = {
     "node": ("kvstore.cli.admin", "node", "Run one node of a cluster."),
     "status": ("kvstore.cli.admin", "status", "Show every node: role, term, indexes, revision."),
+    "cluster": ("kvstore.cli.members", "cluster", "Begin a cluster."),
+    "member": ("kvstore.cli.members", "member", "Show and change who takes part."),
+    "change-membership": (
+        "kvstore.cli.members",
+        "change_membership",
+        "Have exactly these voters, in one step.",
+    ),
+    "move-leader": ("kvstore.cli.members", "move_leader", "Have another node lead."),
     "put": ("kvstore.cli.kv", "put", "Store a value under a key."),
     "get": ("kvstore.cli.kv", "get", "Show a value, or all below a prefix."),
     "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
@@ -42,7 +50,10 @@ class CommandGroup(click.Group):
         module, attribute, _line = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command), f"{module}.{attribute} is no command"
-        if cmd_name != "node":
+        if isinstance(command, click.Group):
+            for subcommand in command.commands.values():
+                _accept_global_options(subcommand)
+        elif cmd_name != "node":
             _accept_global_options(command)
         return command
 

@@ -23,7 +23,8 @@ _ENDPOINT = "tcp://HOST:PORT"
 _FLAGS = (
     ("--name", "NAME", "This node's name in the cluster."),
     ("--data-dir", "DIR", "The directory of this node's log, its own alone."),
-    ("--cluster", "n1=ENDPOINT,…", "Every node of the cluster and its peer endpoint."),
+    ("--cluster", "n1=ENDPOINT,…", "A cluster that begins: every node and its peer endpoint."),
+    ("--join", "ENDPOINTS", "Instead: client endpoints of the cluster that will add this node."),
     ("--peer", _ENDPOINT, "Where the other nodes connect.  [default: as in --cluster]"),
     ("--client", _ENDPOINT, "Where clients connect.  [default: tcp://127.0.0.1:7001]"),
     ("--watch", _ENDPOINT, "Where watchers subscribe.  [default: tcp://127.0.0.1:7201]"),
@@ -35,7 +36,7 @@ _FLAGS = (
 )
 
 STATUS_SECONDS = 1.0
-STATUS_HEADER = ("NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
+STATUS_HEADER = ("NODE", "ROLE", "MEMBER", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,6 +124,7 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
     return row | {
         "node": answer.node,
         "role": answer.role,
+        "member": _member(answer),
         "term": answer.term,
         "commit": answer.commit_index,
         "applied": answer.applied_index,
@@ -131,7 +133,17 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
         "leader": answer.leader,
         "watch_endpoint": answer.watch_endpoint,
         "version": answer.version,
+        "members": answer.members,
+        "is_joint": answer.is_joint,
+        "refused_by": answer.refused_by,
     }
+
+
+def _member(answer: NodeStatus) -> str:
+    """What the node is to the cluster. "joint" while old and new voters decide together."""
+    if answer.refused_by:
+        return "refused"
+    return f"{answer.member}, joint" if answer.is_joint else answer.member
 
 
 def _cell(value: object) -> bytes:

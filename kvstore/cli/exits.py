@@ -29,12 +29,14 @@ BROKEN_PIPE = 141
 _CODES = {
     "kvstore.cli.exits.KeyNotFound": KEY_NOT_FOUND,
     "kvstore.cli.exits.BadKey": BAD_KEY,
+    "kvstore.cli.members.InitRefused": REFUSED,
     "kvstore.errors.Unreachable": UNREACHABLE,
     "kvstore.errors.EmptyKey": BAD_KEY,
     "kvstore.errors.WatchRangeEmpty": BAD_KEY,
     "kvstore.errors.NoLeader": NO_LEADER,
     "kvstore.errors.NotLeader": NO_LEADER,
     "kvstore.errors.Transferring": NO_LEADER,
+    "kvstore.errors.NotMember": NO_LEADER,
     "kvstore.errors.DeadlineExceeded": NO_LEADER,
     "kvstore.errors.Expired": NO_LEADER,
     "kvstore.errors.MaybeApplied": OUTCOME_UNKNOWN,
@@ -84,6 +86,6 @@ def code_of(error: Exception) -> int | None:
 def message_of(error: Exception) -> str:
     """What is said of it on standard error."""
     text = str(error) or type(error).__name__
-    if code_of(error) == OUTCOME_UNKNOWN:
+    if code_of(error) == OUTCOME_UNKNOWN and type(error).__name__ != "ChangeUnfinished":
         return f"{text} (the write may or may not have been applied)"
     return text

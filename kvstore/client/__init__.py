@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import BlockingWatch, Client
+from kvstore.client.cluster import Cluster
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
 from kvstore.client.results import (
     DeleteResult,
@@ -19,6 +20,7 @@ from kvstore.client.results import (
     State,
     WatchBatch,
 )
+from kvstore.protocol_admin import Member, Membership
 
 if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient, AsyncWatch
@@ -28,10 +30,13 @@ __all__ = [
     "AsyncWatch",
     "BlockingWatch",
     "Client",
+    "Cluster",
     "ClusterMismatch",
     "DeleteResult",
     "Event",
     "KeyValue",
+    "Member",
+    "Membership",
     "NodeStatus",
     "PutResult",
     "RangeResult",

@@ -16,6 +16,7 @@ from typing import Any, Self
 from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.calls import Call, Consistency
+from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.engine import Engine
 from kvstore.client.results import (
@@ -28,6 +29,8 @@ from kvstore.client.results import (
     WatchBatch,
 )
 from kvstore.client.watch import Phase, Watch
+from kvstore.protocol import NONCE_BYTES
+from kvstore.protocol_admin import Initialise, Membership
 
 CLOSE_SECONDS = 0.25
 STATUS_ALL_SECONDS = 1.0
@@ -60,6 +63,7 @@ class AsyncClient:
         self._timer_at = 0.0
         self._listeners: list[StateListener] = []
         self._is_closed = False
+        self.cluster: Cluster[asyncio.Future[Membership]] = Cluster(self._submit)
 
     async def __aenter__(self) -> Self:
         self._running_loop()
@@ -152,6 +156,14 @@ class AsyncClient:
         asked = [self.status(endpoint, timeout_seconds=timeout_seconds) for endpoint in endpoints]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return dict(zip(endpoints, (calls.status_or_none(answer) for answer in answers), strict=True))
+
+    def initialise(
+        self, endpoint: str, nonce: bytes | None = None, *, timeout_seconds: float | None = None
+    ) -> asyncio.Future[Membership]:
+        """The node at `endpoint`, which waits, becomes the first and only member of a new cluster."""
+        call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
+        call.pinned = self._engine.core.links.pin(endpoint)
+        return self._submit(call, timeout_seconds)
 
     def watch(
         self,

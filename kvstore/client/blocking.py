@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.calls import Call, Consistency
+from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
@@ -33,6 +34,8 @@ from kvstore.client.results import (
     WatchBatch,
 )
 from kvstore.client.watch import Phase, Watch
+from kvstore.protocol import NONCE_BYTES
+from kvstore.protocol_admin import Initialise, Membership
 
 log = logging.getLogger("assent.client")
 
@@ -71,6 +74,7 @@ class Client:
         self._end_of_housekeeping = threading.Event()
         self._pumped_at = 0.0
         self._is_closed = False
+        self.cluster: Cluster[Membership] = Cluster(self._ask)  # who takes part, and who leads
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +178,19 @@ class Client:
             self._wait(waiter)
             found[endpoint] = calls.status_or_none(call.value if call.error is None else call.error)
         return found
+
+    def initialise(
+        self, endpoint: str, nonce: bytes | None = None, *, timeout_seconds: float | None = None
+    ) -> Membership:
+        """The node at `endpoint`, which waits, becomes the first and only member of a new cluster.
+
+        Once for each node: whoever asks again, other than with the same nonce, is refused.
+        """
+        call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
+        with self._lock:
+            call.pinned = self._engine.core.links.pin(endpoint)
+        result: Membership = self._ask(call, timeout_seconds)
+        return result
 
     def watch(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from kvstore import protocol
+from kvstore import protocol, protocol_admin
 from kvstore.client import results
 from kvstore.errors import AssentError, EmptyKey, TooLarge
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Consistency = Literal["linearizable", "local"]
 _CONSISTENCIES: Final = {"linearizable": protocol.READ, "local": protocol.STALE_READ}
+CHANGES: Final = frozenset({protocol.WRITE, protocol.ADMIN})  # of unknown outcome if no answer comes
+ANYWHERE: Final = frozenset({protocol.STALE_READ, protocol.STATUS})  # any node will do
+ALONE: Final = frozenset({protocol.STATUS, protocol.ADMIN})  # never two in one frame
 _OVERHEAD_BYTES: Final = 64  # of a body, beside key and value
 FRAME_BYTES: Final = 2 << 20  # of a request frame, its envelope included
 _ENVELOPE_BYTES: Final = 64
@@ -152,6 +155,13 @@ def get_call(key: str | bytes, consistency: Consistency) -> Call:
 
 def status_call() -> Call:
     return Call(protocol.STATUS, results.decode_status, _OVERHEAD_BYTES)
+
+
+def admin_call(request: protocol_admin.AdminRequest) -> Call:
+    body = protocol_admin.encode_admin(request)
+    call = Call(protocol.ADMIN, protocol_admin.decode_membership, len(body))
+    call.body = body
+    return call
 
 
 def history_call(key: bytes, range_end: bytes, start_revision: int, limit_bytes: int) -> Call:

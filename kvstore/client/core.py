@@ -112,7 +112,7 @@ class ClientCore:
             self._check_at = now + CHECK_SECONDS
 
     def _route(self, kind: int, now: float) -> Link | None:
-        if kind in (protocol.STALE_READ, protocol.STATUS):
+        if kind in making.ANYWHERE:
             return self.links.home()
         leader = self.links.leader()
         if leader is None and kind == protocol.READ:
@@ -172,9 +172,9 @@ class ClientCore:
                 self._finish(waiting, error=call.error)
 
     def _send(self, link: Link, kind: int, calls: list[Call], now: float) -> None:
-        if kind == protocol.STATUS:
+        if kind in making.ALONE:
             for call in calls:
-                self._send_frame(link, kind, [call], [], now)
+                self._send_frame(link, kind, [call], [call.body] if call.body else [], now)
             return
         for batch, bodies in making.split_frames(calls, self._session.acknowledged_below()):
             self._send_frame(link, kind, batch, bodies, now)
@@ -265,6 +265,8 @@ class ClientCore:
             refused = [link.pending[i] for i in range(first, end) if i in link.pending]
         else:
             refused = [call for i, call in link.pending.items() if first <= i < end]
+        if code == protocol.NOT_MEMBER:
+            self.links.set_aside(link)
         if not refused:
             return
         is_final = code == protocol.BAD_FRAME or code not in protocol.CODE_NAMES
@@ -272,7 +274,7 @@ class ClientCore:
         for call in refused:
             self._unlink(call)
             call.refusal = code
-            if code in making.OPEN_OUTCOMES and call.kind == protocol.WRITE:
+            if code in making.OPEN_OUTCOMES and call.kind in making.CHANGES:
                 call.may_be_applied = True
             if call.pinned is not None or is_final:
                 self._finish(call, error=errors.error_of_refusal(refusal))
@@ -281,7 +283,7 @@ class ClientCore:
         if not retried:
             return
         self._retry(retried)
-        if retried[0].kind in (protocol.WRITE, protocol.READ):
+        if retried[0].kind not in making.ANYWHERE or code == protocol.NOT_MEMBER:
             self._turn_elsewhere(link, refusal, now)
         else:
             self._pause(now)
@@ -362,8 +364,7 @@ class ClientCore:
         calls = list(link.pending.values())
         for call in calls:
             self._unlink(call)
-            if call.kind == protocol.WRITE:
-                call.may_be_applied = True
+            call.may_be_applied = call.may_be_applied or call.kind in making.CHANGES
             if call.pinned is not None:
                 self._finish(call, error=errors.Unreachable((link.endpoint,)))
         self._retry([call for call in calls if not call.done])
@@ -425,6 +426,7 @@ class ClientCore:
             if link.pending or (link.state is LinkState.OPENING and link.connected_at is not None):
                 self._judge(link, now)
                 needs_check = True
+        self.links.refresh(now)
         self._check_at = now + CHECK_SECONDS if needs_check or self._in_flight else None
         self._reconsider(now)
 
@@ -440,18 +442,9 @@ class ClientCore:
         was_in_flight = call.link is not None
         if was_in_flight:
             self._unlink(call)
-            call.may_be_applied = call.may_be_applied or call.kind == protocol.WRITE
+            call.may_be_applied = call.may_be_applied or call.kind in making.CHANGES
         self.counters["deadlines_passed"] += 1
-        self._finish(call, error=self._deadline_error(call, was_in_flight=was_in_flight))
-
-    def _deadline_error(self, call: Call, *, was_in_flight: bool) -> Exception:
-        if call.may_be_applied:
-            return errors.OutcomeUnknown("the deadline passed before the outcome was known")
-        if call.refusal == protocol.OVERLOADED:
-            return errors.Overloaded("the cluster had too much to do until the deadline passed")
-        if was_in_flight:
-            return errors.DeadlineExceeded("no answer came before the deadline")
-        return self.links.why_unserved(call.kind)
+        self._finish(call, error=self.links.why_expired(call, was_in_flight=was_in_flight))
 
     # -- calls end -------------------------------------------------------------------------------------
 

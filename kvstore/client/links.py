@@ -14,11 +14,20 @@ from enum import Enum
 from typing import Final, Protocol
 
 from kvstore import protocol
-from kvstore.client.calls import Call
+from kvstore.client.calls import ANYWHERE, CHANGES, Call
 from kvstore.client.errors import ClusterMismatch
 from kvstore.client.results import NodeStatus
 from kvstore.endpoints import parse_endpoint
-from kvstore.errors import DeadlineExceeded, Expired, NoLeader, Unreachable
+from kvstore.errors import (
+    AssentError,
+    DeadlineExceeded,
+    Expired,
+    NoLeader,
+    NotMember,
+    OutcomeUnknown,
+    Overloaded,
+    Unreachable,
+)
 
 # A new leader is noticed half an interval after it exists, on average. The interval stays short while an
 # election is what is being waited for, and grows when it must be something longer.
@@ -37,6 +46,7 @@ SLOW_PROBE_SECONDS: Final = 0.5
 SILENT_SECONDS: Final = 1.0  # a link that says nothing for longer, while others answer, is given up
 DEAD_SECONDS: Final = 3.0  # and after this one, whatever the others do
 RECLAIM_SECONDS: Final = 0.1  # what a former leader may still take to answer
+REFRESH_SECONDS: Final = 5.0  # after this a leader in use is asked who the members are by now
 MAX_LINKS: Final = 32
 PROBE_TIMEOUT_MILLISECONDS: Final = 1000
 
@@ -74,6 +84,7 @@ class Link:
         "connection",
         "endpoint",
         "heard_at",
+        "is_member",
         "node",
         "pending",
         "probe_id",
@@ -93,6 +104,7 @@ class Link:
         self.refused = False  # the last attempt to connect failed
         self.barred_until = float("-inf")
         self.node: str | None = None
+        self.is_member = True  # unless it says that it waits to be added, or was removed
         self.watch_endpoint: str | None = None
         self.pending: dict[int, Call] = {}  # by request id, ascending; all sent on this connection
         self.waiting: list[Call] = []  # pinned to this link, to be sent when it is READY
@@ -140,7 +152,7 @@ class Links:
 
     def ready(self) -> Iterator[Link]:
         """Usable links, in the order of the endpoints given."""
-        return (link for link in self.links if link.state is LinkState.READY)
+        return (link for link in self.links if link.state is LinkState.READY and link.is_member)
 
     def home(self) -> Link | None:
         """Where local reads go: the first endpoint given that answers."""
@@ -238,6 +250,10 @@ class Links:
 
     def on_status(self, link: Link, status: NodeStatus, now: float) -> bool:
         """False if the node is of another cluster, and its link is to be closed."""
+        link.is_member = status.member not in ("waiting", "removed")
+        if not link.is_member:
+            self.set_aside(link, status)
+            return True
         if self.cluster_id is None:
             self.cluster_id = status.cluster_id
         elif self.cluster_id != status.cluster_id:
@@ -248,6 +264,8 @@ class Links:
         link.state = LinkState.READY
         link.node = status.node
         link.watch_endpoint = status.watch_endpoint
+        if status.role == "leader" and status.term >= self.leader_term:
+            self._learned = {}  # who left is not to be asked any more
         if len(self._learned) + len(status.peers) <= 2 * MAX_LINKS:
             self._learned.update(status.peers)
         if status.role == "leader":
@@ -262,6 +280,15 @@ class Links:
         elif link is self.target and status.term >= self.leader_term:
             self.target = None
         return True
+
+    def set_aside(self, link: Link, status: NodeStatus | None = None) -> None:
+        """The node answers, and takes no part: only who asks for this very node is sent there."""
+        link.is_member = False
+        if status is not None:
+            link.state = LinkState.READY
+            link.node = status.node
+        if self.target is link:
+            self.target = None
 
     def on_hint(self, refusing: Link, name: str | None, endpoint: str | None, now: float) -> bool:
         """A refusal that names the leader. True if there is now someone else to turn to."""
@@ -320,15 +347,33 @@ class Links:
             if link.state is LinkState.CLOSED and now >= link.barred_until:
                 self.open(link, now)
 
-    def why_unserved(self, kind: int = protocol.STALE_READ) -> Exception:
+    def why_unserved(self, kind: int = protocol.STALE_READ) -> AssentError:
         """What to say to whoever has waited for a node in vain."""
         if self.home() is None:
+            if any(link.state is LinkState.READY for link in self.links):
+                return NotMember("every node that answers waits to be added to a cluster, or was removed")
             return self.mismatch or Unreachable(self.configured)
-        if kind in (protocol.WRITE, protocol.READ) and self.leader() is None:
+        if kind not in ANYWHERE and self.leader() is None:
             return NoLeader("nodes answer, but no leader could be reached before the deadline")
-        if kind == protocol.WRITE:
-            return Expired("the deadline passed before the write was sent")
+        if kind in CHANGES:
+            return Expired("the deadline passed before the request was sent")
         return DeadlineExceeded("no answer came before the deadline")
+
+    def why_expired(self, call: Call, *, was_in_flight: bool) -> AssentError:
+        """What to say of a call whose deadline has passed."""
+        if call.may_be_applied:
+            return OutcomeUnknown("the deadline passed before the outcome was known")
+        if call.refusal == protocol.OVERLOADED:
+            return Overloaded("the cluster had too much to do until the deadline passed")
+        if was_in_flight:
+            return DeadlineExceeded("no answer came before the deadline")
+        return self.why_unserved(call.kind)
+
+    def refresh(self, now: float) -> None:
+        """While the leader is in use, learn now and then of members that came or went."""
+        leader = self.leader()
+        if leader is not None and now - leader.probed_at > REFRESH_SECONDS and self.may_probe(leader, now):
+            self.probe(leader, now)
 
     def search_seconds(self, now: float) -> float:
         return now - self._search_began_at if self.poll_at is not None else 0.0

@@ -98,6 +98,12 @@ class NodeStatus(NamedTuple):
     peers: dict[str, str]  # node name to client endpoint, as far as the node knows them
     version: str
     libzmq: str
+    member: str  # "voter", "learner", "leaving", "waiting" (to be added) or "removed"
+    members: dict[str, str]  # name to "voter", "learner" or "leaving", as the node has it in force
+    is_joint: bool  # a change is under way in which old and new voters must agree separately
+    peer_endpoint: str
+    storage_id: str  # of its data directory; another one is another node, whatever its name
+    refused_by: dict[str, str]  # nodes that do not let it in, and why
 
 
 class State(Enum):
@@ -218,9 +224,17 @@ def decode_status(result: list[Any]) -> NodeStatus:
     peers = {name: endpoint for name, endpoint in peers.items() if _is_name(name) and _is_name(endpoint)}
     known: dict[str, Any] = {name: fields.get(name) for name in NodeStatus._fields}
     known["peers"] = peers
-    for name in ("version", "libzmq"):
+    for name in ("version", "libzmq", "peer_endpoint", "storage_id"):
         known[name] = str(fields.get(name, ""))
+    known["member"] = str(fields.get("member", "voter"))
+    known["is_joint"] = bool(fields.get("is_joint", False))
+    for name in ("members", "refused_by"):
+        known[name] = {str(key): str(value) for key, value in _map(fields.get(name)).items()}
     return NodeStatus(**known)
+
+
+def _map(value: object) -> dict[object, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_name(value: object) -> bool:

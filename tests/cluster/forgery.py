@@ -16,7 +16,7 @@ import zmq
 
 from actors import Address, Codec, MalformedFrame
 from actors.gate import Prefixes
-from kvstore.gateway_actor import Announce
+from kvstore.neighbours import Announce
 from raft.actor_messages import Propose, QueryStatus, RoleChanged
 from raft.core import MAX_TERM
 from raft.entries import EntryBatch
@@ -206,7 +206,7 @@ class Forger:
             RequestVote(old, far, far, True),
             ReadIndexRequest(term, far),
             ReadIndexRequest(old, far),
-            Announce(rng.choice(["", "?", "tcp://", "\0" * 300, "tcp://127.0.0.1:1"]), "no endpoint"),
+            Announce(rng.choice(["", "?", "tcp://", "\0" * 300, "tcp://127.0.0.1:1"]), "no endpoint", "", 0),
         ]
 
     def close(self) -> None:

@@ -60,11 +60,11 @@ def test_a_data_directory_of_another_node_or_cluster_is_refused(tmp_path: Path) 
         peer = cluster.peer_endpoints["n1"]
         directory = cluster.data_directory("n1")
         cluster.terminate("n1")
-        for name, members, wrong in (
-            ("n2", f"n1={peer},n2=tcp://127.0.0.1:1", "cluster id"),
-            ("n1", f"n1={peer},n2=tcp://127.0.0.1:1", "cluster id"),
+        for name, words, wrong in (
+            ("n2", ["--cluster", f"n1={peer},n2=tcp://127.0.0.1:1"], "node id"),
+            ("n1", ["--cluster", f"n1={peer}", "--cluster-token", "another"], "cluster id"),
         ):
-            refused = run_node(*flags(name, directory, members))
+            refused = run_node(*flags(name, directory), *words)
             assert refused.returncode == exits.DATA_DIRECTORY
             assert wrong in refused.stderr
     with ProcessCluster(tmp_path / "two", size=2) as cluster:

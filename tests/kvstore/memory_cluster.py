@@ -9,19 +9,25 @@ from pathlib import Path
 
 from actors import ManualClock, MemoryClient, MemoryNetwork, System
 from kvstore import protocol
+from kvstore.founding import Origin
 from kvstore.node import LIMITS, build_system
 from kvstore.protocol import Refusal, Results
+from kvstore.protocol_admin import AdminRequest, Membership, decode_membership, encode_admin
 from kvstore.settings import NodeSettings
 from raft.storage import MemoryStorage
 
 STEP_SECONDS = 0.005
 
 
+def peer_of(name: str) -> str:
+    return f"ipc:///memory/{name}/peer"
+
+
 def settings_of(name: str, cluster: dict[str, str]) -> NodeSettings:
     return NodeSettings(
         name=name,
         data_dir=Path("unused"),
-        peer=cluster[name],
+        peer=peer_of(name),
         client=f"ipc:///memory/{name}/client",
         watch=f"ipc:///memory/{name}/watch",
         cluster=cluster,
@@ -37,19 +43,34 @@ class MemoryCluster:
         self.clock = ManualClock()
         self.network = MemoryNetwork()
         self.names = [f"n{number}" for number in range(1, size + 1)]
-        self._cluster = {name: f"ipc:///memory/{name}/peer" for name in self.names}
+        self._cluster = {name: peer_of(name) for name in self.names}
         self.disks = {name: MemoryStorage() for name in self.names}
+        self.storage_ids = {name: self.rng.getrandbits(63) for name in self.names}
+        self._waiting: set[str] = set()  # those that began without a cluster
         self.systems: dict[str, System] = {}
         for name in self.names:
             self.start(name)
 
+    def start_waiting(self, name: str) -> None:
+        """An empty node of the same cluster id, which is no member of anything."""
+        self.names.append(name)
+        self._waiting.add(name)
+        self.lose_disk(name)
+        self.start(name)
+
+    def lose_disk(self, name: str) -> None:
+        self.disks[name] = MemoryStorage()
+        self.storage_ids[name] = self.rng.getrandbits(63)
+
     def start(self, name: str) -> None:
+        members = {} if name in self._waiting else self._cluster
         self.systems[name] = build_system(
-            settings_of(name, self._cluster),
+            settings_of(name, members),
             self.disks[name],
             transport=self.network.transport(LIMITS),
             clock=self.clock,
             rng=random.Random(self.rng.getrandbits(64)),
+            origin=Origin(7, self.storage_ids[name], members),
         )
 
     def crash(self, name: str) -> None:
@@ -68,6 +89,23 @@ class MemoryCluster:
 
     def client(self, name: str) -> Caller:
         return Caller(self, self.network.connect_client(f"ipc:///memory/{name}/client"))
+
+    def admin(self, request: AdminRequest, *, seconds: float = 2.0) -> list[object]:
+        """The result of the present leader, as it is."""
+        caller = self.client(self.leader())
+        caller.ask(protocol.ADMIN, [encode_admin(request)], timeout_ms=int(seconds * 1000))
+        until = self.clock.now() + seconds + 1.0
+        while self.clock.now() < until:
+            self.run(STEP_SECONDS)
+            for reply in caller.replies():
+                assert isinstance(reply, Results), reply
+                [result] = protocol.split_results(reply.blob, reply.request_count)
+                return result
+        raise AssertionError(f"no answer to {request}")
+
+    def change(self, request: AdminRequest, *, seconds: float = 2.0) -> Membership:
+        """The same, which must succeed."""
+        return decode_membership(self.admin(request, seconds=seconds))
 
     def status(self, name: str) -> dict[str, object]:
         _, fields = self.client(name).call(protocol.STATUS, [])[0]
@@ -93,9 +131,12 @@ class Caller:
         self._connection = connection
         self._next_id = 1
 
-    def ask(self, kind: int, bodies: list[bytes], *, confirming: bool = False) -> None:
+    def ask(
+        self, kind: int, bodies: list[bytes], *, confirming: bool = False, timeout_ms: int = 2000
+    ) -> None:
         confirmed_below = self._next_id if confirming else 0
-        self._connection.send(protocol.encode_request(kind, self._next_id, 2000, bodies, confirmed_below))
+        frame = protocol.encode_request(kind, self._next_id, timeout_ms, bodies, confirmed_below)
+        self._connection.send(frame)
         self._next_id += max(1, len(bodies))
 
     def replies(self) -> list[Results | Refusal]:

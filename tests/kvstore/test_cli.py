@@ -153,7 +153,7 @@ def status_of(number: int, role: str) -> NodeStatus:
     peers = {f"n{other}": ENDPOINTS[other - 1] for other in (1, 2, 3)}
     return NodeStatus(
         "c1", f"n{number}", role, 4, "n1", ENDPOINTS[0], 10, 9, 10, 7, ENDPOINTS[number - 1],
-        "tcp://w", peers, "0.1.0", "4.3.5",
+        "tcp://w", peers, "0.1.0", "4.3.5", "voter", {}, False, "tcp://p", "0" * 16, {},
     )  # fmt: skip
 
 
@@ -161,10 +161,10 @@ def test_status_shows_every_node_and_who_does_not_answer(cluster: FakeCluster) -
     cluster.statuses = {ENDPOINTS[0]: status_of(1, "leader"), ENDPOINTS[1]: status_of(2, "follower")}
     table = [line.split() for line in run(cluster, "status").stdout.splitlines()]
     assert table == [
-        ["NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT"],
-        ["n1", "leader", "4", "10", "9", "7", ENDPOINTS[0]],
-        ["n2", "follower", "4", "10", "9", "7", ENDPOINTS[1]],
-        ["n3", "unreachable", "-", "-", "-", "-", ENDPOINTS[2]],
+        ["NODE", "ROLE", "MEMBER", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT"],
+        ["n1", "leader", "voter", "4", "10", "9", "7", ENDPOINTS[0]],
+        ["n2", "follower", "voter", "4", "10", "9", "7", ENDPOINTS[1]],
+        ["n3", "unreachable", "-", "-", "-", "-", "-", ENDPOINTS[2]],
     ]
 
 
@@ -377,8 +377,8 @@ def test_every_error_that_leaves_the_outcome_open_has_the_code_that_says_so() ->
 
 def test_a_node_with_wrong_settings_names_all_of_them(cluster: FakeCluster) -> None:
     result = run(cluster, "node", "--name", "N", "--client", "x", expect=exits.USAGE)
-    assert "4 problems with the settings" in result.stderr
-    for name in ("name: 'N'", "data_dir: missing", "cluster: missing", "client: 'x'"):
+    assert "3 problems with the settings" in result.stderr
+    for name in ("name: 'N'", "data_dir: missing", "client: 'x'"):
         assert f"\n  {name}" in result.stderr
 
 

@@ -105,7 +105,6 @@ def test_a_data_directory_of_another_node_or_cluster_is_refused(node: Node) -> N
     [peer] = free_ports(1)
     for changed in (
         {"name": "n2", "cluster": f"n2=tcp://127.0.0.1:{peer}"},
-        {"cluster": f"n1=tcp://127.0.0.1:{peer}"},
         {"cluster_token": "another"},
     ):
         code, said = node.refused(**changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors import Address
 from kvstore import protocol
-from kvstore.gateway_actor import Announce
+from kvstore.neighbours import Announce
 from kvstore.protocol import Refusal
 from tests.kvstore.memory_cluster import MemoryCluster
 
@@ -135,6 +135,10 @@ def test_an_announcement_of_no_endpoint_is_not_passed_on_to_clients() -> None:
     good = cluster.status("n1")["peers"]
     assert good == {name: f"ipc:///memory/{name}/client" for name in ("n2", "n3")}
     for nonsense in ("", "?", "tcp://", "tcp://x" * 1000):
-        gateway.receive([(Address("n2", "gateway"), Announce(nonsense, "tcp://127.0.0.1:1"))])
-        gateway.receive([(Address("n2", "gateway"), Announce("tcp://127.0.0.1:1", nonsense))])
+        gateway.receive(
+            [(Address("n2", "gateway"), Announce(nonsense, "tcp://127.0.0.1:1", "tcp://127.0.0.1:2", 7))]
+        )
+        gateway.receive(
+            [(Address("n2", "gateway"), Announce("tcp://127.0.0.1:1", nonsense, "tcp://127.0.0.1:2", 7))]
+        )
     assert cluster.status("n1")["peers"] == good

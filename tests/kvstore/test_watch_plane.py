@@ -10,6 +10,7 @@ from kvstore import protocol
 from kvstore.protocol import CLUSTER_TOPIC, Event, StreamHeader, prefix_range, stream_topic
 from kvstore.store import Store
 from kvstore.watch_plane import MAX_SCANNED_STREAMS, Frame, WatchPlane, prefix_of
+from raft import Configuration
 
 APP = stream_topic(*prefix_range(b"/app/"))
 ONE = stream_topic(b"/app/a", b"")
@@ -275,6 +276,26 @@ def test_a_change_of_leader_is_told_once_and_again_to_whoever_comes_later() -> N
     assert plane.plane.role_changed("follower", 5, "n2") == []
     assert plane.subscribe(CLUSTER_TOPIC) == [frame]
     assert len(plane.plane.role_changed("leader", 6, "n1")) == 1
+
+
+def test_members_that_come_change_and_leave_are_told_and_those_to_begin_with_are_not() -> None:
+    plane = Plane()
+    plane.plane.role_changed("leader", 3, "n1")
+
+    def told(voters: str, learners: str = "") -> list[protocol.ClusterEvent]:
+        frames = plane.plane.members_changed(Configuration(voters.split(), learners.split()))
+        assert all(frame[0] == CLUSTER_TOPIC for frame in frames)
+        return [protocol.decode_cluster_event(frame[1]) for frame in frames]
+
+    assert told("n1 n2 n3") == []
+    assert told("n1 n2 n3", "n4") == [("member_added", 3, "n4")]
+    assert told("n1 n2 n3", "n4") == []
+    assert told("n1 n2 n4") == [("member_removed", 3, "n3"), ("member_promoted", 3, "n4")]
+    assert told("n1 n4 n5", "n2") == [
+        ("member_demoted", 3, "n2"),
+        ("member_added", 3, "n5"),
+        ("member_promoted", 3, "n5"),
+    ]
 
 
 # ---------------------------------------------------------------- foreign frames and bounds

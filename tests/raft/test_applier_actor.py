@@ -16,6 +16,7 @@ from raft.actor_messages import (
     StatusReport,
 )
 from raft.applier_actor import ApplierActor
+from raft.membership import Configuration
 from raft.state_machine import Frame
 from tests.raft.lone_actor import Surroundings
 
@@ -52,6 +53,9 @@ class Speaking:
 
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         return [[b"role", role.encode()]]
+
+    def members_changed(self, configuration: Configuration) -> list[Frame]:
+        return [[b"members", *(name.encode() for name in sorted(configuration.members))]]
 
 
 def make() -> tuple[Surroundings, Counting]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raft.directory import DataDirectory
+from raft.directory import DataDirectory, Founding, read_founding
 from raft.entries import EntryBatch, HardState
 from raft.storage import CorruptLog, DirectoryInUse, StorageFailed, WrongDirectory
 from tests.raft.disk import PowerLoss, SimulatedDisk
@@ -62,7 +62,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from raft.directory import DataDirectory
+from raft.directory import DataDirectory, Founding, read_founding
 directory = DataDirectory(Path(sys.argv[2]), "cluster", "n1")
 print("held", flush=True)
 sys.stdin.read()
@@ -128,6 +128,34 @@ def test_an_identity_of_another_format_or_damaged_is_refused(
     with pytest.raises(WrongDirectory) as caught:
         DataDirectory(tmp_path / "data", "cluster", "n1")
     assert (caught.value.field, caught.value.found) == (field, found)
+
+
+def test_what_a_directory_was_made_with_is_kept_for_its_life(tmp_path: Path) -> None:
+    """The id by which a lost disk is noticed, and the members to begin with, are those of the first start."""
+    path = tmp_path / "data"
+    assert read_founding(path) is None
+    made_with = Founding("cluster", "00ff", {"n1": "tcp://127.0.0.1:1"})
+    DataDirectory(path, "cluster", "n1", storage_id=made_with.storage_id, members=made_with.members).close()
+    assert read_founding(path) == made_with
+    again = DataDirectory(path, "cluster", "n1", storage_id="beef", members={})
+    assert again.founding == made_with
+    again.close()
+    empty = DataDirectory(tmp_path / "empty", "cluster", "n1", members={})
+    assert empty.founding == read_founding(empty.path) == Founding("cluster", "", {})
+    empty.close()
+
+
+def test_a_directory_of_before_there_were_storage_ids_is_opened(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert read_founding(directory.path) == directory.founding == Founding("cluster", "", None)
+    directory.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"members": [1], "storage_id": 7, "cluster_id": null}'])
+def test_a_damaged_founding_says_nothing(tmp_path: Path, content: bytes) -> None:
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    (tmp_path / "data" / "identity").write_bytes(content)
+    assert read_founding(tmp_path / "data") == Founding("", "", None)
 
 
 def test_a_directory_full_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ SEED, SECONDS = 11, 3.0
 def test_a_seed_has_one_trace() -> None:
     first = run_seed(SEED, SECONDS, keep_trace=True)
     second = run_seed(SEED, SECONDS, keep_trace=True)
-    assert len(first.lines) > 1000
+    assert len(first.lines) > 500
     assert first.lines == second.lines
     assert first.counts == second.counts
 
@@ -44,6 +44,6 @@ def test_the_order_of_sets_and_hashes_does_not_matter() -> None:
             timeout=60,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert done.stdout.count(b"\n") > 1000
+        assert done.stdout.count(b"\n") > 500
         digests.add(hashlib.sha256(done.stdout).hexdigest())
     assert len(digests) == 1

@@ -32,6 +32,7 @@ UNDONE = frozenset(
         protocol.CONFLICT_WITH_LEADER,
         protocol.EXPIRED,
         protocol.TRANSFERRING,
+        protocol.NOT_MEMBER,
     }
 )
 

@@ -1,0 +1,82 @@
+"""What an operator asks of a cluster, for both faces of the client: each method makes one call.
+
+May know: calls and names. Every method says what is to be, so that it may be repeated: what is so already is
+no error. `Answer` is what a face gives for a call: the membership itself, or a future of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from kvstore import protocol_admin as admin
+from kvstore.client.calls import Call, admin_call
+from kvstore.errors import BadRequest
+from kvstore.protocol import MalformedFrame
+
+Answer = TypeVar("Answer")
+
+
+class Cluster(Generic[Answer]):
+    """`client.cluster`. Each answer is the membership as the leader then knows it.
+
+    Raises ChangeRefused, with a reason, if the change is not begun; and OutcomeUnknown if it was not known to
+    be done by the deadline.
+    """
+
+    def __init__(self, ask: Callable[[Call, float | None], Answer]) -> None:
+        self._ask_call = ask
+
+    def members(self, *, timeout_seconds: float | None = None) -> Answer:
+        return self._ask(admin.ListMembers(), timeout_seconds)
+
+    def add_member(
+        self, name: str, address: str, *, learner: bool = False, timeout_seconds: float | None = None
+    ) -> Answer:
+        """A node that runs and waits, at the peer endpoint `address`. It becomes a voter once it has caught
+        up, unless it is to stay a `learner`."""
+        return self._ask(admin.AddMember(_name(name), _address(address), learner), timeout_seconds)
+
+    def promote_member(self, name: str, *, timeout_seconds: float | None = None) -> Answer:
+        """A learner becomes a voter once it has caught up."""
+        return self._ask(admin.PromoteMember(_name(name)), timeout_seconds)
+
+    def remove_member(
+        self, name: str, *, force: bool = False, timeout_seconds: float | None = None
+    ) -> Answer:
+        """For good: its name is never used again. With `force` also if no majority of the others is alive."""
+        return self._ask(admin.RemoveMember(_name(name), force), timeout_seconds)
+
+    def replace_member(
+        self, old: str, new: str, address: str, *, timeout_seconds: float | None = None
+    ) -> Answer:
+        """`new` catches up, and takes the place of `old` in one step."""
+        return self._ask(admin.ReplaceMember(_name(old), _name(new), _address(address)), timeout_seconds)
+
+    def set_members(
+        self, members: Mapping[str, str], *, force: bool = False, timeout_seconds: float | None = None
+    ) -> Answer:
+        """These are the voters from now on; the endpoint of one that is a member already may be empty."""
+        pairs = tuple((_name(name), address and _address(address)) for name, address in members.items())
+        return self._ask(admin.SetMembers(pairs, force), timeout_seconds)
+
+    def move_leader(self, target: str = "", *, timeout_seconds: float | None = None) -> Answer:
+        """Hands leadership over to `target`, or to the best prepared voter."""
+        return self._ask(admin.MoveLeader(target and _name(target)), timeout_seconds)
+
+    def _ask(self, request: admin.AdminRequest, timeout_seconds: float | None) -> Answer:
+        return self._ask_call(admin_call(request), timeout_seconds)
+
+
+def _name(name: str) -> str:
+    try:
+        return admin.check_name(name)
+    except MalformedFrame as error:
+        raise BadRequest(error.reason) from None
+
+
+def _address(address: str) -> str:
+    try:
+        return admin.check_address(address)
+    except MalformedFrame as error:
+        raise BadRequest(error.reason) from None
