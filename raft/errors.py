@@ -69,6 +69,17 @@ class Overloaded(NotApplied):
         self.limit = limit
 
 
+class TooLarge(NotApplied):
+    """A command of `amount` bytes, and `limit` is the most that this replica takes."""
+
+    __slots__ = ("amount", "limit")
+
+    def __init__(self, amount: int, limit: int) -> None:
+        super().__init__(amount, limit)
+        self.amount = amount
+        self.limit = limit
+
+
 class Expired(NotApplied):
     """The deadline passed before the command was proposed, or before a read was answered."""
 

@@ -28,7 +28,7 @@ from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
 from raft.entries import NodeId
 from raft.errand import Errand, Question
-from raft.errors import NotLeader, OutcomeUnknown
+from raft.errors import NotLeader, OutcomeUnknown, TooLarge
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.proposer_actor import ProposerActor, Request, call_back
@@ -44,6 +44,8 @@ log = logging.getLogger("assent.replica")
 GRACE_SECONDS = 0.25
 # A read that was refused because nobody leads at the moment is asked again after this.
 READ_PAUSE_SECONDS = 0.02
+# What a frame between nodes and a record of the log can carry, with something to spare.
+MOST_COMMAND_BYTES = 7 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,13 @@ class ReplicaSettings:
     # Commands and queries that may be under way; one more is abandoned as overloaded.
     max_open: int = 65_536
     max_open_bytes: int = 64 << 20
+    # Of one command. An entry that no frame can carry would stand in the way of all that follow it.
+    max_command_bytes: int = 4 << 20
     raft: RaftConfig = field(default_factory=RaftConfig)
+
+    def __post_init__(self) -> None:
+        limit = self.max_command_bytes
+        assert 0 < limit <= MOST_COMMAND_BYTES, f"commands of {limit} bytes; no frame has more than 8 MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +265,7 @@ class Replica:
         """Hand a command over to be replicated, and return at once. Only the leader can replicate it.
 
         One of on_applied and on_abandoned is called, once: on the loop's thread, or within this call if the
-        command is refused before it gets there.
+        command is refused before it gets there. Raises TooLarge at once.
         """
         callbacks = {
             stage: callback
@@ -269,6 +277,8 @@ class Replica:
             )
             if callback is not None
         }
+        if len(body) > self.settings.max_command_bytes:
+            raise TooLarge(len(body), self.settings.max_command_bytes)
         command = Command(body, self._clock.now() + timeout_seconds, callbacks)
         self._submit(command)
         return command
@@ -276,8 +286,8 @@ class Replica:
     def apply(self, body: bytes, *, timeout_seconds: float = 10.0) -> bytes:
         """Replicate a command and return what the state machine answered. Not by hand, nor in a callback.
 
-        Raises a NotApplied (NotLeader, Overloaded, Expired, ShuttingDown), after which the command is surely
-        not applied, or OutcomeUnknown.
+        Raises a NotApplied (NotLeader, Overloaded, Transferring, TooLarge, Expired or ShuttingDown), after
+        which the command is surely not applied, or OutcomeUnknown.
         """
         done = self._event()
 
@@ -390,6 +400,8 @@ class Replica:
 
     def _submit(self, request: Request) -> None:
         refusal = None
+        if type(request.body) is not bytes:
+            raise TypeError(f"commands and queries are bytes, not {type(request.body).__name__}")
         with self._lock:
             open_bytes = self._open_bytes + len(request.body)
             if self._is_over:

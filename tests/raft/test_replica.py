@@ -14,6 +14,7 @@ from raft.errors import (
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    TooLarge,
     Transferring,
 )
 from raft.life import Abandonment, Command, Stage
@@ -312,3 +313,26 @@ def test_while_leadership_is_handed_over_commands_are_refused_as_not_applied() -
     refused = leader.propose(b"1")
     with pytest.raises(Transferring):
         cluster.finish(refused)
+
+
+def test_a_command_that_no_frame_could_carry_is_refused_at_once_and_the_largest_one_passes() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    limit = leader.settings.max_command_bytes
+    with pytest.raises(TooLarge) as refusal:
+        leader.propose(b"0" * (limit + 1))
+    assert (refusal.value.amount, refusal.value.limit) == (limit + 1, limit)
+    largest = [leader.propose(b" " * (limit - 1) + b"1") for _ in range(3)]
+    assert cluster.finish(largest[-1]) == b"3"
+    cluster.run(0.5)
+    assert {machine.total for machine in cluster.machines.values()} == {3}
+
+
+def test_what_is_no_bytes_is_refused_where_it_is_proposed_and_harms_nobody() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    with pytest.raises(TypeError, match="not str"):
+        leader.propose("1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not int"):
+        leader.ask(1)  # type: ignore[arg-type]
+    assert cluster.finish(leader.propose(b"1")) == b"1"

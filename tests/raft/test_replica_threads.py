@@ -12,7 +12,7 @@ import pytest
 from actors import EndpointUnusable
 from raft.errors import NotApplied, NotLeader, OutcomeUnknown, ShuttingDown
 from raft.life import Command
-from raft.replica import Hooks, Replica
+from raft.replica import MOST_COMMAND_BYTES, Hooks, Replica, ReplicaSettings
 from raft.storage import DirectoryInUse, MemoryStorage
 from tests.raft.replicas import Adder
 
@@ -181,3 +181,22 @@ def test_a_callback_may_stop_its_replica(tmp_path: Path) -> None:
     replica.stop()  # again, from here: it waits for the thread
     with pytest.raises(NotLeader):
         replica.wait_for_leader(0.0)
+
+
+def test_the_largest_commands_pass_sockets_and_disks(tmp_path: Path) -> None:
+    members = {name: f"ipc://{tmp_path}/{name}.peer" for name in ("n1", "n2", "n3")}
+    settings = ReplicaSettings(max_command_bytes=MOST_COMMAND_BYTES, election_timeout_seconds=1.0)
+    machines = {name: Adder() for name in members}
+    replicas = {
+        name: Replica(
+            name, machines[name], members=members, storage=tmp_path / name, settings=settings
+        ).start()
+        for name in members
+    }
+    leader = replicas[replicas["n1"].wait_for_leader(PATIENCE_SECONDS)]
+    largest = b" " * (MOST_COMMAND_BYTES - 1) + b"1"
+    assert [leader.apply(largest, timeout_seconds=PATIENCE_SECONDS) for _ in range(2)] == [b"1", b"2"]
+    for replica in replicas.values():
+        assert replica.read(b"", timeout_seconds=PATIENCE_SECONDS) == b"2"
+    for replica in replicas.values():
+        replica.stop()
