@@ -42,7 +42,9 @@ NARROW_SECONDS = 90.0
 WIDE_SECONDS = 300.0
 SEEDS_SECONDS = 240.0
 # The first line of the summary that names a test, and its error in a few words.
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (?P<check>\S+?::.+?)(?: - (?P<error>.*))?$", re.MULTILINE)
+_FAILED = re.compile(
+    r"^(?:FAILED|ERROR) (?P<check>\S+?::\w+(?:\[.*?\](?= - |$))?)(?: - (?P<error>.*))?$", re.MULTILINE
+)
 
 PASSED, FAILED = 0, 1  # pytest's codes; every other one is trouble of another kind
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors import Address
-from raft import Configuration, Core
+from raft import Configuration, Core, RaftConfig
 from raft.actor_messages import (
     Campaign,
     CheckQuorumDue,
@@ -64,9 +64,9 @@ class Disk(MemoryStorage):
 class Node:
     """A replication actor with its disk; peers and neighbours are played by the test."""
 
-    def __init__(self, voters: Iterable[str] = "abc") -> None:
+    def __init__(self, voters: Iterable[str] = "abc", config: RaftConfig | None = None) -> None:
         self.disk = Disk()
-        self.core = Core("a", Configuration(voters), self.disk.load())
+        self.core = Core("a", Configuration(voters), self.disk.load(), config)
         self.world = Surroundings(ReplicationActor(self.core, self.disk))
         self.world.happened = self.disk.diary
         self.world.start()
@@ -217,6 +217,16 @@ def test_a_read_that_nobody_confirms_is_refused_after_a_while() -> None:
     assert [each.tickets for each in node.world.take(Refused)] == [[4]]
     node.hear("c", HeartbeatResponse(1, 1))
     assert node.told(ReadReady) == []
+
+
+def test_reads_beyond_the_bounds_are_refused_as_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the core, and of this actor: each read that waits is remembered, so there is a most of them."""
+    node = Node(config=RaftConfig(max_waiting_reads=1)).lead()
+    node.hear("a", *(Read([ticket], [1], [b"key"]) for ticket in (1, 2)))
+    assert [(each.tickets, each.reason) for each in node.world.take(Refused)] == [([2], "overloaded")]
+    monkeypatch.setattr("raft.replication_actor.MAX_WAITING_READS", 1)
+    node.hear("a", Read([3], [1], [b"key"]))
+    assert [(each.tickets, each.reason) for each in node.world.take(Refused)] == [([3], "overloaded")]
 
 
 def test_reads_and_proposals_are_refused_where_nobody_leads() -> None:

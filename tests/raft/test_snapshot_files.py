@@ -74,6 +74,16 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     open_file(tmp_path).verify()
 
 
+def test_slices_of_the_size_of_a_chunk_become_chunks(tmp_path: Path) -> None:
+    """As a leader sends them, so that nothing is copied; and after a shorter one nothing is lost either."""
+    slices = [bytes([number]) * 64 for number in range(4)]
+    write_file(tmp_path, [*slices[:2], b"short", *slices[2:]])
+    reader = open_file(tmp_path)
+    reader.verify()
+    assert reader.read(0, 1000) == b"".join([*slices[:2], b"short", *slices[2:]])
+    reader.close()
+
+
 def test_a_chunk_in_another_ones_place_is_found(tmp_path: Path) -> None:
     """Also by who reads no more than that part, as a leader does that sends it to a follower."""
     write_file(tmp_path, [bytes(range(150))])
