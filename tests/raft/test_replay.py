@@ -1,6 +1,6 @@
 """Records that are intact and yet cannot be, and logs that go with a snapshot or do not.
 
-Only a defect of a program writes such records, so they are made here by hand. Here it is about snapshots; what
+Only a defect of a program writes such records, so they are made here by hand. This is about snapshots; what
 holds of entries and hard states alone is in test_wal.py.
 """
 
