@@ -183,7 +183,11 @@ DISSERTATION = (
         "linearizable reads in batches, at followers too",
         (READS, "interaction/scenarios/read_index.txt", "interaction/scenarios/follower_reads.txt"),
     ),
-    Scenario("8", "rare events are made frequent", ("raft/test_random_network.py", "raft/test_random_membership.py", "simulator/swarm.py")),
+    Scenario(
+        "8",
+        "rare events are made frequent",
+        ("raft/test_random_network.py", "raft/test_random_membership.py", "simulator/swarm.py"),
+    ),
     Scenario(
         "9.6",
         "pre-vote: who was away comes back without disturbing",
