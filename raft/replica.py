@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -22,7 +22,6 @@ from actors import Clock, Codec, System, SystemClock, Transport, ZeroMqTransport
 from raft.actor_messages import ChangeConfiguration, Reason, TransferLeadership
 from raft.applier_actor import ApplierActor
 from raft.changes import Verb
-from raft.config import RaftConfig
 from raft.core import Core
 from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
@@ -33,10 +32,13 @@ from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.proposer_actor import ProposerActor, Request, call_back
 from raft.ready import Role, RoleChange
+from raft.replica_settings import MOST_COMMAND_BYTES, Hooks, ReplicaSettings
 from raft.replication_actor import ReplicationActor
 from raft.state_machine import StateMachine
 from raft.storage import Storage
 from raft.wire import register_messages
+
+__all__ = ["MOST_COMMAND_BYTES", "Hooks", "Replica", "ReplicaSettings"]
 
 log = logging.getLogger("assent.replica")
 
@@ -44,37 +46,6 @@ log = logging.getLogger("assent.replica")
 GRACE_SECONDS = 0.25
 # A read that was refused because nobody leads at the moment is asked again after this.
 READ_PAUSE_SECONDS = 0.02
-# What a frame between nodes and a record of the log can carry, with something to spare.
-MOST_COMMAND_BYTES = 7 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaSettings:
-    """What may be tuned; the same on all replicas of a cluster, but for tests."""
-
-    cluster_id: int = 0  # replicas with different numbers do not listen to one another
-    # A leader that is silent for one to two times as long is replaced. Many times a round trip and a sync.
-    election_timeout_seconds: float = 0.2
-    heartbeat_interval_seconds: float = 0.05
-    # Commands and queries that may be under way; one more is abandoned as overloaded.
-    max_open: int = 65_536
-    max_open_bytes: int = 64 << 20
-    # Of one command. An entry that no frame can carry would stand in the way of all that follow it.
-    max_command_bytes: int = 4 << 20
-    raft: RaftConfig = field(default_factory=RaftConfig)
-
-    def __post_init__(self) -> None:
-        limit = self.max_command_bytes
-        assert 0 < limit <= MOST_COMMAND_BYTES, f"commands of {limit} bytes; no frame has more than 8 MiB"
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a program may want to hear of. All run on the loop's thread, and must not block it."""
-
-    on_role: Callable[[RoleChange], None] | None = None  # role, term or known leader changed
-    on_members: Callable[[Configuration], None] | None = None  # another configuration is in force
-    on_stop: Callable[[BaseException | None], None] | None = None  # why the loop ended; None: it was told to
 
 
 class Replica:
@@ -121,7 +92,12 @@ class Replica:
         self._thread: threading.Thread | None = None
         self._directory: DataDirectory | None = None
         if isinstance(storage, Path | str):
-            self._directory = DataDirectory(Path(storage), f"{self.settings.cluster_id:016x}", node_id)
+            self._directory = DataDirectory(
+                Path(storage),
+                f"{self.settings.cluster_id:016x}",
+                node_id,
+                storage_id=f"{Random().getrandbits(63) or 1:016x}",  # kept, if there is one already
+            )
             storage = self._directory.open_log()
         self._storage: Storage = storage
         transport = transport or ZeroMqTransport()
@@ -146,6 +122,7 @@ class Replica:
             codec,
             cluster_id=settings.cluster_id,
             incarnation=rng.getrandbits(63),
+            storage_id=int(self._directory.founding.storage_id or "0", 16) if self._directory else 0,
             welcomes_strangers=True,  # whose membership may be news here (dissertation 4.1)
         )
         config = replace(settings.raft, incarnation=rng.getrandbits(31))

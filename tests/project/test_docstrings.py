@@ -12,7 +12,7 @@ import raft
 from raft.core import Core
 from raft.storage import Storage
 
-MODULES = ["life", "errand", "changes", "replica", "rehearsal", "storage_contract"]
+MODULES = ["life", "errand", "changes", "replica", "replica_settings", "rehearsal", "storage_contract"]
 # What a protocol explains is explained there.
 PROTOCOLS = {name for name in vars(Storage) if not name.startswith("_")}
 

@@ -11,6 +11,7 @@ from raft.changes import Verb
 from raft.errors import (
     ConfigurationReason,
     ConfigurationRefused,
+    NotApplied,
     NotLeader,
     OutcomeUnknown,
     ShuttingDown,
@@ -147,3 +148,28 @@ def leader_of(replicas: dict[str, Replica], term: int) -> Replica:
                 return replica
         time.sleep(0.001)
     raise AssertionError(f"nobody leads in term {term}")
+
+
+def test_a_replica_that_lost_its_directory_is_not_listened_to_under_its_old_name(tmp_path: Path) -> None:
+    """It has forgotten what it voted for and acknowledged (a member with a new disk is a new member)."""
+    members = {name: f"ipc://{tmp_path}/{name}.peer" for name in ("n1", "n2", "n3")}
+
+    def start(name: str, directory: str) -> Replica:
+        return Replica(name, Adder(), members=members, storage=tmp_path / directory).start()
+
+    replicas = {name: start(name, name) for name in members}
+    leader = replicas[replicas["n1"].wait_for_leader(PATIENCE_SECONDS)]
+    leader.apply(b"7")
+    lost, other = (name for name in members if name != leader.node_id)
+    for name in members:  # all have heard of all
+        assert replicas[name].read(b"", timeout_seconds=PATIENCE_SECONDS) == b"7"
+    replicas.pop(lost).stop()
+    stranger = replicas[lost] = start(lost, "a new disk")
+    with pytest.raises(NotApplied):
+        stranger.read(b"", timeout_seconds=0.5)
+    assert leader.apply(b"1") == b"8"
+    replicas.pop(other).stop()
+    with pytest.raises((OutcomeUnknown, NotApplied)):  # what forgot everything counts for no majority
+        leader.apply(b"1", timeout_seconds=0.5)
+    for replica in replicas.values():
+        replica.stop()
