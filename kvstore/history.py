@@ -100,6 +100,13 @@ class EventHistory:
             self.size_bytes -= chunks.pop(0).size_bytes
             self.compact_revision = chunks[0].first_revision
 
+    def restart(self, revision: int) -> None:
+        """A snapshot at `revision` took the place of the store: of how it came about nothing is known."""
+        self._chunks.clear()
+        self.size_bytes = 0
+        self.newest_revision = revision
+        self.compact_revision = revision + 1
+
     def read(self, key: bytes, range_end: bytes, start_revision: int, limit_bytes: int) -> HistoryPage | None:
         """Events of the range from start_revision on, inclusive; None if that revision is no longer kept.
 

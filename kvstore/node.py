@@ -36,11 +36,11 @@ from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
-from raft import Configuration, Core, RaftConfig
+from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.election_actor import ElectionActor
 from raft.replication_actor import ReplicationActor
-from raft.storage import Storage
+from raft.storage import Recovered, Storage, restored_index
 from raft.wire import FIRST_FREE_TAG, register_messages
 
 log = logging.getLogger("assent.node")
@@ -145,8 +145,9 @@ def build_system(
 
     # The ring: gateway, replication, applier, and back. Election comes last in every turn.
     gateway = _make_gateway(settings, origin)
-    replication = _make_replication(settings, origin, storage, rng)
-    applier = _make_applier(rng)
+    recovered = storage.load()
+    replication = _make_replication(settings, origin, storage, recovered, rng)
+    applier = _make_applier(storage, recovered, rng)
     election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
         system.add(actor)
@@ -174,24 +175,25 @@ def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
 
 
 def _make_replication(
-    settings: NodeSettings, origin: Origin, storage: Storage, rng: random.Random
+    settings: NodeSettings, origin: Origin, storage: Storage, recovered: Recovered, rng: random.Random
 ) -> ReplicationActor:
-    recovered = storage.load()
     log.info(
         "recovered term=%d last_index=%d commit_index=%d",
         recovered.hard_state.term,
         recovered.last_index,
         recovered.hard_state.commit_index,
     )
-    config = replace(RaftConfig(), incarnation=rng.getrandbits(31))
+    config = replace(settings.raft_config, incarnation=rng.getrandbits(31))
     members = origin.members or {}
     founding = Configuration(members, addresses=members)
     return ReplicationActor(Core(settings.name, founding, recovered, config), storage)
 
 
-def _make_applier(rng: random.Random) -> ApplierActor:
+def _make_applier(storage: Storage, recovered: Recovered, rng: random.Random) -> ApplierActor:
     watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
-    return ApplierActor(StoreMachine(watch_plane), watch_plane)
+    machine = StoreMachine(watch_plane)
+    applied_index = restored_index(machine, storage, recovered)
+    return ApplierActor(machine, watch_plane, applied_index=applied_index)
 
 
 def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:

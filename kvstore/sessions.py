@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgpack
 
 from kvstore import protocol
 from kvstore.protocol import MAX_UNACKNOWLEDGED
+from kvstore.snapshots import SessionState
 
 MAX_SESSIONS: Final = 65_536
 MAX_REMEMBERED_BYTES: Final = 256 << 20  # of all sessions; then the least recently used one goes
@@ -134,6 +135,27 @@ class Sessions:
 
     def _evict(self) -> None:
         self.close(next(iter(self._sessions)))
+
+    def frozen(self) -> list[SessionState]:
+        """All sessions as of this call, the least recently used first. Results are copied by reference."""
+        return [
+            (session_id, session.nonce, session.opened, session.floor, list(session.results.items()))
+            for session_id, session in self._sessions.items()
+        ]
+
+    def restore(self, states: Iterable[SessionState]) -> None:
+        """Replace everything; states come in the order of frozen()."""
+        self._sessions.clear()
+        self._by_nonce.clear()
+        self._remembered_bytes = 0
+        for session_id, nonce, opened, floor, results in states:
+            session = Session(nonce, opened)
+            session.floor = floor
+            session.results = dict(results)
+            session.remembered_bytes = sum(len(result) + RESULT_OVERHEAD_BYTES for _, result in results)
+            self._sessions[session_id] = session
+            self._by_nonce[nonce] = session_id
+            self._remembered_bytes += session.remembered_bytes
 
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on, the order of use included."""

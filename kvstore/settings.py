@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore import endpoints
+from raft.config import MEBIBYTE, RaftConfig
 
 ENVIRONMENT_PREFIX = "ASSENT_"
 MAX_CLUSTER_NODES = 9
@@ -70,9 +71,20 @@ class NodeSettings:
     join: tuple[str, ...] = ()  # client endpoints of the cluster that this node waits to be added to
     heartbeat_interval_ms: int = 50
     election_timeout_ms: int = 200  # at least three heartbeats
+    snapshot_interval_entries: int = 100_000
+    trailing_entries: int = 10_000
+    max_log_mib: int = 256
     log_format: str = "text"
     log_level: str = "info"
     insecure: bool = False
+
+    @property
+    def raft_config(self) -> RaftConfig:
+        return RaftConfig(
+            snapshot_interval_entries=self.snapshot_interval_entries,
+            trailing_entries=self.trailing_entries,
+            max_log_bytes=self.max_log_mib * MEBIBYTE,
+        )
 
     @property
     def advertised_client(self) -> str:
@@ -121,16 +133,22 @@ def _endpoint(value: object) -> str:
     return text
 
 
-def _milliseconds(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is not a whole number")
-    try:
-        number = int(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a whole number") from None
-    if not 5 <= number <= 60_000:
-        raise ValueError(f"{number} is out of range")
-    return number
+def _whole_number(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"{value!r} is not a whole number")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"{number} is out of range")
+        return number
+
+    return parse
+
+
+_milliseconds = _whole_number(5, 60_000)
 
 
 def _flag(value: object) -> bool:
@@ -229,6 +247,11 @@ _SETTINGS = (
     _Setting("cluster_token", _text, "any text, the same on every node", "", False),
     _Setting("heartbeat_interval_ms", _milliseconds, _MILLISECONDS_EXPECTED, 50, False),
     _Setting("election_timeout_ms", _milliseconds, _MILLISECONDS_EXPECTED, 200, False),
+    _Setting(
+        "snapshot_interval_entries", _whole_number(1, 10**9), "a whole number, at least 1", 100_000, False
+    ),
+    _Setting("trailing_entries", _whole_number(0, 10**9), "a whole number, at least 0", 10_000, False),
+    _Setting("max_log_mib", _whole_number(1, 1 << 20), "a whole number of MiB, at least 1", 256, False),
     _Setting("log_format", _one_of("text", "json"), "text or json", "text", False),
     _Setting("log_level", _one_of(*_LOG_LEVELS), ", ".join(_LOG_LEVELS), "info", False),
     _Setting("insecure", _flag, "true or false", False, False),

@@ -8,7 +8,7 @@ a command that cannot be carried out has a result that says so, and that is the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -31,6 +31,7 @@ from kvstore.protocol import (
     WATCH_HISTORY,
 )
 from kvstore.sessions import EXPIRED, Sessions
+from kvstore.snapshots import StateReader, encode_state
 from kvstore.store import Store
 from kvstore.watch_plane import WatchPlane
 
@@ -195,6 +196,24 @@ class StoreMachine:
             message = "required revision has been compacted"
             return error_result(protocol.COMPACTED, message, self._history.compact_revision)
         return _pack((OK, current, epoch, sequence, page.more, page.revisions))
+
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of this call. Everything that decides a result is in it; the history is not."""
+        store, sessions = self._store, self._sessions.frozen()
+        return encode_state(
+            self.applied_index, store.revision, store.frozen(), len(store), sessions, len(sessions)
+        )
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replaces everything. Watchers hear that they missed something, and older events are compacted."""
+        state = StateReader(chunks)
+        self._store.restore(state.revision, state.records())
+        self._sessions.restore(state.sessions())
+        self.applied_index = state.applied_index
+        self._history.restart(state.revision)
+        self.watch_plane.restart(state.revision)
 
     # -- for operators and tests -----------------------------------------------------------------------
 

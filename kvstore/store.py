@@ -8,7 +8,7 @@ Arguments are valid when they come here; `operations` sees to that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -125,6 +125,23 @@ class Store:
         changes = self._changes
         self._changes = []
         return changes
+
+    def frozen(self) -> Iterator[KeyValue]:
+        """The records as of this call, in key order, though they are read later.
+
+        Records are never changed, only replaced: so two tables of references are copied, and no record. That
+        takes about 0.03 s for a million keys.
+        """
+        records, keys = self._records.copy(), list(self._keys)
+        return map(records.__getitem__, keys)
+
+    def restore(self, revision: int, records: Iterable[KeyValue]) -> None:
+        """Replace everything; records come in key order."""
+        table = {record[0]: record for record in records}
+        self.revision = revision
+        self._records = table
+        self._keys = SortedList(table)
+        self._changes = []
 
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on. Reads the whole store: for tests and diagnosis."""

@@ -185,6 +185,18 @@ class WatchPlane:
         self._queued_bytes += size_bytes
         self._queued.append(frame)
 
+    def restart(self, revision: int) -> None:
+        """A snapshot at `revision` took the place of the store: what was between was never fed.
+
+        So every stream begins a new epoch, and tells its watchers at once: they ask for what they missed.
+        """
+        self.revision = revision
+        for stream in self._streams.values():
+            stream.epoch, stream.sequence = self._next_epoch, 0
+            self._next_epoch += 1
+        for beat in self._beats(self._streams.values()):
+            self._queue(beat)
+
     def announcements(self) -> list[Frame]:
         """What is queued, in order of revision, to be published now."""
         queued = self._queued

@@ -271,6 +271,60 @@ class TransferOverdue:
     term: int
 
 
+@dataclass(slots=True)
+class TakeSnapshot:
+    """replication to applier: take one of the state as it is now, and send its first slice."""
+
+
+@dataclass(slots=True)
+class NextSlice:
+    """replication to applier: send the next slice of the snapshot at `index`."""
+
+    index: int
+
+
+@dataclass(slots=True)
+class SnapshotSlice:
+    """applier to replication: a slice of a snapshot of all up to `index`; one for each that was asked for."""
+
+    index: int
+    offset: int
+    data: bytes
+    is_last: bool
+
+
+@dataclass(slots=True)
+class RestoreSnapshot:
+    """replication to applier: the leader's snapshot takes the place of the state. Ask for its parts."""
+
+    index: int
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class PartWanted:
+    """applier to replication: the part of the installed snapshot that begins at `offset`."""
+
+    index: int
+    offset: int
+
+
+@dataclass(slots=True)
+class SnapshotPart:
+    """replication to applier: the answer to PartWanted."""
+
+    index: int
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class SnapshotRestored:
+    """applier to replication: the state is that of the snapshot at `index`; entries may follow."""
+
+    index: int
+
+
 LOCAL_MESSAGES: tuple[type, ...] = (
     Propose,
     Queued,
@@ -290,6 +344,13 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     LeaderSilent,
     HeartbeatDue,
     CheckQuorumDue,
+    TakeSnapshot,
+    NextSlice,
+    SnapshotSlice,
+    RestoreSnapshot,
+    PartWanted,
+    SnapshotPart,
+    SnapshotRestored,
     ChangeConfiguration,
     ConfigurationChanged,
     TransferLeadership,

@@ -1,4 +1,5 @@
-"""Applier: feeds committed entries to the state machine in log order, answers reads, announces what changed.
+"""Applier: feeds committed entries to the state machine in log order, answers reads, announces what changed,
+and gives and takes the state as snapshots.
 
 Owns the state machine and the applied index; nobody else touches either. May know messages and the clock;
 nothing of terms, votes or the disk. Bodies and results stay opaque bytes.
@@ -17,12 +18,20 @@ from raft.actor_messages import (
     Committed,
     LocalRead,
     MembershipChanged,
+    NextSlice,
+    PartWanted,
     QueryStatus,
     ReadReady,
+    RestoreSnapshot,
     RoleChanged,
+    SnapshotPart,
+    SnapshotRestored,
+    SnapshotSlice,
     StatusReport,
+    TakeSnapshot,
 )
 from raft.membership import Configuration
+from raft.slices import Slices
 from raft.state_machine import Announcer, Frame, Silent, StateMachine
 
 WATCH_PORT = "watch"
@@ -34,12 +43,19 @@ class ApplierActor(Actor):
 
     name = "applier"
 
-    def __init__(self, machine: StateMachine, announcer: Announcer | None = None) -> None:
+    def __init__(
+        self, machine: StateMachine, announcer: Announcer | None = None, *, applied_index: int = 0
+    ) -> None:
+        """`applied_index` is that of the snapshot which the machine was restored from, 0 for a new one."""
         super().__init__()
         self._machine = machine
         self._announcer: Announcer = announcer if announcer is not None else Silent()
         self._announces = announcer is not None
-        self.applied_index = 0  # all entries up to here are in the machine; never falls
+        self.applied_index = applied_index  # all entries up to here are in the machine; never falls
+        self._slices: Slices | None = None  # of the snapshot that is being taken
+        self._slices_index = 0  # what was applied when it was
+        self._restoring: RestoreSnapshot | None = None  # nothing is applied until it is done
+        self._parts: list[bytes] = []  # of that one, as far as it is here
         self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
         self._results: list[tuple[int, int, int, bytes]] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -49,6 +65,10 @@ class ApplierActor(Actor):
             QueryStatus: self._report,
             RoleChanged: self._announce_role,
             MembershipChanged: self._announce_members,
+            TakeSnapshot: self._take_snapshot,
+            NextSlice: self._give_slice,
+            RestoreSnapshot: self._begin_restoring,
+            SnapshotPart: self._take_part,
         }
 
     def on_start(self) -> None:
@@ -99,6 +119,45 @@ class ApplierActor(Actor):
         results = self._machine.query(read.bodies)
         for ticket, count, end in zip(read.tickets, read.counts, accumulate(read.counts)):
             self._results.append((ticket, 0, count, b"".join(results[end - count : end])))
+
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def _take_snapshot(self, _: TakeSnapshot) -> None:
+        """Of this very moment, though it is read slice by slice while entries are applied."""
+        if self._restoring is None:
+            self._slices, self._slices_index = Slices(self._machine.snapshot()), self.applied_index
+            self._give_slice(NextSlice(self.applied_index))
+
+    def _give_slice(self, message: NextSlice) -> None:
+        slices = self._slices
+        if slices is None or message.index != self._slices_index:
+            return  # it was given up
+        offset = slices.offset
+        data, is_last = slices.next_slice()
+        if is_last:
+            self._slices = None
+        self.send_local("replication", SnapshotSlice(message.index, offset, data, is_last))
+
+    def _begin_restoring(self, message: RestoreSnapshot) -> None:
+        assert message.index > self.applied_index, f"{message} while {self.applied_index} is applied"
+        self._slices = None
+        self._restoring, self._parts = message, []
+        self._go_on_restoring(message, 0)
+
+    def _take_part(self, message: SnapshotPart) -> None:
+        restoring = self._restoring
+        if restoring is not None and message.index == restoring.index:
+            self._parts.append(message.data)
+            self._go_on_restoring(restoring, message.offset + len(message.data))
+
+    def _go_on_restoring(self, restoring: RestoreSnapshot, offset: int) -> None:
+        if offset < restoring.size_bytes:
+            self.send_local("replication", PartWanted(restoring.index, offset))
+            return
+        self._machine.restore(self._parts)
+        self.applied_index = restoring.index
+        self._restoring, self._parts = None, []
+        self.send_local("replication", SnapshotRestored(restoring.index))
 
     def _report(self, message: QueryStatus) -> None:
         fields = {**message.fields, "applied_index": self.applied_index, **self._machine.status()}

@@ -35,7 +35,7 @@ from raft.ready import Role, RoleChange
 from raft.replica_settings import MOST_COMMAND_BYTES, Hooks, ReplicaSettings
 from raft.replication_actor import ReplicationActor
 from raft.state_machine import StateMachine
-from raft.storage import Storage
+from raft.storage import Storage, restored_index
 from raft.wire import register_messages
 
 __all__ = ["MOST_COMMAND_BYTES", "Hooks", "Replica", "ReplicaSettings"]
@@ -126,12 +126,13 @@ class Replica:
             welcomes_strangers=True,  # whose membership may be news here (dissertation 4.1)
         )
         config = replace(settings.raft, incarnation=rng.getrandbits(31))
-        core = Core(self.node_id, self._configuration, self._storage.load(), config)
+        recovered = self._storage.load()
+        core = Core(self.node_id, self._configuration, recovered, config)
         system.add(
             ProposerActor(on_end=self._close_one, on_role=self._change_role, on_members=self._change_members)
         )
         system.add(ReplicationActor(core, self._storage))
-        system.add(ApplierActor(machine))
+        system.add(ApplierActor(machine, applied_index=restored_index(machine, self._storage, recovered)))
         system.add(
             ElectionActor(
                 election_timeout_seconds=settings.election_timeout_seconds,

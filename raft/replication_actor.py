@@ -23,6 +23,7 @@ from raft.actor_messages import (
     HeartbeatDue,
     LeaderContact,
     LeaderSilent,
+    PartWanted,
     Propose,
     QueryStatus,
     Queued,
@@ -31,6 +32,8 @@ from raft.actor_messages import (
     Reason,
     Refused,
     RoleChanged,
+    SnapshotRestored,
+    SnapshotSlice,
     TransferLeadership,
     TransferOverdue,
 )
@@ -39,6 +42,7 @@ from raft.core import Core, Ready, Role, RoleChange
 from raft.entries import EntryBatch, EntryKind
 from raft.errors import NotLeader, Overloaded, Transferring
 from raft.messages import AppendEntries, Heartbeat
+from raft.snapshot_keeper import SnapshotKeeper
 from raft.storage import Storage
 
 log = logging.getLogger("assent.replication")
@@ -120,6 +124,7 @@ class ReplicationActor(Actor):
         self._tickets = Tickets()
         self._noticed: set[int] = set()  # tickets in _tickets whose owner wants to hear of each stage
         self._administration = Administration(core, self.send_local)
+        self._keeper = SnapshotKeeper(core, storage, self.send_local)
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
         self._contact_told_at = 0.0
@@ -135,6 +140,9 @@ class ReplicationActor(Actor):
             ChangeConfiguration: self._administration.change,
             TransferLeadership: self._administration.transfer,
             TransferOverdue: self._transfer_overdue,
+            SnapshotSlice: self._take_slice,
+            PartWanted: self._keeper.give_part,
+            SnapshotRestored: self._keeper.note_restored,
         }
 
     def on_start(self) -> None:
@@ -169,6 +177,7 @@ class ReplicationActor(Actor):
         if self._tell_commit_at is not None and now >= self._tell_commit_at:
             self._core.tell_commit()
         self._forget_stale_reads(now)
+        self._keeper.on_time(now)
         self._drive()
 
     # -- what the gateway asks -------------------------------------------------------------------------
@@ -267,14 +276,21 @@ class ReplicationActor(Actor):
         deadlines = [now] if is_unfinished else []
         if self._tell_commit_at is not None:
             deadlines.append(self._tell_commit_at)
+        if self._keeper.due_at is not None:
+            deadlines.append(self._keeper.due_at)
         if self._reads:
             deadlines.append(next(iter(self._reads.values()))[0])  # the oldest comes first
         self.set_deadline(min(deadlines, default=None))
+
+    def _take_slice(self, message: SnapshotSlice) -> None:
+        self._keeper.take_slice(message, self.now())
 
     def _carry_out(self, ready: Ready) -> None:
         if ready.messages:
             self._send(ready.messages)
             self._tell_commit_at = None  # they carry what was committed up to now
+        if ready.snapshots is not None:
+            self._keeper.write(ready)
         if ready.batch is not None or ready.hard_state is not None:
             if ready.must_sync and ready.messages:
                 self.flush()  # peers write to their disks while this node writes to its own
@@ -282,6 +298,8 @@ class ReplicationActor(Actor):
             if ready.must_sync:
                 self._storage.sync()
         self._send(ready.messages_after_sync)
+        if ready.snapshots is not None:
+            self._send(self._keeper.filled(ready.snapshots))
         self._core.advance()
         if ready.truncated_from is not None:
             # Gone here, and yet another node may hold them and lead with them (Raft Figure 8); of a ticket
@@ -289,6 +307,7 @@ class ReplicationActor(Actor):
             self._abandon(self._tickets.drop_from(ready.truncated_from), Reason.CONFLICT_WITH_LEADER)
         if ready.committed is not None:
             self._hand_over(ready.committed)
+            self._keeper.consider()
         for context, read_index in ready.reads:
             self._release_read(context, read_index)
         for context in ready.refused_reads:

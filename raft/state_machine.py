@@ -7,7 +7,7 @@ the bodies it is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from raft.membership import Configuration
@@ -29,6 +29,16 @@ class StateMachine(Protocol):
 
     def query(self, bodies: Sequence[bytes]) -> list[bytes]:
         """Answer reads against the state as applied so far; one encoded result per body."""
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of this call, in pieces of any size.
+
+        They are asked for one by one while apply() goes on, which must not change them: so whatever apply()
+        changes in place has to be copied in this call. Equal states should give equal bytes, on every node.
+        """
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state by that of a snapshot. The pieces may be cut in other places."""
 
     def status(self) -> dict[str, object]:
         """Facts for an operator, such as the store's revision."""

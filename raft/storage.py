@@ -6,7 +6,7 @@ needs. After a StorageFailed nothing that was not synced before it may be believ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -127,6 +127,12 @@ class Recovered:
         return self.first_index + len(self.entries) - 1
 
 
+class Restorable(Protocol):
+    """What a snapshot can be restored into: a state machine."""
+
+    def restore(self, chunks: Iterable[bytes]) -> None: ...
+
+
 class Storage(Protocol):
     """Where the replicated state outlives the process. Owned by the owner of the core, called by no other."""
 
@@ -175,6 +181,15 @@ def snapshot_content(storage: Storage, meta: SnapshotMeta, slice_bytes: int = 25
     """All of a snapshot's content, in slices."""
     for offset in range(0, meta.size_bytes, slice_bytes):
         yield storage.read_snapshot(meta.index, offset, slice_bytes)
+
+
+def restored_index(machine: Restorable, storage: Storage, recovered: Recovered) -> Index:
+    """Give a new state machine the state of the recovered snapshot; the index up to which it has applied."""
+    snapshot = recovered.snapshot
+    if snapshot is None:
+        return 0
+    machine.restore(snapshot_content(storage, snapshot))
+    return snapshot.index
 
 
 class MemoryStorage:

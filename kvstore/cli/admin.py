@@ -31,6 +31,9 @@ _FLAGS = (
     ("--cluster-token", "TEXT", "Tells apart two clusters at the same endpoints."),
     ("--heartbeat-interval-ms", "N", "How often a leader speaks.  [default: 50]"),
     ("--election-timeout-ms", "N", "How long a leader may be silent.  [default: 200]"),
+    ("--snapshot-interval-entries", "N", "Take a snapshot after so many entries.  [default: 100000]"),
+    ("--trailing-entries", "N", "Keep so many entries before a snapshot.  [default: 10000]"),
+    ("--max-log-mib", "N", "Take a snapshot when the log is that large.  [default: 256]"),
     ("--log-format", "text|json", "How log lines are written.  [default: text]"),
     ("--log-level", "LEVEL", "debug, info, warning or error.  [default: info]"),
 )

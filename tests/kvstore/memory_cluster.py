@@ -23,7 +23,7 @@ def peer_of(name: str) -> str:
     return f"ipc:///memory/{name}/peer"
 
 
-def settings_of(name: str, cluster: dict[str, str]) -> NodeSettings:
+def settings_of(name: str, cluster: dict[str, str], **changes: int) -> NodeSettings:
     return NodeSettings(
         name=name,
         data_dir=Path("unused"),
@@ -32,13 +32,15 @@ def settings_of(name: str, cluster: dict[str, str]) -> NodeSettings:
         watch=f"ipc:///memory/{name}/watch",
         cluster=cluster,
         cluster_id=7,
+        **changes,  # type: ignore[arg-type]  # those that are numbers
     )
 
 
 class MemoryCluster:
-    """Owns its nodes; everything random comes from the seed."""
+    """Owns its nodes; everything random comes from the seed. `changes` are settings of all nodes."""
 
-    def __init__(self, seed: int, size: int = 3) -> None:
+    def __init__(self, seed: int, size: int = 3, **changes: int) -> None:
+        self._changes = changes
         self.rng = random.Random(seed)
         self.clock = ManualClock()
         self.network = MemoryNetwork()
@@ -65,7 +67,7 @@ class MemoryCluster:
     def start(self, name: str) -> None:
         members = {} if name in self._waiting else self._cluster
         self.systems[name] = build_system(
-            settings_of(name, members),
+            settings_of(name, members, **self._changes),
             self.disks[name],
             transport=self.network.transport(LIMITS),
             clock=self.clock,

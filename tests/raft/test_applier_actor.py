@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
@@ -34,6 +34,13 @@ class Counting:
 
     def query(self, bodies: Sequence[bytes]) -> list[bytes]:
         return [body + b"@%d" % len(self.applied) for body in bodies]
+
+    def snapshot(self) -> Iterator[bytes]:
+        return iter([b"%d," % index for index, _ in self.applied])
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        indexes = b"".join(chunks).split(b",")[:-1]
+        self.applied = [(int(index), b"restored") for index in indexes]
 
     def status(self) -> dict[str, object]:
         return {"machine": "counting"}

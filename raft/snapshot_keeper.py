@@ -1,0 +1,153 @@
+"""Snapshots at work in a node: when one is taken, how it gets to the disk, to peers and to the state machine.
+
+Owned by the replication actor, between the core, the storage and the applier. The applier has the state, and
+the storage has the bytes: they come and go in slices, one at a time and with a pause between them, so that no
+turn is long and no writer waits. None of it lies in the way of a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from raft.actor_messages import (
+    NextSlice,
+    PartWanted,
+    RestoreSnapshot,
+    SnapshotPart,
+    SnapshotRestored,
+    SnapshotSlice,
+    TakeSnapshot,
+)
+from raft.core import Core
+from raft.entries import Index, NodeId
+from raft.messages import InstallSnapshot
+from raft.ready import Ready, SnapshotWork
+from raft.storage import Storage
+
+# Between two slices of a snapshot that is being taken, and two steps of a compaction. With slices of 256 KiB
+# it makes 64 MiB a second, and leaves the disk and nine tenths of the loop to the commands.
+PAUSE_SECONDS = 0.004
+# To free the entries of one step takes about a millisecond.
+COMPACTION_STEP_ENTRIES = 8192
+# A part of an installed snapshot on its way into the state machine.
+PART_BYTES = 256 << 10
+
+
+class SnapshotKeeper:
+    """One per replication actor."""
+
+    def __init__(self, core: Core, storage: Storage, send_local: Callable[[str, object], None]) -> None:
+        self._core = core
+        self._storage = storage
+        self._send_local = send_local
+        self._is_taking = False  # the applier was asked, and its last slice has not come yet
+        self._taking_index: Index = (
+            0  # of the snapshot that is being written; 0 until its first slice is here
+        )
+        self._compact_to: Index = 0  # the log is to be compacted up to here, step by step
+        self._wants_slice = False  # the next slice is to be asked for at due_at
+        self.due_at: float | None = None  # when on_time() has something to do; None: nothing
+
+    def consider(self) -> None:
+        """Entries were handed out to be applied: is it time for a snapshot?"""
+        if not self._is_taking and self._core.snapshots.is_due():
+            self._is_taking, self._taking_index = True, 0
+            self._send_local("applier", TakeSnapshot())
+
+    def on_time(self, now: float) -> None:
+        """Ask for the next slice, and compact the next step."""
+        if self.due_at is None or now < self.due_at:
+            return
+        self.due_at = None
+        if self._wants_slice:
+            self._wants_slice = False
+            self._send_local("applier", NextSlice(self._taking_index))
+        if self._compact_to:
+            self._compact_step(now)
+
+    # -- taken here ------------------------------------------------------------------------------------
+
+    def take_slice(self, message: SnapshotSlice, now: float) -> None:
+        """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
+        core = self._core
+        if not self._is_taking or message.index <= core.snapshots.index:
+            return  # a leader's snapshot has come in between
+        if message.offset == 0:
+            term = core.log.term_at(message.index)
+            assert term is not None, f"a snapshot at {message.index} of a log from {core.log.first_index}"
+            configuration = core.configurations.at(message.index).encode()
+            self._storage.begin_snapshot(message.index, term, configuration)
+            self._taking_index = message.index
+        if message.index != self._taking_index:
+            return  # of one that was given up
+        self._storage.append_snapshot(message.data)
+        if message.is_last:
+            self._is_taking = False
+            core.snapshots.note_taken(self._storage.commit_snapshot(replaces_log=False))
+            self._compact_to = core.snapshots.index
+        else:
+            self._wants_slice = True
+        self._wake(now)
+
+    def _give_up(self) -> None:
+        self._is_taking = self._wants_slice = False
+        self._taking_index = 0
+
+    def _compact_step(self, now: float) -> None:
+        """First the log in memory, a step at a time; then the disk, where whole segments go."""
+        core = self._core
+        goal = core.snapshots.compaction_index(core.progress)
+        core.compact(min(goal, core.log.snapshot_index + COMPACTION_STEP_ENTRIES))
+        if core.log.snapshot_index < goal:
+            self._wake(now)
+            return
+        self._compact_to = 0
+        self._storage.compact(core.log.snapshot_index, core.snapshots.in_use(core.progress))
+
+    def _wake(self, now: float) -> None:
+        if self.due_at is None:
+            self.due_at = now + PAUSE_SECONDS
+
+    # -- from the leader -------------------------------------------------------------------------------
+
+    def write(self, ready: Ready) -> None:
+        """What a Ready has for the disk in the way of snapshots; before its entries, after its hard state.
+
+        A snapshot is never of a later term than the log beside it, so the term goes first.
+        """
+        work, storage = ready.snapshots, self._storage
+        if work is None or not (work.received or work.installed):
+            return
+        if self._is_taking:
+            self._give_up()  # this node is so far behind that its own is of no use
+        for meta, offset, data in work.received:
+            if offset == 0:
+                storage.begin_snapshot(meta.index, meta.term, meta.configuration)
+            storage.append_snapshot(data)
+        if work.installed is not None:
+            storage.append(ready.hard_state, None)
+            meta = storage.commit_snapshot(replaces_log=True)
+            assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
+            storage.compact(meta.index)
+            self._compact_to = 0
+            self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
+
+    def give_part(self, message: PartWanted) -> None:
+        """The applier restores the installed snapshot, part by part."""
+        if message.index == self._core.snapshots.index:
+            data = self._storage.read_snapshot(message.index, message.offset, PART_BYTES)
+            self._send_local("applier", SnapshotPart(message.index, message.offset, data))
+
+    def note_restored(self, message: SnapshotRestored) -> None:
+        self._core.snapshots.note_restored(message.index)
+
+    # -- for peers -------------------------------------------------------------------------------------
+
+    def filled(self, work: SnapshotWork) -> list[tuple[NodeId, InstallSnapshot]]:
+        """The chunks that are to be sent, with their data."""
+        size, read = self._core.config.snapshot_chunk_bytes, self._storage.read_snapshot
+        return [
+            (node_id, replace(chunk, data=read(chunk.index, chunk.offset, size)))
+            for node_id, chunk in work.chunks
+        ]

@@ -1,0 +1,177 @@
+"""Snapshots of the store: of one moment while writes go on, the same everywhere, with all that decides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import msgpack
+import pytest
+
+from kvstore import protocol
+from kvstore.protocol import stream_topic
+from kvstore.sessions import RESULT_OVERHEAD_BYTES
+from kvstore.snapshots import CorruptState
+from kvstore.state_machine import StoreMachine
+from kvstore.watch_plane import WatchPlane
+from tests.kvstore.machine_log import Log
+
+ROOT = Path(__file__).parents[2]
+
+
+def random_body(chance: Random, sessions: int) -> bytes | None:
+    key = b"/%d" % chance.randrange(60)
+    session_id = chance.randrange(1, sessions + 2)
+    sequence = chance.randrange(1, 40)
+    acknowledged = chance.randrange(sequence)
+    kind = chance.randrange(10)
+    if kind == 0:
+        return None
+    if kind == 1:
+        return protocol.open_session_body(b"%016d" % chance.randrange(sessions))
+    if kind == 2:
+        return protocol.close_session_body(session_id, 1, 0) if chance.random() < 0.1 else b"junk"
+    if kind == 3:
+        return protocol.delete_body(session_id, sequence, acknowledged, key, b"/9", flags=protocol.PREV_KV)
+    if kind < 6:
+        return protocol.put_body(0, 0, 0, key, chance.randbytes(chance.randrange(3000)))
+    return protocol.put_body(session_id, sequence, acknowledged, key, b"v" * chance.randrange(20))
+
+
+def fresh() -> StoreMachine:
+    return StoreMachine(WatchPlane(1))
+
+
+def restored(content: list[bytes]) -> StoreMachine:
+    machine = fresh()
+    machine.restore(content)
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_snapshot_is_of_the_moment_it_was_taken_though_writes_go_on(seed: int) -> None:
+    """It equals a replay of the log up to there, in state, in bytes and in all that is answered later."""
+    chance = Random(seed)
+    bodies = [random_body(chance, 8) for _ in range(600)]
+    cut = chance.randrange(1, 500)
+    machine = fresh()
+    machine.apply(1, bodies[:cut])
+    pieces = machine.snapshot()
+    content, index = [], cut
+    for piece in pieces:
+        content.append(piece)
+        step = min(index + chance.randrange(60), 600)
+        machine.apply(index + 1, bodies[index:step])
+        index = step
+    replayed, other = fresh(), restored(content)
+    replayed.apply(1, bodies[:cut])
+    assert other.applied_index == cut and other.revision == replayed.revision
+    assert other.digest() == replayed.digest()
+    assert b"".join(other.snapshot()) == b"".join(content) == b"".join(replayed.snapshot())
+    rest = bodies[cut:]
+    assert other.apply(cut + 1, rest) == replayed.apply(cut + 1, rest)
+    assert other.digest() == replayed.digest()
+
+
+def test_the_same_log_gives_the_same_bytes_in_another_process() -> None:
+    """Whatever the hash of a string is there."""
+    script = (
+        "from tests.kvstore.test_store_snapshots import *\n"
+        "chance = Random(3); machine = fresh()\n"
+        "machine.apply(1, [random_body(chance, 8) for _ in range(500)])\n"
+        "print(hashlib.sha256(b''.join(machine.snapshot())).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    chance, machine = Random(3), fresh()
+    machine.apply(1, [random_body(chance, 8) for _ in range(500)])
+    assert digests == {hashlib.sha256(b"".join(machine.snapshot())).hexdigest() + "\n"}
+
+
+def test_a_retry_across_a_restored_snapshot_is_no_second_write() -> None:
+    log = Log()
+    session_id = log.open_session()
+    body = protocol.put_body(session_id, 1, 0, b"a", b"1")
+    [first] = log.apply(body)
+    other = Log()
+    other.machine.restore(list(log.machine.snapshot()))
+    assert other.apply(body) == [first] and other.machine.revision == 2
+    assert other.open_session() == session_id
+    [other_result] = other.apply(protocol.put_body(session_id, 2, 2, b"a", b"2"))
+    assert other_result[:2] == [0, 3]
+    assert (
+        other.machine._sessions._remembered_bytes == len(msgpack.packb(other_result)) + RESULT_OVERHEAD_BYTES
+    )
+
+
+def test_a_large_store_comes_in_pieces_that_are_made_when_they_are_asked_for() -> None:
+    log = Log()
+    for number in range(300):
+        log.put(b"/%03d" % number, bytes(1000))
+    pieces = list(log.machine.snapshot())
+    assert len(pieces) > 4 and max(map(len, pieces)) < 80_000
+    assert restored(pieces).digest() == log.machine.digest()
+    together = b"".join(pieces)
+    cut = [together[at : at + 777] for at in range(0, len(together), 777)]
+    assert restored(cut).digest() == log.machine.digest()
+
+
+def test_history_before_a_restored_snapshot_is_compacted_and_goes_on_after_it() -> None:
+    log = Log()
+    for number in range(5):
+        log.put(b"a", b"%d" % number)
+    other = Log()
+    other.machine.restore(list(log.machine.snapshot()))
+    code, message, compacted = other.ask(protocol.watch_history_body(b"a", start_revision=6))
+    assert (code, compacted) == (protocol.COMPACTED, 7) and "compacted" in message
+    assert other.ask(protocol.watch_history_body(b"a", start_revision=7))[5] == []
+    other.put(b"a", b"new")
+    assert other.ask(protocol.watch_history_body(b"a", start_revision=7))[5][0][0] == 7
+
+
+def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
+    """A watcher must not take the silence over a restored snapshot for "nothing happened"."""
+    log = Log()
+    log.put(b"a", b"1")
+    other = Log()
+    plane = other.machine.watch_plane
+    topic = stream_topic(b"a", b"")
+    plane.subscribed([b"\x01" + topic])
+    before = plane.position(b"a", b"")
+    other.machine.restore(list(log.machine.snapshot()))
+    epoch, sequence = plane.position(b"a", b"")
+    assert epoch > before[0] and sequence == 0
+    [[named, header, _]] = plane.announcements()
+    assert named == topic and msgpack.unpackb(header)[1:] == [epoch, 0, 2]
+    other.put(b"a", b"2")
+    [[_, header, _]] = plane.announcements()
+    assert msgpack.unpackb(header)[1:] == [epoch, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        [msgpack.packb([2, 1, 1, 0, 0])],
+        [msgpack.packb(7)],
+        [msgpack.packb([1, 5, 5, 1, 0])],
+        [msgpack.packb([1, 5, 5, 0, 1])],
+        [msgpack.packb([1, 5, 5, 0, 0]), b"\x01"],
+    ],
+)
+def test_what_is_no_snapshot_of_a_store_is_refused(content: list[bytes]) -> None:
+    with pytest.raises(CorruptState):
+        restored(content)
