@@ -298,9 +298,9 @@ class ReplicationActor(Actor):
             if ready.must_sync:
                 self._storage.sync()
         self._send(ready.messages_after_sync)
+        self._core.advance()
         if ready.snapshots is not None:
             self._send(self._keeper.filled(ready.snapshots))
-        self._core.advance()
         if ready.truncated_from is not None:
             # Gone here, and yet another node may hold them and lead with them (Raft Figure 8); of a ticket
             # that went out in several appends a part may be committed. So nobody can say "not applied".

@@ -6,8 +6,10 @@ import pytest
 
 from kvstore import protocol
 from kvstore.protocol import Results
+from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from raft.applier_actor import ApplierActor
+from raft.config import RaftConfig
 from raft.core import Core
 from raft.replication_actor import ReplicationActor
 from tests.kvstore.memory_cluster import Caller, MemoryCluster
@@ -122,8 +124,10 @@ def test_reads_on_a_follower_wait_for_the_snapshot_that_it_installs() -> None:
     assert result[:2] == [0, 3 * INTERVAL + 1]
 
 
-def test_the_receiver_crashes_many_times_in_the_middle() -> None:
+def test_the_receiver_crashes_many_times_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     """With chunks of few bytes there are many middles."""
+    small = RaftConfig(snapshot_interval_entries=INTERVAL, trailing_entries=5, snapshot_chunk_bytes=1000)
+    monkeypatch.setattr(NodeSettings, "raft_config", small)
     cluster = make(7)
     leader = cluster.leader()
     client = cluster.client(leader)
@@ -131,8 +135,6 @@ def test_the_receiver_crashes_many_times_in_the_middle() -> None:
     cluster.crash(away)
     write(client, 3 * INTERVAL, size=3000)
     cluster.run(1.0)
-    core = core_of(cluster, leader)
-    object.__setattr__(core.config, "snapshot_chunk_bytes", 1000)
     installs = 0
     for turns in range(1, 50):
         cluster.start(away)
