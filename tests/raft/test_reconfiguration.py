@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft.core import Core
-from raft.entries import EntryBatch, EntryKind, HardState
+from raft.entries import EntryBatch, EntryKind, HardState, SnapshotMeta
 from raft.errors import ConfigurationReason, InvariantBroken, NotLeader
 from raft.membership import Configuration, CorruptConfiguration
 from raft.messages import (
@@ -80,6 +80,18 @@ def test_a_configuration_that_is_not_committed_is_in_force_after_a_restart() -> 
     network.elect("b")
     assert network["a"].configuration == network["b"].configuration == Configuration("abc")
     assert network.restart("a").configuration == Configuration("abc")
+
+
+def test_a_restart_from_a_snapshot_goes_on_with_its_configuration() -> None:
+    """The entry that held it is compacted away. What the command line says is of the past."""
+    now = Configuration("abd", "l", removed="c")
+    snapshot = SnapshotMeta(7, 2, now.encode(), 0, 0)
+    core = Core("a", Configuration("abc"), Recovered(HardState(2), 8, [entry(2)], 2, snapshot))
+    assert core.configuration == core.committed_configuration == now
+    later = Configuration("abde", "l", removed="c")
+    logged = Recovered(HardState(2), 8, configuration_batch(8, 2, later).entries, 2, snapshot)
+    core = Core("a", Configuration("abc"), logged)
+    assert (core.configuration, core.committed_configuration) == (later, now)
 
 
 def test_a_removed_node_is_not_contacted_after_a_restart() -> None:
