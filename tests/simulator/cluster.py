@@ -19,9 +19,10 @@ from kvstore.node import LIMITS, build_system
 from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from raft.applier_actor import ApplierActor
+from raft.config import RaftConfig
 from raft.core import Core, Role
 from raft.directory import DataDirectory
-from raft.entries import EntryBatch, HardState
+from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.replication_actor import ReplicationActor
 from raft.storage import Recovered, Storage, StorageFailed
 from tests.raft.disk import PowerLoss
@@ -50,6 +51,12 @@ class Watcher(Protocol):
 
     def synced(self, node: SimulatedNode) -> None: ...
 
+    def snapshot_begun(self, node: SimulatedNode, index: Index, *, replaces_log: bool) -> None: ...
+
+    def snapshot_stored(self, node: SimulatedNode, index: Index) -> None: ...
+
+    def restored(self, node: SimulatedNode) -> None: ...
+
     def sent(self, node: SimulatedNode, to: str, message: object) -> None: ...
 
     def applied(
@@ -68,6 +75,7 @@ class WatchedStorage:
         self._inner = inner
         self._node = node
         self._watcher = watcher
+        self._snapshot_index = 0  # of the one that was begun last
 
     def load(self) -> Recovered:
         recovered = self._inner.load()
@@ -81,6 +89,16 @@ class WatchedStorage:
     def sync(self) -> None:
         self._inner.sync()
         self._watcher.synced(self._node)
+
+    def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
+        self._snapshot_index = index
+        self._inner.begin_snapshot(index, term, configuration)
+
+    def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
+        self._watcher.snapshot_begun(self._node, self._snapshot_index, replaces_log=replaces_log)
+        meta = self._inner.commit_snapshot(replaces_log=replaces_log)
+        self._watcher.snapshot_stored(self._node, meta.index)
+        return meta
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -108,6 +126,10 @@ class WatchedMachine:
             results += given
             at = stop
         return results
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.inner.restore(chunks)
+        self._watcher.restored(self._node)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -234,21 +256,12 @@ class Cluster:
         replication, applier = actors["replication"], actors["applier"]
         assert isinstance(replication, ReplicationActor) and isinstance(applier, ApplierActor)
         node.core, node.applier = replication._core, applier
-        if swarm.tiny_windows:
-            node.core.config = replace(
-                node.core.config,
-                max_append_bytes=200,
-                max_append_entries=2,
-                max_inflight_messages=2,
-                max_inflight_bytes=300,
-                max_uncommitted_bytes=2000,
-                max_committed_bytes_per_ready=200,
-                max_committed_entries_per_ready=3,
-                max_waiting_reads=2,
-            )
+        node.core.config = bounds_of(node.core.config, swarm)
         machine = cast(StoreMachine, applier._machine)
         node.machine = WatchedMachine(machine, node, self._watcher)
         applier._machine = cast(StoreMachine, node.machine)
+        if machine.applied_index:
+            self._watcher.restored(node)
 
     def kill(self, node: SimulatedNode, *, power: bool = False) -> None:
         """From outside, between two turns."""
@@ -397,6 +410,31 @@ def settings_of(name: str, endpoints: dict[str, str], swarm: Swarm) -> NodeSetti
         heartbeat_interval_ms=swarm.heartbeat_ms,
         election_timeout_ms=swarm.election_ms,
     )
+
+
+def bounds_of(config: RaftConfig, swarm: Swarm) -> RaftConfig:
+    """What the swarm makes of the bounds of a core. The core reads them whenever it needs them."""
+    if swarm.tiny_windows:
+        config = replace(
+            config,
+            max_append_bytes=200,
+            max_append_entries=2,
+            max_inflight_messages=2,
+            max_inflight_bytes=300,
+            max_uncommitted_bytes=2000,
+            max_committed_bytes_per_ready=200,
+            max_committed_entries_per_ready=3,
+            max_waiting_reads=2,
+        )
+    if swarm.snapshot_interval:
+        config = replace(
+            config,
+            snapshot_interval_entries=swarm.snapshot_interval,
+            trailing_entries=swarm.trailing_entries,
+            snapshot_chunk_bytes=swarm.chunk_bytes,
+            max_inflight_snapshot_chunks=2,
+        )
+    return config
 
 
 def _nobody(node: SimulatedNode) -> None:

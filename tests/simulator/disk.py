@@ -15,6 +15,7 @@ from random import Random
 from tests.raft.disk import PowerLoss, SimulatedDisk
 
 LOG_SUFFIX = ".wal"  # of the files whose content is promised by Storage.sync()
+SNAPSHOT_PREFIX = "snapshot-"  # of those that have that name only when they are durable
 
 
 class HostileDisk(SimulatedDisk):
@@ -45,8 +46,9 @@ class HostileDisk(SimulatedDisk):
     def unsynced_log(self) -> str:
         """A file of the log with bytes or a name that a loss of power would take; "" if there is none."""
         for path, inode in self.names.items():
-            if path.suffix == LOG_SUFFIX and (inode.unsynced or self.durable_names.get(path) is not inode):
-                return str(path)
+            if inode.unsynced or self.durable_names.get(path) is not inode:
+                if path.suffix == LOG_SUFFIX or path.name.startswith(SNAPSHOT_PREFIX):
+                    return str(path)
         return ""
 
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:

@@ -28,6 +28,10 @@ class MembershipOracle:
             if kind == EntryKind.CONFIGURATION:
                 logged[index] = body
 
+    def replaced(self, node: str, index: Index) -> None:
+        """A snapshot up to `index` is all that this node has."""
+        self._logged[node] = {at: new.encode() for at, new in self.committed if at <= index}
+
     def recovered(self, node: str, last_index: Index) -> None:
         logged = self._logged.setdefault(node, {})
         self._logged[node] = {index: body for index, body in logged.items() if index <= last_index}

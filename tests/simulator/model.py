@@ -45,8 +45,10 @@ class StoreModel:
         position = bisect_right(changes, revision, key=lambda change: change.revision)
         return changes[position - 1].record if position else None
 
-    def contents(self) -> list[Record]:
-        records = [self.now(key) for key in sorted(self.keys)]
+    def contents(self, revision: int | None = None) -> list[Record]:
+        """All keys, now or as of a revision."""
+        of = self.revision if revision is None else revision
+        records = [self.at(key, of) for key in sorted(self.keys)]
         return [record for record in records if record is not None]
 
     def apply(self, index: int, body: bytes) -> list[Any]:

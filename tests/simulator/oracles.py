@@ -39,6 +39,10 @@ class Shadow:
         self.terms: list[Term] = []  # the same, with what was appended since
         self.state = HardState()
         self.pending: list[tuple[HardState | None, EntryBatch | None]] = []  # since the last sync
+        self.snapshot_index: Index = 0  # of the newest snapshot that is promised
+        # Of snapshots whose storing began and is not confirmed; the second replaces the log.
+        self.pending_snapshot: Index = 0
+        self.pending_install: Index = 0
         self.acknowledged: tuple[Term, Index] = (0, 0)  # the highest match that a leader of the term was told
 
     def holds(self, index: Index, term: Term) -> bool:
@@ -74,6 +78,7 @@ class Oracles:
         # By index - 1: the body that was applied, and the result that it had everywhere.
         self.applied_bodies: list[bytes | None] = []
         self._results: list[bytes | None] = []
+        self._revisions: list[int] = []  # of the store, behind each
         self._hashes: dict[Index, bytes] = {}  # of the state machine, by applied index
 
     def shadow(self, node: SimulatedNode) -> Shadow:
@@ -88,14 +93,17 @@ class Oracles:
         """A restart finds all that was synced, and nothing that was never written."""
         self._observed[node.name] = Observed()
         shadow = self.shadow(node)
-        terms = [term for term, _, _ in recovered.entries]
+        terms = self._terms_committed(recovered.first_index - 1)
+        terms += [term for term, _, _ in recovered.entries]
         kept = len(shadow.durable)
         for _, batch in shadow.pending:
             if batch is not None:
                 kept = min(kept, batch.first_index - 1)
-        if terms[:kept] != shadow.durable[:kept]:
+        is_installed = shadow.pending_install and terms == self._terms_committed(shadow.pending_install)
+        if terms[:kept] != shadow.durable[:kept] and not is_installed:
             raise Violation(f"{node.name} forgot entries: {terms[:kept]} instead of {shadow.durable[:kept]}")
-        for index, entry in enumerate(recovered.entries, 1):
+        self._check_recovered_snapshot(node, shadow, recovered)
+        for index, entry in enumerate(recovered.entries, recovered.first_index):
             known = self._entries.get((index, entry[0]))
             if known is None or (known.kind, known.body) != (entry[1], entry[2]):
                 raise Violation(f"{node.name} recovered an entry that nobody wrote: {index} of {entry[0]}")
@@ -109,7 +117,47 @@ class Oracles:
         shadow.durable, shadow.terms = terms, terms.copy()
         shadow.durable_state = shadow.state = recovered.hard_state
         shadow.pending = []
+        shadow.pending_snapshot = shadow.pending_install = 0
+        if is_installed:
+            self.membership.replaced(node.name, len(terms))
         self.membership.recovered(node.name, len(terms))
+
+    def _terms_committed(self, index: Index) -> list[Term]:
+        return [term for term, _ in self.committed[:index]]
+
+    def _check_recovered_snapshot(self, node: SimulatedNode, shadow: Shadow, recovered: Recovered) -> None:
+        index = recovered.snapshot.index if recovered.snapshot is not None else 0
+        if index:
+            self._trace.counts["restart from a snapshot"] += 1
+        promised = (shadow.snapshot_index, shadow.pending_snapshot, shadow.pending_install)
+        if index not in promised or index < shadow.snapshot_index:
+            raise Violation(f"{node.name} recovered a snapshot at {index}, and had promised {promised}")
+        if not recovered.first_index - 1 <= index <= recovered.last_index and index:
+            raise Violation(
+                f"{node.name} recovered a log from {recovered.first_index}, a snapshot at {index}"
+            )
+        shadow.snapshot_index = index
+
+    def snapshot_begun(self, node: SimulatedNode, index: Index, *, replaces_log: bool) -> None:
+        if index > len(self.applied_bodies):
+            raise Violation(f"{node.name} has a snapshot at {index}; nobody has applied so much")
+        shadow = self.shadow(node)
+        if replaces_log:
+            self._trace.say(node.name, "snapshot installed", f"index={index}")
+            shadow.pending_install = index
+        else:
+            self._trace.say(node.name, "snapshot taken", f"index={index}")
+            shadow.pending_snapshot = index
+
+    def snapshot_stored(self, node: SimulatedNode, index: Index) -> None:
+        self.synced(node)
+        shadow = self.shadow(node)
+        if shadow.pending_install:
+            shadow.durable = self._terms_committed(index)
+            shadow.terms = shadow.durable.copy()
+            self.membership.replaced(node.name, index)
+        shadow.snapshot_index = index
+        shadow.pending_snapshot = shadow.pending_install = 0
 
     def appended(self, node: SimulatedNode, hard_state: HardState | None, batch: EntryBatch | None) -> None:
         shadow = self.shadow(node)
@@ -163,7 +211,7 @@ class Oracles:
     def synced(self, node: SimulatedNode) -> None:
         shadow = self.shadow(node)
         unsynced = node.disk.unsynced_log()
-        if unsynced and shadow.pending:
+        if unsynced and (shadow.pending or shadow.pending_snapshot or shadow.pending_install):
             raise Violation(f"{node.name} says that it has synced; {unsynced} is not on the disk")
         for state, batch in shadow.pending:
             if state is not None:
@@ -219,6 +267,7 @@ class Oracles:
     def _apply_first(self, node: SimulatedNode, index: int, body: bytes | None, result: bytes | None) -> None:
         self.applied_bodies.append(body)
         self._results.append(result)
+        self._revisions.append(self.model.revision)
         if body is None or result is None:
             if body is not result:
                 raise Violation(
@@ -226,10 +275,22 @@ class Oracles:
                 )
             return
         expected = self.model.apply(index, body)
+        self._revisions[-1] = self.model.revision
         given = msgpack.unpackb(result)
         # An error has a text behind its code, for people; of a success all counts.
         if given[0] != expected[0] or (given[0] == 0 and given != expected):
             raise Violation(f"{node.name} answers {given} at {index}, expected {expected}")
+
+    def restored(self, node: SimulatedNode) -> None:
+        """A snapshot's state is the one that everybody had at its index."""
+        machine = node.machine.inner
+        index = machine.applied_index
+        if index > len(self._revisions) or machine.revision != self._revisions[index - 1]:
+            raise Violation(f"{node.name} restored revision {machine.revision} from a snapshot at {index}")
+        records = [list(record) for record in machine._store.range(b"\x00", b"\x00").records]
+        if records != self.model.contents(machine.revision):
+            raise Violation(f"{node.name} restored {records} from a snapshot at {index}")
+        self._check_hash(node, index, machine.digest())
 
     def _check_hash(self, node: SimulatedNode, index: Index, digest: bytes) -> None:
         if self._hashes.setdefault(index, digest) != digest:

@@ -44,6 +44,10 @@ class Swarm:
     # Bounds.
     tiny_windows: bool
     tiny_queues: bool
+    # Snapshots.
+    snapshot_interval: int  # entries; 0: none is taken
+    trailing_entries: int
+    chunk_bytes: int
     # Administration.
     transfers: bool
     changes: bool  # of the membership
@@ -108,6 +112,9 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         jumps=on(),
         tiny_windows=on(),
         tiny_queues=on(),
+        snapshot_interval=rng.choice([5, 20, 100]) if on() else 0,
+        trailing_entries=rng.choice([0, 3, 20]),
+        chunk_bytes=rng.choice([64, 400, 4096]),
         transfers=on(),
         changes=on(),
         clients=rng.choice([2, 3, 4, 6]),
