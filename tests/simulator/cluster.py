@@ -15,7 +15,9 @@ from typing import Any, Protocol, cast
 
 from actors import System
 from actors.memory import MemoryFrame
+from kvstore.founding import Origin
 from kvstore.node import LIMITS, build_system
+from kvstore.protocol_admin import join_address
 from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from raft.applier_actor import ApplierActor
@@ -128,7 +130,7 @@ class WatchedMachine:
         return results
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        self.inner.restore(chunks)
+        cast(Any, self.inner).restore(chunks)
         self._watcher.restored(self._node)
 
     def __getattr__(self, name: str) -> Any:
@@ -141,6 +143,8 @@ class SimulatedNode:
     def __init__(self, name: str, rng: Random) -> None:
         self.name = name
         self.disk = HostileDisk(Random(rng.getrandbits(64)))
+        self.storage_id = rng.getrandbits(63)  # of the disk
+        self.is_founder = True  # False: it waits to be added
         self.rng = rng
         self.life = 0  # counts the starts of the process
         self.died_at = -1.0
@@ -175,7 +179,7 @@ class Cluster:
         self.schedule = schedule
         self.swarm = swarm
         self.trace = trace
-        self._rng = rng
+        self._rng = Random(rng.getrandbits(64))
         self._watcher = watcher
         self.slow_sync = swarm.slow_sync
         self.network = FaultyNetwork(
@@ -187,24 +191,33 @@ class Cluster:
             was_sent=self._was_sent,
             landed=self._landed,
         )
-        names = [f"n{number}" for number in range(1, swarm.size + 1)]
-        self._endpoints = {name: f"ipc:///simulated/{name}/peer" for name in names}
-        self.nodes = {name: SimulatedNode(name, Random(rng.getrandbits(64))) for name in names}
+        self.nodes: dict[str, SimulatedNode] = {}
         self._by_endpoint: dict[str, SimulatedNode] = {}
-        for node in self.nodes.values():
-            self._by_endpoint[self._endpoints[node.name]] = node
-            self._by_endpoint[self.client_endpoint(node.name)] = node
-            self._by_endpoint[watch_endpoint(node.name)] = node
+        self._founders: dict[str, str] = {}
+        for _ in range(swarm.size):
+            node = self._make_node()
+            self._founders[node.name] = peer_endpoint(node.name)
         # By the name of a client or subscriber: called when a frame has landed there.
         self.listeners: dict[str, Callable[[], None]] = {}
         self.died: Callable[[SimulatedNode], None] = _nobody  # told of a node that died of itself
 
-    @staticmethod
-    def client_endpoint(name: str) -> str:
-        return f"ipc:///simulated/{name}/client"
+    def _make_node(self) -> SimulatedNode:
+        name = f"n{len(self.nodes) + 1}"
+        node = self.nodes[name] = SimulatedNode(name, Random(self._rng.getrandbits(64)))
+        for endpoint in (peer_endpoint(name), client_endpoint(name), watch_endpoint(name)):
+            self._by_endpoint[endpoint] = node
+        return node
+
+    def recruit(self) -> SimulatedNode:
+        """A node more, that waits to be added."""
+        node = self._make_node()
+        node.is_founder = False
+        self.start(node)
+        return node
 
     def addresses_of(self, names: Iterable[str]) -> dict[str, str]:
-        return {name: self._endpoints[name] for name in names}
+        """Where they are found, as configurations have it."""
+        return {name: join_address(peer_endpoint(name), self.nodes[name].storage_id) for name in names}
 
     def living(self) -> list[SimulatedNode]:
         return [node for node in self.nodes.values() if node.alive]
@@ -246,11 +259,12 @@ class Cluster:
         storage = directory.open_log(segment_bytes=swarm.segment_bytes)
         limits = replace(LIMITS, peer_frames=8, drain_frames=4) if swarm.tiny_queues else LIMITS
         node.system = build_system(
-            settings_of(node.name, self._endpoints, swarm),
+            settings_of(node.name, self._founders, swarm),
             cast(Storage, WatchedStorage(storage, node, self._watcher)),
             transport=self.network.memory.transport(limits),
             clock=node.clock,
             rng=Random(node.rng.getrandbits(64)),
+            origin=Origin(CLUSTER_ID, node.storage_id, self._founders if node.is_founder else {}),
         )
         actors = {name: cell.actor for name, cell in node.system._by_name.items()}
         replication, applier = actors["replication"], actors["applier"]
@@ -394,6 +408,14 @@ class Cluster:
                 listener()
 
 
+def peer_endpoint(name: str) -> str:
+    return f"ipc:///simulated/{name}/peer"
+
+
+def client_endpoint(name: str) -> str:
+    return f"ipc:///simulated/{name}/client"
+
+
 def watch_endpoint(name: str) -> str:
     return f"ipc:///simulated/{name}/watch"
 
@@ -402,8 +424,8 @@ def settings_of(name: str, endpoints: dict[str, str], swarm: Swarm) -> NodeSetti
     return NodeSettings(
         name=name,
         data_dir=Path("unused"),
-        peer=endpoints[name],
-        client=Cluster.client_endpoint(name),
+        peer=peer_endpoint(name),
+        client=client_endpoint(name),
         watch=watch_endpoint(name),
         cluster=endpoints,
         cluster_id=CLUSTER_ID,

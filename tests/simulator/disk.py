@@ -46,9 +46,9 @@ class HostileDisk(SimulatedDisk):
     def unsynced_log(self) -> str:
         """A file of the log with bytes or a name that a loss of power would take; "" if there is none."""
         for path, inode in self.names.items():
-            if inode.unsynced or self.durable_names.get(path) is not inode:
-                if path.suffix == LOG_SUFFIX or path.name.startswith(SNAPSHOT_PREFIX):
-                    return str(path)
+            is_promised = path.suffix == LOG_SUFFIX or path.name.startswith(SNAPSHOT_PREFIX)
+            if is_promised and (inode.unsynced or self.durable_names.get(path) is not inode):
+                return str(path)
         return ""
 
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:

@@ -17,6 +17,8 @@ from tests.simulator.cluster import Cluster, SimulatedNode, names_of
 from tests.simulator.disk import LANDMARKS, disk_error
 
 Link = tuple[str, str]
+LARGEST_CLUSTER = 7
+MOST_NODES = 10  # with those that wait, and those that left
 
 
 class Nemesis:
@@ -214,25 +216,44 @@ class Nemesis:
         voters, learners = (
             sorted(names) for names in (node.core.configuration.voters, node.core.configuration.learners)
         )
-        verb, nodes = self._propose(voters, learners)
+        verb, nodes = self._propose(voters, learners) if voters else (Verb.SET, [])
         if nodes:
             self._trace.say(node.name, f"change {verb}", " ".join(nodes))
             force = self._rng.random() < 0.3
-            addresses = self._cluster.addresses_of(nodes) if verb in _WITH_ADDRESSES else {}
+            told = nodes[1:] if verb is Verb.REPLACE else nodes
+            addresses = self._cluster.addresses_of(told) if verb in _WITH_ADDRESSES else {}
             self._cluster.post(
                 node, "replication", ChangeConfiguration(next(self._tickets), verb, nodes, addresses, force)
             )
 
     def _propose(self, voters: list[str], learners: list[str]) -> tuple[Verb, list[str]]:
         rng = self._rng
-        verb = rng.choice([Verb.DEMOTE, Verb.PROMOTE, Verb.SET, Verb.REMOVE])
+        verb = rng.choice(list(Verb))
+        if verb in (Verb.ADD_LEARNER, Verb.ADD_VOTER):
+            return verb, self._recruits({*voters, *learners})
+        if verb is Verb.REPLACE:
+            recruits = self._recruits({*voters, *learners})
+            return verb, [rng.choice(voters), *recruits] if recruits else []
         if verb is Verb.PROMOTE:
             return verb, learners[:1]
         if verb is Verb.SET:  # all learners become voters, and some voters may leave: a joint configuration
-            return verb, [*learners, *rng.sample(voters, max(1, len(voters) - rng.randint(0, 1)))]
+            nodes = [*learners, *rng.sample(voters, max(1, len(voters) - rng.randint(0, 1)))]
+            return verb, nodes + (self._recruits({*voters, *learners}) if rng.random() < 0.3 else [])
         if verb is Verb.REMOVE and len(voters) + len(learners) <= 2:
             return verb, []
         return verb, rng.sample([*voters, *learners] if verb is Verb.REMOVE else voters, 1)
 
+    def _recruits(self, members: set[str]) -> list[str]:
+        """One that waits to be added, unless the cluster is large enough."""
+        nodes = self._cluster.nodes
+        waiting = [name for name, node in nodes.items() if not node.is_founder and name not in members]
+        # Who left must not come back; to ask for it now and then is part of the trouble.
+        if waiting and self._rng.random() < 0.7:
+            return [self._rng.choice(waiting)]
+        if len(members) >= LARGEST_CLUSTER or len(nodes) >= MOST_NODES:
+            return []
+        return [self._cluster.recruit().name]
 
-_WITH_ADDRESSES = frozenset({Verb.ADD_LEARNER, Verb.ADD_VOTER, Verb.REPLACE, Verb.SET})
+
+# Their addresses are told along; of who is a member already, it is the same.
+_WITH_ADDRESSES = frozenset({Verb.ADD_LEARNER, Verb.ADD_VOTER, Verb.REPLACE, Verb.SET, Verb.MOVE})

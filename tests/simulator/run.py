@@ -115,7 +115,9 @@ class Simulation:
         self.nemesis.end(spared)
         self._wait(LEADER_TIMEOUTS, lambda: self._has_leader(spared), "there is no leader")
         # A little more work for the healed cluster, then the rest of what was begun.
+        before = self.workload.acknowledged
         self.schedule.run_until(self.schedule.now + 2 * self.swarm.election_seconds)
+        self._wait(FINISH_TIMEOUTS, lambda: self.workload.acknowledged > before, "nothing was written")
         self.workload.is_closing = True
         self._wait(FINISH_TIMEOUTS, self.workload.is_idle, "some requests are not answered")
         self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")

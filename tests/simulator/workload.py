@@ -13,7 +13,7 @@ from typing import Any
 from actors import MemoryClient
 from kvstore import protocol
 from kvstore.protocol import Refusal, Results
-from tests.simulator.cluster import Cluster
+from tests.simulator.cluster import Cluster, client_endpoint
 from tests.simulator.history import History, Seen
 from tests.simulator.oracles import Oracles
 from tests.simulator.tracing import Violation
@@ -173,7 +173,7 @@ class SimulatedClient:
     def _send(self, node: str, kind: int) -> None:
         link = self._links.get(node)
         if link is None:
-            link = self._cluster.network.memory.connect_client(self._cluster.client_endpoint(node))
+            link = self._cluster.network.memory.connect_client(client_endpoint(node))
             self._links[node] = link
             self._cluster.listeners[link.name] = lambda: self._receive(node)
         first = self._request_id
