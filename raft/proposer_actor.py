@@ -74,6 +74,7 @@ class ProposerActor(Actor):
         self._commands: dict[int, Command] = {}  # under way, by ticket
         self._queries: dict[int, Query] = {}
         self._errands: dict[int, Errand] = {}
+        self._sweep_at: float | None = None  # None: nothing is under way. New requests do not put it off
         self._handlers: dict[type, Callable[[Any], None]] = {
             Queued: self._on_queued,
             CommitNotice: self._on_committed,
@@ -104,6 +105,7 @@ class ProposerActor(Actor):
 
     def on_deadline(self) -> None:
         now = self.now()
+        self._sweep_at = None
         for ticket in [ticket for ticket, command in self._commands.items() if command.deadline <= now]:
             self._abandon(ticket, Abandonment(Reason.OUTCOME_UNKNOWN, True))
         for ticket in [ticket for ticket, query in self._queries.items() if query.deadline <= now]:
@@ -156,7 +158,9 @@ class ProposerActor(Actor):
 
     def _schedule(self, now: float) -> None:
         if self._commands or self._queries or self._errands:
-            self.set_deadline(now + SWEEP_SECONDS)
+            if self._sweep_at is None:
+                self._sweep_at = now + SWEEP_SECONDS
+            self.set_deadline(self._sweep_at)
         else:
             self.set_deadline(min(self._leaving.values(), default=None))
 

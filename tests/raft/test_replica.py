@@ -336,3 +336,16 @@ def test_what_is_no_bytes_is_refused_where_it_is_proposed_and_harms_nobody() -> 
     with pytest.raises(TypeError, match="not int"):
         leader.ask(1)  # type: ignore[arg-type]
     assert cluster.finish(leader.propose(b"1")) == b"1"
+
+
+def test_deadlines_are_judged_while_new_commands_keep_coming() -> None:
+    settings = ReplicaSettings(election_timeout_seconds=60.0, heartbeat_interval_seconds=0.05)
+    cluster = HandCluster(size=2, settings=settings)
+    assert cluster.run_until(lambda: any(r.is_leader for r in cluster.replicas.values()), seconds=130.0)
+    leader = cluster.leader()
+    cluster.cut_off.add(next(name for name in cluster.members if name != leader.node_id))
+    first = leader.propose(b"1", timeout_seconds=0.1)
+    for _ in range(30):
+        leader.propose(b"1")
+        cluster.step()
+    assert first.is_over

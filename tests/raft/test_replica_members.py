@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from actors import MemoryFrame
 from raft.changes import Verb
+from raft.errand import Errand
 from raft.errors import (
     ConfigurationReason,
     ConfigurationRefused,
@@ -19,6 +21,7 @@ from raft.errors import (
     TransferRefused,
 )
 from raft.membership import Configuration
+from raft.proposer_actor import LINGER_SECONDS
 from raft.ready import Role
 from raft.replica import Hooks, Replica, ReplicaSettings
 from raft.storage import MemoryStorage
@@ -173,3 +176,60 @@ def test_a_replica_that_lost_its_directory_is_not_listened_to_under_its_old_name
         leader.apply(b"1", timeout_seconds=0.5)
     for replica in replicas.values():
         replica.stop()
+
+
+def test_who_has_left_is_disconnected_after_a_while() -> None:
+    cluster = HandCluster()
+    leader = cluster.leader()
+    cluster.finish(leader.propose(b"7"))
+    old = next(name for name in cluster.members if name != leader.node_id)
+    cluster.finish(leader.change(Verb.REMOVE, old))
+    sent: set[str] = set()
+    deliver = cluster.network.deliver
+
+    def listen(frame: MemoryFrame) -> None:
+        if frame.source == leader.node_id:
+            sent.add(frame.destination)
+        deliver(frame)
+
+    cluster.network.route = listen
+    cluster.run(LINGER_SECONDS + 1.0)
+    sent.clear()
+    cluster.run(1.0)
+    assert old not in sent and sent
+
+
+def test_a_change_that_nobody_confirms_has_an_unknown_outcome_at_its_deadline() -> None:
+    settings = ReplicaSettings(election_timeout_seconds=60.0, heartbeat_interval_seconds=0.05)
+    cluster = HandCluster(size=2, settings=settings)
+    assert cluster.run_until(lambda: any(r.is_leader for r in cluster.replicas.values()), seconds=130.0)
+    leader = cluster.leader()
+    cluster.finish(leader.propose(b"7"))
+    cluster.cut_off.add(next(name for name in cluster.members if name != leader.node_id))
+    ended: list[Errand] = []
+    change = leader.change(
+        Verb.ADD_LEARNER, "n9", addresses={"n9": "memory://n9"}, timeout_seconds=0.5, on_end=ended.append
+    )
+    with pytest.raises(OutcomeUnknown):
+        cluster.finish(change)
+    assert ended == [change]
+
+
+def test_an_address_that_cannot_be_used_is_logged_and_ends_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    members: list[Configuration] = []
+    with Replica(
+        "n1",
+        Adder(),
+        members={"n1": f"ipc://{tmp_path}/n1"},
+        storage=MemoryStorage(),
+        hooks=Hooks(on_members=members.append),
+    ) as replica:
+        replica.wait_for_leader(PATIENCE_SECONDS)
+        replica.apply(b"7")
+        change = replica.change(Verb.ADD_LEARNER, "n9", addresses={"n9": "nowhere"})
+        replica.wait_for(change)
+        assert replica.apply(b"1") == b"8"
+        assert members[-1].learners == {"n9"}
+    assert any("member_unreachable" in record.message for record in caplog.records)
