@@ -1,6 +1,6 @@
 """No end of a command lies: what is told as not applied is in no log, what is told as applied is in all once.
 
-Whole replicas by hand, under loss, delay, repetition, cuts, crashes, stops, hand-overs and tight deadlines.
+Whole replicas by hand, under loss, delay, repetition, cuts, crashes, stops, hand-overs, snapshots and tight deadlines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from raft.rehearsal import Rehearsal
 from raft.replica import ReplicaSettings
 
 ORDER = [Stage.SUBMITTED, Stage.QUEUED, Stage.COMMITTED, Stage.APPLIED]
-SETTINGS = ReplicaSettings(max_open=20, raft=RaftConfig(max_uncommitted_bytes=600))
+SETTINGS = ReplicaSettings(
+    max_open=20, raft=RaftConfig(max_uncommitted_bytes=600, snapshot_interval_entries=15, trailing_entries=3)
+)
 
 
 class Witness:
