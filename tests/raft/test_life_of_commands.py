@@ -1,6 +1,7 @@
 """No end of a command lies: what is told as not applied is in no log, what is told as applied is in all once.
 
-Whole replicas by hand, under loss, delay, repetition, cuts, crashes, stops, hand-overs, snapshots and tight deadlines.
+Whole replicas by hand, under loss, delay, repetition, cuts, crashes, stops, hand-overs, snapshots and tight
+deadlines.
 """
 
 from __future__ import annotations
