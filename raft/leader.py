@@ -255,6 +255,8 @@ class Leader:
             self.progress[node_id] = Progress(core.log.last_index + 1, core.config, is_active=True)
         if self.transfer is not None and self.transfer.target not in core.configuration.voters:
             self.transfer = None
+        if self._asked_reads:
+            self._confirm_round()  # those who are left may have answered all, and nobody else will
 
     def resign(self) -> None:
         """It is no voter any more, and that is committed: have the fittest take over, and follow."""

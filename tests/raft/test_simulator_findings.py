@@ -35,3 +35,19 @@ def test_who_votes_no_more_by_an_entry_that_nobody_else_has_may_still_be_elected
     assert roles(network) == [Role.FOLLOWER, Role.LEADER]
     assert network["b"].configuration.voters == {"b"}
     assert not network["a"].may_campaign()
+
+
+def test_a_read_that_waits_for_a_node_that_leaves_is_answered_without_it() -> None:
+    """The round was asked of two voters, and one is removed before it answers. The leader alone is a majority
+    now, and nobody else will ever answer: neither this read nor any later one must wait for that."""
+    network = Network("ab")
+    leader = network.elect("a")
+    network.cut_links = {("b", "a")}
+    leader.read_index(1)
+    network.turn("a")
+    assert network.reads["a"] == []
+    change(leader, "remove", "b", force=True)
+    network.settle()
+    leader.read_index(2)
+    network.settle()
+    assert [context for context, _ in network.reads["a"]] == [1, 2]
