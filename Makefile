@@ -67,7 +67,8 @@ mutants: $(VENV)/.test
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --cov=raft --cov-branch --cov-report=term-missing:skip-covered \
-	  --cov-fail-under=97 tests/raft tests/paper tests/actors tests/kvstore
+	  --cov-fail-under=97 tests/raft tests/paper tests/interaction $(wildcard tests/kvstore/test_*_cluster.py) \
+	  tests/kvstore/test_members.py
 
 venv: $(VENV)/.run $(VENV)/.test
 
