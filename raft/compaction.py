@@ -25,20 +25,23 @@ class Snapshots:
     """Owned by one core."""
 
     __slots__ = (
+        "_chunks",
         "_core",
         "_installed",
         "_older",
-        "chunks",
+        "_received",
+        "has_work",
+        "index",
         "installation",
         "is_restoring",
         "log_bytes",
         "newest",
-        "received",
     )
 
     def __init__(self, core: Core, newest: SnapshotMeta | None) -> None:
         self._core = core
         self.newest = newest  # of those that are durable here
+        self.index: Index = 0 if newest is None else newest.index  # that of the newest
         # Those before the newest within the log, oldest first: (index, bytes of log up to the next one).
         self._older: deque[tuple[Index, int]] = deque()
         self.log_bytes = 0  # of entries that were handed out to be applied since the newest
@@ -46,25 +49,26 @@ class Snapshots:
         # An installed one is on its way into the state machine: until it is there, nothing is handed out.
         self.is_restoring = False
         # Collected for the next Ready.
-        self.received: list[ReceivedChunk] = []
+        self._received: list[ReceivedChunk] = []
         self._installed: SnapshotMeta | None = None
-        self.chunks: list[tuple[NodeId, InstallSnapshot]] = []
-
-    @property
-    def index(self) -> Index:
-        return 0 if self.newest is None else self.newest.index
+        self._chunks: list[tuple[NodeId, InstallSnapshot]] = []
+        self.has_work = False  # is anything in these? A flag, since it is asked at every turn
 
     # -- for Ready -------------------------------------------------------------------------------------
 
-    def has_work(self) -> bool:
-        return bool(self.received or self.chunks or self._installed)
-
-    def take_work(self) -> SnapshotWork | None:
-        if not self.has_work():
-            return None
-        work = SnapshotWork(self.received, self._installed, self.chunks)
-        self.received, self._installed, self.chunks = [], None, []
+    def take_work(self) -> SnapshotWork:
+        work = SnapshotWork(self._received, self._installed, self._chunks)
+        self._received, self._installed, self._chunks = [], None, []
+        self.has_work = False
         return work
+
+    def add_received(self, chunk: ReceivedChunk) -> None:
+        self._received.append(chunk)
+        self.has_work = True
+
+    def add_chunk(self, to: NodeId, chunk: InstallSnapshot) -> None:
+        self._chunks.append((to, chunk))
+        self.has_work = True
 
     # -- taken here ------------------------------------------------------------------------------------
 
@@ -87,7 +91,7 @@ class Snapshots:
         """This one, of this node's own state, is durable."""
         assert self.index < meta.index <= self._core.delivered_index, f"{meta} after one at {self.index}"
         self._older.append((self.index, self.log_bytes))
-        self.newest = meta
+        self.newest, self.index = meta, meta.index
         self.log_bytes = 0
         self._core.configurations.compact(meta.index)
 
@@ -98,6 +102,8 @@ class Snapshots:
         core = self._core
         core.restore(meta, configuration)
         self.newest = self._installed = meta
+        self.index = meta.index
+        self.has_work = True
         self._older.clear()
         self.log_bytes = 0
         self.is_restoring = True

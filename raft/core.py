@@ -416,7 +416,7 @@ class Core:
             or self._refused_reads
             or self._announced != (self.role, self.term, self.leader_id)
             or self.configurations.has_news
-            or self.snapshots.has_work()
+            or self.snapshots.has_work
         )
 
     def ready(self) -> Ready:
@@ -455,7 +455,7 @@ class Core:
             truncated_from=self._truncated_from,
             role_change=role_change,
             configuration=self.configuration if configurations.has_news else None,
-            snapshots=self.snapshots.take_work(),
+            snapshots=self.snapshots.take_work() if self.snapshots.has_work else None,
         )
         configurations.has_news = False
         self._messages, self._messages_after_sync = [], []

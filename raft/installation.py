@@ -93,7 +93,7 @@ class Installation:
     def _take_chunk(self, message: InstallSnapshot) -> None:
         meta = self._meta
         assert meta is not None, "a chunk of no snapshot"
-        self._core.snapshots.received.append(ReceivedChunk(meta, self._offset, message.data))
+        self._core.snapshots.add_received(ReceivedChunk(meta, self._offset, message.data))
         self._offset += len(message.data)
         self._checksum = crc32(message.data, self._checksum)
 

@@ -160,7 +160,7 @@ class Leader:
                 progress.note_sent(message.batch.last_index, size, commit_index)
                 core.send(node_id, message)
             while progress.sender is not None and progress.sender.wants_chunk():
-                core.snapshots.chunks.append((node_id, progress.sender.next_chunk(core.term)))
+                core.snapshots.add_chunk(node_id, progress.sender.next_chunk(core.term))
 
     def is_commit_untold(self) -> bool:
         # Not of a peer that is silent: there is nothing to wait for but its answer.

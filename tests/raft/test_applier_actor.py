@@ -10,10 +10,17 @@ from raft.actor_messages import (
     Applied,
     Committed,
     LocalRead,
+    NextSlice,
+    PartWanted,
     QueryStatus,
     ReadReady,
+    RestoreSnapshot,
     RoleChanged,
+    SnapshotPart,
+    SnapshotRestored,
+    SnapshotSlice,
     StatusReport,
+    TakeSnapshot,
 )
 from raft.applier_actor import ApplierActor
 from raft.membership import Configuration
@@ -147,3 +154,34 @@ def test_nothing_is_announced_where_nobody_announces() -> None:
     world.actor.receive_frames("watch", [(b"", b"\x01topic")])
     world.actor.on_deadline()
     assert world.happened == []
+
+
+def test_a_snapshot_is_of_the_moment_it_is_asked_for() -> None:
+    world, _ = make()
+    world.tell(committed(1, b"a", b"b"))
+    world.tell(TakeSnapshot(), committed(3, b"c"))
+    assert world.take(SnapshotSlice) == [SnapshotSlice(2, 0, b"1,2,", True)]
+    world.tell(NextSlice(2))
+    assert world.take(SnapshotSlice) == []
+
+
+def test_an_installed_snapshot_is_asked_for_part_by_part_and_then_applied_upon() -> None:
+    """Reads wait for it; local ones see the old state until all of it is there."""
+    world, machine = make()
+    world.tell(committed(1, b"a"), RestoreSnapshot(3, 6), ReadReady(3, [5], [1], [b"?"]))
+    assert world.take(PartWanted) == [PartWanted(3, 0)]
+    world.tell(SnapshotPart(3, 0, b"1,2"), TakeSnapshot())
+    assert world.take(PartWanted) == [PartWanted(3, 3)]
+    assert machine.applied == [(1, b"a")]
+    world.tell(SnapshotPart(2, 3, b"of another"), SnapshotPart(3, 3, b",3,"))
+    assert world.take(Applied) == [Applied([(5, 0, 1, b"?@3")])]
+    world.tell(committed(4, b"d"))
+    assert len(machine.applied) == 4
+
+
+def test_a_newer_snapshot_takes_the_place_of_one_that_is_being_restored() -> None:
+    world, machine = make()
+    world.tell(RestoreSnapshot(3, 6), SnapshotPart(3, 0, b"1,2"), RestoreSnapshot(4, 8))
+    world.tell(SnapshotPart(3, 3, b",3,"), SnapshotPart(4, 0, b"1,2,3,4,"))
+    assert world.take(SnapshotRestored) == [SnapshotRestored(4)]
+    assert len(machine.applied) == 4
