@@ -54,6 +54,11 @@ class Snapshots:
         self._chunks: list[tuple[NodeId, InstallSnapshot]] = []
         self.has_work = False  # is anything in these? A flag, since it is asked at every turn
 
+    @property
+    def awaits_installation(self) -> bool:
+        """Is one whole, and not given to storage yet?"""
+        return self._installed is not None
+
     # -- for Ready -------------------------------------------------------------------------------------
 
     def take_work(self) -> SnapshotWork:

@@ -49,6 +49,11 @@ class Installation:
             # Rule 6: the log here has its last entry, and so all before it, and keeps what follows.
             core.commit_to(message.index)
             return message.index
+        if core.snapshots.awaits_installation:
+            # The one that came to its end in this turn is not on disk under its name yet: a chunk of the
+            # next one would be written into it.
+            core.send(leader_id, InstallSnapshotResponse(core.term, message.index, 0))
+            return None
         if not self._is_continued_by(message) and not self._begin(message):
             return None
         self._leader_term = message.term

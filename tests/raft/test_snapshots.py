@@ -234,6 +234,22 @@ def test_a_chunk_of_another_snapshot_is_not_mixed_in() -> None:
     assert core.commit_index == 4
 
 
+def test_a_snapshot_that_begins_in_the_turn_in_which_another_ends_is_begun_in_the_next() -> None:
+    """Its chunk would be written into the other one, and be installed in its place."""
+    core = make_core(term=4)
+    older, newer = chunks_of([1, 2, 3], term=4), chunks_of([1, 2, 3, 3], term=4)
+    install(core, older[:-1])
+    ready = install(core, [older[-1], *newer])
+    assert ready.snapshots is not None
+    assert [chunk.meta.index for chunk in ready.snapshots.received] == [3]
+    assert ready.snapshots.installed is not None and ready.snapshots.installed.index == 3
+    assert {answer.offset for answer in outgoing(ready, InstallSnapshotResponse)} == {0}
+    core.snapshots.note_restored(3)
+    ready = install(core, newer)
+    assert ready.snapshots is not None and ready.snapshots.installed is not None
+    assert ready.snapshots.installed.index == core.commit_index == 4
+
+
 def test_a_new_leader_may_begin_an_older_one() -> None:
     core = make_core(term=4)
     install(core, chunks_of([1, 2, 3, 3], term=4)[:2])
