@@ -176,7 +176,7 @@ def _like(
 def _expect_new(now: Configuration, nodes: Collection[NodeId]) -> None:
     known = now.members & frozenset(nodes)
     if known:
-        raise _unchanged(f"{_names(known)} take part already")
+        raise _unchanged(f"already members: {_names(known)}")
 
 
 def _expect_members(now: Configuration, nodes: Collection[NodeId]) -> None:
@@ -184,7 +184,7 @@ def _expect_members(now: Configuration, nodes: Collection[NodeId]) -> None:
     if unknown:
         raise ConfigurationRefused(
             ConfigurationReason.UNKNOWN_MEMBER,
-            f"{_names(unknown)} take no part, but {_names(now.members)} do",
+            f"not among the members: {_names(unknown)}; they are {_names(now.members)}",
         )
 
 
