@@ -130,6 +130,10 @@ class ProcessCluster:
             process.wait(STOP_SECONDS)
             raise ClusterFailed(f"{name} did not end within {timeout_seconds} s of SIGTERM") from None
 
+    def ask_to_end(self, name: str) -> None:
+        """SIGTERM, and no wait: `terminate` does the rest."""
+        self._processes[name].terminate()
+
     def restart(self, name: str) -> None:
         """Starts a node that was ended, or ends and starts one that runs, on the same data and ports."""
         if name in self._processes:
@@ -197,6 +201,18 @@ class ProcessCluster:
             return status is not None and status["applied_index"] >= target
 
         self._wait(f"{name} to apply index {target}", timeout_seconds, caught_up)
+
+    def wait_for_storage_ids(self, timeout_seconds: float = START_SECONDS) -> None:
+        """Until each member's data directory is known by the log: from then on nobody takes its place."""
+
+        def are_known() -> bool:
+            return all((self.status(name) or {}).get("storages_known") for name in self.names)
+
+        self._wait("storage ids", timeout_seconds, are_known)
+
+    def wait_for(self, what: str, ready: Callable[[], Any], timeout_seconds: float = START_SECONDS) -> Any:
+        """Until `ready` gives something; a node that ends by itself, or the deadline, is a failure."""
+        return self._wait(what, timeout_seconds, ready)
 
     def _wait(self, what: str, timeout_seconds: float, ready: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + timeout_seconds

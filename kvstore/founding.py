@@ -79,6 +79,8 @@ def _ask_cluster(endpoints: tuple[str, ...], is_stopping: Callable[[], bool]) ->
     with Client(endpoints, timeout_seconds=ASK_SECONDS) as client:
         while not is_stopping():
             for endpoint in endpoints:
+                if is_stopping():
+                    return None
                 try:
                     status = client.status(endpoint)
                 except AssentError:

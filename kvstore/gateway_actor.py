@@ -306,6 +306,7 @@ class GatewayActor(Actor):
             "member": desk.role_of(self.node),
             "members": desk.members(),
             "is_joint": desk.configuration.is_joint,
+            "storages_known": desk.knows_storages(),
             "refused_by": neighbours.refused_by,
         }
         self.send_local("replication", QueryStatus(self._enter(pending), fields))

@@ -280,6 +280,11 @@ class MembershipDesk:
 
     # -- its own ---------------------------------------------------------------------------------------
 
+    def knows_storages(self) -> bool:
+        """Does the configuration say of each member which data directory it has?"""
+        now = self.configuration
+        return all(split_address(now.addresses.get(node, ""))[1] for node in now.members)
+
     def note_storages(self, storage_of: Callable[[str], int]) -> None:
         """Write down, in the configuration, which data directory each member has: so that one which comes
         back without it is refused by all who have the configuration, whoever they met themselves."""

@@ -114,6 +114,7 @@ class WaitingActor(Actor):
             "member": "waiting",
             "members": {},
             "is_joint": False,
+            "storages_known": False,
             "refused_by": {},
         }
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from bench.ports import free_ports
-from bench.processes import START_SECONDS, ProcessCluster
+from bench.processes import ProcessCluster
 from kvstore.client import Client
 from kvstore.errors import AssentError
 
@@ -45,9 +44,6 @@ class GrowingCluster(ProcessCluster):
             self.start(name)
         for name in names:
             self.wait_for(f"{name} to answer", lambda name=name: self.status(name))  # type: ignore[misc]
-
-    def wait_for(self, what: str, ready: Callable[[], object], seconds: float = START_SECONDS) -> object:
-        return self._wait(what, seconds, ready)
 
     def begin(self, *names: str) -> None:
         """One cluster of these: the first is initialised, the others are added."""

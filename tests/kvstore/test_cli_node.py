@@ -112,6 +112,35 @@ def test_a_data_directory_of_another_node_or_cluster_is_refused(node: Node) -> N
         assert node.flags["--data-dir"] in said
 
 
+def test_a_cluster_setting_that_is_out_of_date_is_ignored_and_said_so(node: Node) -> None:
+    """It counted at the first start; now the log says who takes part."""
+    node.serve().terminate()
+    own, other = node.flags["--cluster"], free_ports(1)[0]
+    process = node.start(cluster=f"{own},n2=tcp://127.0.0.1:{other}")
+    with Client(node.client, timeout_seconds=WAIT_SECONDS) as client:
+        found = client.get("/a")
+        assert found is not None and found.value == b"1"
+        assert [member.name for member in client.cluster.members().members] == ["n1"]
+    process.terminate()
+    _out, said = process.communicate(timeout=WAIT_SECONDS)
+    assert said.count("cluster_setting=ignored") == 1
+
+
+@pytest.mark.parametrize("words", [{}, {"join": "tcp://127.0.0.1:1,tcp://127.0.0.1:2"}])
+def test_a_node_that_waits_ends_cleanly_within_two_seconds(node: Node, words: dict[str, str]) -> None:
+    node.flags["--peer"] = node.flags.pop("--cluster").removeprefix("n1=")
+    process = node.start(**words)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert "waiting" in first or "joining" in first
+    began = time.monotonic()
+    process.terminate()
+    _out, said = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0, said
+    assert time.monotonic() - began < 2.0 and "stopped" in said
+    assert not Path(node.flags["--data-dir"]).exists()
+
+
 def test_an_address_that_is_taken_is_named(node: Node) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

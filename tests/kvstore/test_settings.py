@@ -306,3 +306,30 @@ def test_a_wildcard_is_advertised_as_the_host_that_the_cluster_knows() -> None:
     settings = load_settings({**flags, "cluster": "n1=tcp://192.0.2.1:7101"}, {})
     assert settings.advertised_client == "tcp://192.0.2.1:7001"
     assert settings.advertised_watch == "tcp://127.0.0.1:7201"
+
+
+# ---- nodes that wait to be added ----
+
+
+def test_a_node_without_a_cluster_waits_and_says_where_it_is() -> None:
+    alone = {"name": "n4", "data_dir": "data/n4", "peer": "tcp://127.0.0.1:7104"}
+    settings = load_settings(alone, {})
+    assert (settings.cluster, settings.cluster_id, settings.join) == ({}, 0, ())
+    joining = load_settings({**alone, "join": "tcp://127.0.0.1:7001, tcp://127.0.0.1:7002"}, {})
+    assert joining.join == ("tcp://127.0.0.1:7001", "tcp://127.0.0.1:7002")
+
+
+def test_endpoints_to_join_may_be_a_list_in_the_file(tmp_path: Path) -> None:
+    config = toml(tmp_path, 'join = ["tcp://127.0.0.1:7001"]\npeer = "tcp://127.0.0.1:7104"')
+    settings = load_settings({"name": "n4", "data_dir": "data/n4"}, {}, config)
+    assert settings.join == ("tcp://127.0.0.1:7001",)
+
+
+def test_a_node_that_waits_must_be_reachable_and_does_one_thing_only() -> None:
+    alone = {"name": "n4", "data_dir": "data/n4"}
+    assert "peer: missing (give --peer" in refused(alone)
+    assert "no other node can connect" in refused({**alone, "peer": "tcp://0.0.0.0:7104", "insecure": True})
+    both = refused({**ENOUGH, "join": "tcp://127.0.0.1:7001"})
+    assert "join: a node either begins" in both and "expected one of the two" in both
+    for wrong in ("", "nowhere", "tcp://127.0.0.1:7001,"):
+        assert "join: " in refused({**alone, "peer": "tcp://127.0.0.1:7104", "join": wrong})
