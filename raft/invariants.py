@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from raft.configuration_history import configurations_in
 from raft.entries import Index, NodeId, Term
 from raft.errors import InvariantBroken
 from raft.ready import Role
@@ -101,13 +102,25 @@ def check_configurations(history: ConfigurationHistory, following: Configuration
 
 
 def check_log(core: Core) -> None:
-    """Costly: terms never decrease along the log, and the leader's table is consistent with it."""
+    """Costly: terms never decrease along the log; configurations and the leader's table agree with it."""
     log = core.log
-    terms = [term for term, _, _ in log.slice(log.first_index, log.last_index)]
+    entries = log.slice(log.first_index, log.last_index)
+    terms = [term for term, _, _ in entries]
     if not all(a <= b for a, b in pairwise([log.snapshot_term, *terms])):
         raise broken("terms decrease in", terms)
     if log.last_term != (terms[-1] if terms else log.snapshot_term):
         raise broken("last term is not", log.last_term)
+    history = core.configurations
+    if history.after(log.snapshot_index) != configurations_in(log.first_index, entries):
+        raise broken("the configurations are not those in the log:", history.after(log.snapshot_index))
+    if core.configuration is not history.in_force:
+        raise broken("another configuration is in force:", core.configuration, history.in_force)
+    if core.role is Role.LEADER:
+        if core.progress.keys() != core.configuration.members - {core.node_id}:
+            raise broken("the leader's table is of others:", sorted(core.progress), core.configuration)
+        # One change at a time (Raft §6): known only once an entry of the own term is committed.
+        if log.term_at(core.commit_index) == core.term and len(history.after(core.commit_index)) > 1:
+            raise broken("two changes are under way:", history.after(core.commit_index))
     for node_id, progress in core.progress.items():
         marks = (progress.match_index, progress.next_index, log.last_index)
         if not 0 <= marks[0] < marks[1] <= marks[2] + 1:

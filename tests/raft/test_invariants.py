@@ -264,3 +264,33 @@ def test_a_breach_names_the_numbers() -> None:
     with pytest.raises(InvariantBroken, match="3"):
         core.step("b", AppendEntries(2, 2, 1, 0, batch(3, [2])))
     assert core.leader_id == "b"
+
+
+def test_configurations_that_are_not_those_of_the_log_are_found() -> None:
+    core = make_leader()
+    check_log(core)
+    core.configurations.append(9, Configuration("ab"))
+    with pytest.raises(InvariantBroken, match="in the log"):
+        check_log(core)
+    core = make_leader()
+    core.configuration = Configuration("abc")  # equal, and not the one that is kept
+    with pytest.raises(InvariantBroken, match="in force"):
+        check_log(core)
+
+
+def test_a_leaders_table_of_others_than_its_peers_is_found() -> None:
+    core = make_leader()
+    del role_object(core).progress["b"]
+    with pytest.raises(InvariantBroken, match="of others"):
+        check_log(core)
+
+
+def test_two_changes_under_way_are_found() -> None:
+    core = make_leader()
+    core.step("b", AppendResponse(1, 1))
+    for voters in ("ab", "a"):
+        configuration = Configuration(voters)
+        core.log.append([(1, 2, configuration.encode())])
+        core.adopt([(core.last_index, configuration)])
+    with pytest.raises(InvariantBroken, match="two changes"):
+        check_log(core)
