@@ -82,6 +82,11 @@ class ConfigurationHistory:
         return self._logged[-1][0]
 
     @property
+    def base_index(self) -> Index:
+        """That of the snapshot, whose configuration stands for all before; 0 while there is none."""
+        return self._logged[0][0]
+
+    @property
     def in_force(self) -> Configuration:
         return self._logged[-1][1]
 
