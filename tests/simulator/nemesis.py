@@ -168,6 +168,8 @@ class Nemesis:
         def restart() -> None:
             if self._is_over or node.alive:
                 return
+            if self._cluster.swarm.crash_points and self._rng.random() < 0.2:
+                node.disk.lay_ambush(self._rng.randint(0, 15), PowerLoss())  # in the midst of its recovery
             self._cluster.start(node)
             if not node.alive:
                 self.see_to_restart(node)

@@ -12,9 +12,9 @@ from tests.simulator.run import merged, run_seed
 
 GROUPS = 10
 SEEDS_PER_GROUP = 20
-SECONDS = 4.0
+SECONDS = 3.0
 # What a single group of short runs need not have seen; `make sim` asks for all of it.
-RARE = 12
+RARE = 15
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
