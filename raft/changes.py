@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from raft.entries import NodeId
 from raft.errors import ConfigurationReason, ConfigurationRefused
-from raft.membership import Configuration
+from raft.membership import Configuration, has_bytes, is_name
 
 
 class Verb(StrEnum):
@@ -28,6 +28,9 @@ class Verb(StrEnum):
     MOVE = "move"  # members get other addresses
 
 
+_NONE: Mapping[NodeId, str] = {}
+
+
 @dataclass(slots=True)
 class Change:
     """One of them, as it was asked for."""
@@ -35,6 +38,14 @@ class Change:
     verb: str
     nodes: list[NodeId]
     addresses: Mapping[NodeId, str] = field(default_factory=dict)  # of nodes that are new, or moved
+
+
+def check_names(nodes: Collection[NodeId], addresses: Mapping[NodeId, str] = _NONE) -> None:
+    """Raises ConfigurationRefused for what no message could carry, and so nobody be asked."""
+    bad = [name for name in (*nodes, *addresses) if not is_name(name)]
+    bad += [address for address in addresses.values() if not has_bytes(address)]
+    if bad:
+        raise _bad(f"{ascii(bad[0])[:100]} can be no name or address")
 
 
 def target_of(configuration: Configuration, change: Change) -> Configuration:

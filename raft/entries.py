@@ -21,6 +21,7 @@ Index = int
 Term = int
 Entry = tuple[Term, int, bytes]  # (term, kind, body)
 
+MAX_CONFIGURATION_BYTES = 1 << 20  # of an encoded membership, in an entry or with a snapshot
 LIMIT = 1 << 63  # Terms and indexes stay below this; a peer that claims more is lying or broken.
 
 _HEADER = struct.Struct("<QII")  # first index, count, total length of the bodies

@@ -12,12 +12,28 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from raft.entries import NodeId
+from raft.entries import MAX_CONFIGURATION_BYTES, NodeId
 from raft.quorum import VoteResult, has_majority, majority_value, vote_result
+
+LONGEST_NAME_BYTES = 255  # of a node; what carries messages has no room for longer ones
 
 
 class CorruptConfiguration(ValueError):
     """Bytes that are no configuration."""
+
+
+def has_bytes(text: str) -> bool:
+    """Lone surrogates have none, so that no message and no file takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_name(name: str) -> bool:
+    """May a node be called so?"""
+    return has_bytes(name) and 0 < len(name.encode()) <= LONGEST_NAME_BYTES
 
 
 class Configuration:
@@ -175,7 +191,9 @@ class Configuration:
 
     @classmethod
     def decode(cls, blob: bytes) -> Configuration:
-        """Raises CorruptConfiguration for anything that encode() did not make."""
+        """Raises CorruptConfiguration for anything that encode() did not make, and for what is too large."""
+        if len(blob) > MAX_CONFIGURATION_BYTES:
+            raise CorruptConfiguration(f"it has {len(blob)} bytes")
         try:
             fields = json.loads(blob)
         except (ValueError, RecursionError) as error:
@@ -183,15 +201,16 @@ class Configuration:
         if not isinstance(fields, dict) or not fields.keys() <= _FIELDS:
             raise CorruptConfiguration("it is not an object with the fields of a configuration")
         addresses = fields.pop("addresses", {})
-        if not isinstance(addresses, dict) or not _are_names(list(addresses.values())):
+        if not isinstance(addresses, dict) or not all(isinstance(each, str) for each in addresses.values()):
             raise CorruptConfiguration("addresses are not a map of strings")
         if not all(isinstance(names, list) and _are_names(names) for names in fields.values()):
             raise CorruptConfiguration("a set of members is not a list of names")
         try:
             made = cls(**fields, addresses=addresses)
-        except AssertionError as error:
+            again = made.encode()
+        except (AssertionError, UnicodeEncodeError) as error:
             raise CorruptConfiguration(str(error)) from None
-        if made.encode() != bytes(blob):
+        if again != bytes(blob):
             raise CorruptConfiguration("it is not written as encode() writes it")
         return made
 
@@ -213,4 +232,4 @@ _FIELDS = frozenset({*_SETS, "addresses"})
 
 
 def _are_names(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
+    return all(isinstance(value, str) and is_name(value) for value in values)

@@ -11,9 +11,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from raft.configuration_history import NEVER
-from raft.entries import EntryKind, Index, NodeId
+from raft.entries import MAX_CONFIGURATION_BYTES, EntryKind, Index, NodeId
 from raft.errors import ConfigurationReason, ConfigurationRefused
-from raft.membership import Configuration
+from raft.membership import Configuration, CorruptConfiguration
 from raft.messages import Removed
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Reconfiguration:
                 ConfigurationReason.NAME_USED_BEFORE, f"{sorted(used)} left, and names are never used again"
             )
         step = now.toward(target)
+        _refuse_unless_readable(step)
         if step == now:
             raise ConfigurationRefused(ConfigurationReason.UNCHANGED, "it is so already")
         if not force:
@@ -203,3 +204,14 @@ class Reconfiguration:
             self.propose(now.completed(ready), force=False)
         except ConfigurationRefused:
             return  # not yet: it is tried again at the next heartbeat
+
+
+def _refuse_unless_readable(step: Configuration) -> None:
+    """In the log it would stay: no node could take it, and none that has it could take a snapshot."""
+    try:
+        blob = step.encode()
+        Configuration.decode(blob)
+    except (CorruptConfiguration, UnicodeEncodeError) as error:
+        raise ConfigurationRefused(ConfigurationReason.BAD_REQUEST, ascii(str(error))) from None
+    if len(blob) > MAX_CONFIGURATION_BYTES // 2:  # the one after a joint one may be a little longer
+        raise ConfigurationRefused(ConfigurationReason.BAD_REQUEST, f"it would have {len(blob)} bytes")

@@ -21,7 +21,7 @@ from random import Random
 from actors import Clock, Codec, System, SystemClock, Transport, ZeroMqTransport
 from raft.actor_messages import ChangeConfiguration, Reason, TransferLeadership
 from raft.applier_actor import ApplierActor
-from raft.changes import Verb
+from raft.changes import Verb, check_names
 from raft.core import Core
 from raft.directory import DataDirectory
 from raft.election_actor import ElectionActor
@@ -338,8 +338,11 @@ class Replica:
 
         It is over when the last of its steps is committed: new voters have caught up by then. `force` lets a
         change through that loses its majority by what the leader hears. `addresses` are peer endpoints.
+        Raises ConfigurationRefused at once for what could be no name or address.
         """
-        question = ChangeConfiguration(0, verb, list(nodes), dict(addresses or {}), force)
+        addresses = dict(addresses or {})
+        check_names(nodes, addresses)
+        question = ChangeConfiguration(0, verb, list(nodes), addresses, force)
         return self._send_on(question, timeout_seconds, on_end)
 
     def transfer_leadership(
@@ -350,6 +353,7 @@ class Replica:
         on_end: Callable[[Errand], None] | None = None,
     ) -> Errand:
         """Have this replica, which leads, hand over to another, the fittest by default; returns at once."""
+        check_names(() if target is None else (target,))
         return self._send_on(TransferLeadership(0, target), timeout_seconds, on_end)
 
     def wait_for(self, errand: Errand) -> Configuration | NodeId:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from raft.entries import LIMIT, Index, SnapshotMeta, Term
+from raft.entries import LIMIT, MAX_CONFIGURATION_BYTES, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop
 from raft.storage import CorruptSnapshot
 
@@ -22,7 +22,6 @@ log = logging.getLogger("assent.snapshot")
 
 FORMAT_VERSION = 1
 CHUNK_BYTES = 256 << 10  # of every chunk in a file but the last; about 0.2 ms of a turn
-MAX_CONFIGURATION_BYTES = 1 << 20
 DRAFT_NAME = "snapshot.tmp"
 
 _MAGIC = b"ASSENT\x1aS"

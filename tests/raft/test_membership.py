@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft.changes import Change, Verb, target_of
+from raft.entries import MAX_CONFIGURATION_BYTES, EntryBatch, EntryKind
 from raft.errors import ConfigurationReason, ConfigurationRefused
 from raft.membership import Configuration, CorruptConfiguration
+from raft.messages import AppendEntries, InstallSnapshot
+from tests.raft.network import drain, make_core
 
 NAMES = "abcdefg"
 names = st.sets(st.sampled_from(NAMES))
@@ -272,3 +275,29 @@ def test_incoming_learners_become_voters_one_by_one_or_all_in_exchange() -> None
     assert swap.completed("de") == Configuration("cde")
     with pytest.raises(AssertionError):
         swap.completed("d")
+
+
+# -- what could be no name -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b'{"voters":["\\ud800"]}',
+        b'{"addresses":{"a":"\\udfff"},"voters":["a"]}',
+        b'{"addresses":{"\\ud800":"a"},"voters":["a"]}',
+        b'{"\\ud800":["a"]}',
+        b'{"voters":[""]}',
+        Configuration(["a" * 256]).encode(),
+        Configuration("a", addresses={"a": "x" * MAX_CONFIGURATION_BYTES}).encode(),
+    ],
+)
+def test_a_configuration_that_could_not_be_sent_or_stored_is_none(blob: bytes) -> None:
+    """Lone surrogates have no bytes, a message has no room for long names, a snapshot none for so much."""
+    with pytest.raises(CorruptConfiguration):
+        Configuration.decode(blob)
+    core = make_core("b")
+    core.step("a", AppendEntries(1, 0, 0, 0, EntryBatch(1, [(1, int(EntryKind.CONFIGURATION), blob)])))
+    assert (core.last_index, core.ignored_messages) == (0, 1)
+    core.step("a", InstallSnapshot(1, 5, 1, blob, 0, 3, 0, b"abc"))
+    assert drain(core).snapshots is None

@@ -6,7 +6,7 @@ import pytest
 
 from raft.core import Core
 from raft.entries import EntryBatch, EntryKind, HardState, SnapshotMeta
-from raft.errors import ConfigurationReason, InvariantBroken, NotLeader
+from raft.errors import ConfigurationReason, ConfigurationRefused, InvariantBroken, NotLeader
 from raft.membership import Configuration, CorruptConfiguration
 from raft.messages import (
     AppendEntries,
@@ -110,6 +110,25 @@ def test_a_follower_takes_only_configurations_that_can_be_read() -> None:
     assert (core.last_index, core.ignored_messages) == (0, 1)
     with pytest.raises(CorruptConfiguration):
         Core("b", Configuration("abc"), Recovered(HardState(1), 1, [(1, CONFIGURATION, b"nonsense")]))
+
+
+def test_a_leader_takes_no_change_that_nobody_could_read() -> None:
+    """It would stay in the log: every follower would refuse it, and every snapshot of it would fail."""
+    core = settled_leader()
+    large = dict.fromkeys("abc", "x" * 200000)
+    for target in (
+        Configuration("abc", ["d" * 256]),
+        Configuration("abc", ["\ud800"]),
+        Configuration("abc", [""]),
+        Configuration("abc", "d", addresses={"d": "\ud800"}),
+        Configuration("abc", "d", addresses=large),
+    ):
+        last_index = core.last_index
+        with pytest.raises(ConfigurationRefused) as refusal:
+            core.propose_configuration(target)
+        assert refusal.value.reason is ConfigurationReason.BAD_REQUEST
+        assert refusal.value.detail.isascii() and len(refusal.value.detail) < 1000
+        assert core.last_index == last_index
 
 
 def test_majorities_that_need_not_overlap_end_the_process() -> None:

@@ -233,3 +233,16 @@ def test_an_address_that_cannot_be_used_is_logged_and_ends_nobody(
         assert replica.apply(b"1") == b"8"
         assert members[-1].learners == {"n9"}
     assert any("member_unreachable" in record.message for record in caplog.records)
+
+
+def test_names_that_have_no_bytes_are_refused_at_once() -> None:
+    """They could not even be told to the loop, which would end over it."""
+    cluster = HandCluster()
+    leader = cluster.leader()
+    for nodes, addresses in ((["\ud800"], {}), (["n4"], {"n4": "\ud800"}), (["n" * 300], {})):
+        with pytest.raises(ConfigurationRefused) as refusal:
+            leader.change(Verb.ADD_LEARNER, *nodes, addresses=addresses)
+        assert refusal.value.reason is ConfigurationReason.BAD_REQUEST
+    with pytest.raises(ConfigurationRefused):
+        leader.transfer_leadership("\ud800")
+    assert cluster.finish(leader.propose(b"1")) == b"1"
