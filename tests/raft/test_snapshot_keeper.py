@@ -1,84 +1,142 @@
-"""The keeper of snapshots, alone: slices with pauses between them, and what is given up when it must be."""
+"""Snapshots at work in one node: slices from the applier to the disk, parts from the disk to the applier."""
 
 from __future__ import annotations
 
-from raft.actor_messages import NextSlice, SnapshotSlice, TakeSnapshot
+from raft.actor_messages import (
+    NextSlice,
+    PartWanted,
+    RestoreSnapshot,
+    SnapshotPart,
+    SnapshotRestored,
+    SnapshotSlice,
+    TakeSnapshot,
+)
 from raft.config import RaftConfig
 from raft.core import Core
-from raft.entries import SnapshotMeta
+from raft.entries import HardState
 from raft.membership import Configuration
-from raft.ready import ReceivedChunk, SnapshotWork
-from raft.snapshot_keeper import PAUSE_SECONDS, SnapshotKeeper
-from raft.storage import MemoryStorage, snapshot_content
+from raft.slices import Slices
+from raft.snapshot_keeper import COMPACTION_STEP_ENTRIES, PAUSE_SECONDS, SnapshotKeeper
+from raft.storage import MemoryStorage, Recovered
+from tests.raft.network import drain, entries_of
+from tests.raft.snapshot_network import chunks_of
 
-CONFIG = RaftConfig(snapshot_interval_entries=4, trailing_entries=1)
 
+class Bench:
+    """A follower of b with entries up to `count`, all committed and handed out, and its keeper."""
 
-class Desk:
-    """A lone voter with ten entries applied, its keeper, and what the keeper said."""
-
-    def __init__(self) -> None:
-        self.storage = MemoryStorage()
-        self.core = Core("a", Configuration("a"), self.storage.load(), CONFIG)
-        self.said: list[object] = []
-        self.keeper = SnapshotKeeper(
-            self.core, self.storage, lambda actor, message: self.said.append(message)
-        )
-        self.core.campaign()
-        self.turn()
-        self.core.propose([b"x"] * 9)
-        self.turn()
-
-    def turn(self) -> None:
+    def __init__(self, count: int = 10, interval: int = 10) -> None:
+        self.storage = MemoryStorage(Recovered(HardState(1, None, count), 1, entries_of([1] * count)))
+        config = RaftConfig(snapshot_interval_entries=interval, trailing_entries=0)
+        self.core = Core("a", Configuration("abc"), self.storage.load(), config)
         while self.core.has_ready():
-            ready = self.core.ready()
-            self.storage.append(ready.hard_state, ready.batch)
-            self.storage.sync()
-            self.core.advance()
+            drain(self.core)
+        self.sent: list[tuple[str, object]] = []
+        self.keeper = SnapshotKeeper(self.core, self.storage, lambda to, what: self.sent.append((to, what)))
+        self.now = 0.0
 
     def take(self) -> list[object]:
-        said, self.said[:] = list(self.said), []
-        return said
+        sent, self.sent = self.sent, []
+        assert all(to == "applier" for to, _ in sent)
+        return [what for _, what in sent]
+
+    def wait(self) -> None:
+        self.now += PAUSE_SECONDS
+        self.keeper.on_time(self.now)
 
 
-def test_a_snapshot_is_written_slice_by_slice_and_the_log_goes_after_it() -> None:
-    desk = Desk()
-    desk.keeper.consider()
-    desk.keeper.consider()  # one at a time
-    assert desk.take() == [TakeSnapshot()]
-    desk.keeper.take_slice(SnapshotSlice(10, 0, b"one ", False), 1.0)
-    desk.keeper.on_time(1.0 + PAUSE_SECONDS / 2)
-    assert desk.take() == []
-    desk.keeper.on_time(1.0 + PAUSE_SECONDS)
-    assert desk.take() == [NextSlice(10)]
-    desk.keeper.take_slice(SnapshotSlice(9, 4, b"other", False), 2.0)  # of one that was given up
-    desk.keeper.take_slice(SnapshotSlice(10, 4, b"two", True), 2.0)
-    newest = desk.core.snapshots.newest
-    assert newest is not None and (newest.index, newest.term) == (10, 1)
-    assert b"".join(snapshot_content(desk.storage, newest)) == b"one two"
-    desk.keeper.on_time(3.0)
-    assert desk.core.log.snapshot_index == 9 and desk.storage.load().first_index == 10
-    desk.keeper.on_time(4.0)
-    assert desk.take() == [] and desk.keeper.due_at is None
+def test_a_snapshot_is_taken_slice_by_slice_with_a_pause_between() -> None:
+    bench = Bench()
+    keeper = bench.keeper
+    keeper.consider()
+    keeper.consider()
+    assert bench.take() == [TakeSnapshot()]
+    keeper.take_slice(SnapshotSlice(10, 0, b"ab", False), bench.now)
+    keeper.on_time(bench.now)
+    assert bench.take() == []
+    bench.wait()
+    assert bench.take() == [NextSlice(10)]
+    keeper.take_slice(SnapshotSlice(10, 2, b"c", True), bench.now)
+    assert bench.core.snapshots.index == 10 and bench.core.log.first_index == 1
+    bench.wait()
+    assert bench.core.log.first_index == 11 and bench.storage.load().first_index == 11
+    snapshot = bench.storage.load().snapshot
+    assert snapshot is not None and snapshot.configuration == Configuration("abc").encode()
+    assert bench.storage.read_snapshot(10, 0, 9) == b"abc"
+    keeper.consider()
+    assert bench.take() == [] and keeper.due_at is None
 
 
-def test_slices_that_nobody_waits_for_are_not_written() -> None:
-    desk = Desk()
-    desk.keeper.take_slice(SnapshotSlice(10, 0, b"x", True), 1.0)
-    assert desk.core.snapshots.newest is None and desk.storage.load().snapshot is None
+def test_a_long_log_is_compacted_in_steps() -> None:
+    """No turn frees more than a bounded number of entries."""
+    bench = Bench(count=2 * COMPACTION_STEP_ENTRIES + 5)
+    bench.keeper.consider()
+    last = bench.core.last_index
+    bench.keeper.take_slice(SnapshotSlice(last, 0, b"x", True), bench.now)
+    starts = []
+    while bench.keeper.due_at is not None:
+        bench.wait()
+        starts.append(bench.core.log.snapshot_index)
+    assert starts == [COMPACTION_STEP_ENTRIES, 2 * COMPACTION_STEP_ENTRIES, last]
 
 
-def test_the_own_snapshot_is_given_up_for_that_of_a_leader() -> None:
-    desk = Desk()
-    desk.keeper.consider()
-    desk.keeper.take_slice(SnapshotSlice(10, 0, b"own", False), 1.0)
-    desk.take()
-    desk.core.propose([b"y"])
-    ready = desk.core.ready()
-    meta = SnapshotMeta(20, 1, Configuration("a").encode(), 6, 0)
-    ready.snapshots = SnapshotWork([ReceivedChunk(meta, 0, b"theirs")], None, [])
-    desk.keeper.write(ready)
-    desk.keeper.on_time(2.0)
-    assert desk.take() == []
-    desk.keeper.take_slice(SnapshotSlice(10, 3, b" more", True), 2.0)
-    assert desk.core.snapshots.newest is None
+def install(bench: Bench, terms: list[int], term: int) -> None:
+    for chunk in chunks_of(terms, term):
+        bench.core.step("b", chunk)
+    ready = bench.core.ready()
+    bench.keeper.write(ready)
+    bench.storage.append(ready.hard_state, ready.batch)
+    bench.storage.sync()
+    bench.core.advance()
+
+
+def test_a_leaders_snapshot_is_given_to_the_applier_in_parts_and_ends_the_own_one() -> None:
+    bench = Bench()
+    keeper = bench.keeper
+    keeper.consider()
+    keeper.take_slice(SnapshotSlice(10, 0, b"own", False), bench.now)
+    bench.take()
+    install(bench, [1] * 10 + [2] * 20, term=3)
+    meta = bench.core.snapshots.newest
+    assert meta is not None and meta.index == 30
+    assert bench.take() == [RestoreSnapshot(30, meta.size_bytes)]
+    keeper.take_slice(SnapshotSlice(10, 3, b"own, late", True), bench.now)
+    assert bench.core.snapshots.index == 30
+    bench.wait()
+    assert bench.take() == []
+    keeper.give_part(PartWanted(10, 0))
+    assert bench.take() == []
+    keeper.give_part(PartWanted(30, 0))
+    [part] = bench.take()
+    assert isinstance(part, SnapshotPart) and len(part.data) == meta.size_bytes
+    assert bench.core.snapshots.is_restoring
+    keeper.note_restored(SnapshotRestored(30))
+    assert not bench.core.snapshots.is_restoring
+    assert bench.storage.load().hard_state.term == 3
+
+
+def test_a_late_slice_of_a_snapshot_that_was_given_up_is_not_written() -> None:
+    bench = Bench(interval=2)
+    keeper = bench.keeper
+    keeper.consider()
+    keeper.take_slice(SnapshotSlice(10, 0, b"a", False), bench.now)
+    keeper.take_slice(SnapshotSlice(9, 5, b"late", True), bench.now)
+    keeper.take_slice(SnapshotSlice(10, 1, b"b", True), bench.now)
+    assert bench.storage.read_snapshot(10, 0, 9) == b"ab"
+
+
+def test_slices_have_one_size_and_nothing_is_read_ahead() -> None:
+    asked: list[int] = []
+
+    def pieces() -> object:
+        for number in range(4):
+            asked.append(number)
+            yield bytes([number]) * 5
+
+    slices = Slices(pieces(), 8)  # type: ignore[arg-type]
+    assert slices.next_slice() == (bytes([0] * 5 + [1] * 3), False)
+    assert asked == [0, 1] and slices.offset == 8
+    assert slices.next_slice() == (bytes([1] * 2 + [2] * 5 + [3]), False)
+    assert slices.next_slice() == (bytes([3] * 4), True)
+    assert Slices(iter([])).next_slice() == (b"", True)
+    assert Slices(iter([b"12345678"]), 8).next_slice() in ((b"12345678", True), (b"12345678", False))
