@@ -29,6 +29,9 @@ STALL_SECONDS = 0.1
 # A turn that leaves peers' frames unread does not call the deadlines of `runs_last` actors, for they might
 # judge by what is not read yet; but a flood must not silence them for longer than so many turns.
 MOST_TURNS_HELD = 4
+# Messages to a peer are joined into frames of no more than this: a heartbeat that is sent a moment later
+# waits for the rest of one frame, and the receiver hears something as often.
+JOINED_FRAME_BYTES = 1 << 20
 # How long a turn waits at most once the system was told to stop, and an actor asked for a delay.
 STOPPING_TURN_SECONDS = 0.005
 # The sender of what was posted: nobody has this name, so nobody can be answered.
@@ -287,8 +290,8 @@ class System:
     def _send_to_peer(
         self, sender: str, to: Address, messages: list[object], encoded: dict[int, bytes]
     ) -> None:
-        """In as many frames as the receiver's limits ask for; one, unless the messages are large."""
-        most_bytes = self._transport.limits.peer_frame_bytes - 16  # version byte and array header
+        """In one frame, unless the messages are large or very many. One message is never divided."""
+        most_bytes = min(JOINED_FRAME_BYTES, self._transport.limits.peer_frame_bytes) - 16  # with its head
         frames: list[bytes] = []
         waiting_bytes = 0
         for message in messages:

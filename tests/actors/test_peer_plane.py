@@ -334,6 +334,30 @@ def test_many_messages_are_split_into_frames_that_the_receiver_takes(world: Worl
     second.close()
 
 
+def test_bulk_is_not_joined_into_frames_that_a_heartbeat_would_wait_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each frame is a sign of life; one of many mebibytes would let its receiver wait too long for it."""
+    first, second = linked(world)
+    sizes: list[int] = []
+    send_peer = first.system._transport.send_peer
+
+    def noting(node: str, header: bytes, frame: bytes) -> bool:
+        sizes.append(len(frame))
+        return send_peer(node, header, frame)
+
+    monkeypatch.setattr(first.system._transport, "send_peer", noting)
+    for number in range(1, 7):
+        first.recorder.send(Address("n2", "recorder"), Note(number, bytes(700_000)))
+    first.recorder.send(Address("n2", "recorder"), Note(7))
+    first.recorder.flush()
+    pump([first.system, second.system], lambda: 7 in second.recorder.numbers())
+    assert [number for number in second.recorder.numbers() if number] == list(range(1, 8))
+    assert len(sizes) == 6 and max(sizes) <= 1 << 20
+    first.close()
+    second.close()
+
+
 def test_more_messages_than_a_frame_may_have_are_split(world: World) -> None:
     first, second = linked(world)
     for number in range(1, 9001):
