@@ -248,11 +248,12 @@ class Core:
 
     def campaign(self) -> None:
         """Election timeout: find out whether to campaign, then campaign (Raft §5.2, dissertation 9.6)."""
-        if self.role is Role.LEADER or not self.may_campaign():
-            return
-        self.leader_id = None
-        self.is_gate_open = True
-        self._enter(PreCandidate(self))
+        if self.role is not Role.LEADER and self.may_campaign():
+            self.leader_id = None
+            self.is_gate_open = True
+            self._enter(PreCandidate(self))
+        elif self.role is Role.FOLLOWER and self.leader_id is not None:
+            self.become_follower(self.term, None)  # or it would send clients to a dead leader for ever
 
     def may_campaign(self) -> bool:
         """Not as a learner, not while it waits to be added, not after it was removed; not with priority 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raft.config import RaftConfig
 from raft.core import MAX_TERM, MAX_TERM_JUMP
 from raft.entries import HardState
 from raft.messages import (
@@ -268,3 +269,19 @@ def test_answers_from_nodes_outside_the_configuration_are_dropped_with_their_ter
         core.step("stranger", answer)
     assert (core.role, core.term, core.commit_index) == (Role.LEADER, 1, 0)
     assert core.ignored_messages == 6
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_who_never_campaigns_forgets_a_dead_leader_all_the_same(priority: int) -> None:
+    """A learner, or a voter that never leads: else it names the dead one for ever, and its reads wait."""
+    core = make_core("l" if priority else "c", learners="l", config=RaftConfig(priority=priority))
+    core.step("a", Heartbeat(1, 0, 0))
+    core.read_index(7)
+    assert drain(core).role_change == (Role.FOLLOWER, 1, "a")
+    core.campaign()
+    ready = drain(core)
+    assert (ready.role_change, ready.refused_reads, ready.hard_state) == ((Role.FOLLOWER, 1, None), [7], None)
+    core.campaign()
+    assert not core.has_ready()
+    core.step("a", Heartbeat(1, 0, 0))  # it was only slow
+    assert core.leader_id == "a"
