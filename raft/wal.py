@@ -276,6 +276,16 @@ class WriteAheadLog:
             path = self._directory / segment_name(sequence)
             disk.call(path, disk.files.unlink, path)
         self._snapshots.release(keep_snapshots)
+        self._release_copies()
+
+    def _release_copies(self) -> None:
+        """What was cut off from segments that are gone: or crash by crash it would fill the disk."""
+        disk, directory = self._disk, self._directory
+        for name in disk.call(directory, disk.files.list_directory, directory):
+            if name.endswith(BROKEN_SUFFIX):
+                sequence = sequence_of(name.removesuffix(BROKEN_SUFFIX).rpartition(".")[0])
+                if sequence is not None and sequence < self._segments[0][0]:
+                    disk.call(directory / name, disk.files.unlink, directory / name)
 
     def _mark(self, index: Index, term: Term, *, replaces_log: bool) -> None:
         self._add(RecordType.SNAPSHOT_MARK, (encode_mark(index, term, replaces_log=replaces_log), 0))

@@ -172,6 +172,21 @@ def test_compaction_releases_whole_segments_and_forgets_neither_term_nor_vote(tm
     log.close()
 
 
+def test_copies_of_what_was_cut_off_go_with_their_segment(tmp_path: Path) -> None:
+    """Or a node that loses its power again and again would fill its disk."""
+    log = filled(tmp_path / "wal")
+    names = segments(tmp_path / "wal")
+    copies = [f"{name}.512.broken" for name in (names[0], names[-1])]
+    for name in (*copies, "mine.broken"):
+        (tmp_path / "wal" / name).write_bytes(b"rest")
+    take(log, 50, 1, b"state")
+    log.compact(40)
+    assert names[0] not in segments(tmp_path / "wal")
+    left = {path.name for path in (tmp_path / "wal").iterdir() if path.name.endswith(".broken")}
+    assert left == {copies[1], "mine.broken"}
+    log.close()
+
+
 def test_what_overlaps_with_the_snapshot_is_kept_and_what_comes_later_than_it_is_refused(
     tmp_path: Path,
 ) -> None:
