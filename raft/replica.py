@@ -3,7 +3,7 @@
 Wires the production actors to a state machine, a storage, a transport and a clock, and runs their loop on a
 thread, or turn by turn by hand. May know threads, to hand commands over to the loop and results back.
 
-    with Replica("n1", Counter(), members={"n1": "tcp://10.0.0.1:7101", ...}, storage="data/n1") as replica:
+    with Replica("n1", Counter(), members={"n1": "tcp://127.0.0.1:7101", ...}, storage="data/n1") as replica:
         print(replica.apply(b"add 1", timeout_seconds=5))
         print(replica.read(b"", timeout_seconds=5))
 """
