@@ -16,6 +16,7 @@ from kvstore.protocol_admin import (
     ALREADY_INITIALISED,
     AddMember,
     AdminRequest,
+    DemoteMember,
     Initialise,
     ListMembers,
     Member,
@@ -181,6 +182,8 @@ class MembershipDesk:
                 return known and name in (now.members if stays_learner else now.voters)
             case PromoteMember(name):
                 return name in now.voters
+            case DemoteMember(name, _):
+                return name in now.learners and name not in now.incoming
             case RemoveMember(name, _):
                 return name in now.removed and name not in now.members
             case ReplaceMember(old, new, _):
@@ -209,6 +212,8 @@ class MembershipDesk:
                 # As an intention, it is carried out as soon as the learner has caught up. Of no member it
                 # would be made a new one.
                 verb, nodes = (Verb.ADD_VOTER if name in now.learners else Verb.PROMOTE), [name]
+            case DemoteMember(name, is_forced):
+                verb, nodes = Verb.DEMOTE, [name]
             case RemoveMember(name, is_forced):
                 verb, nodes = Verb.REMOVE, [name]
             case ReplaceMember(old, new, address):

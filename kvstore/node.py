@@ -201,6 +201,7 @@ def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         heartbeat_interval_seconds=settings.heartbeat_interval_ms / 1000,
         rng=rng,
+        priority=settings.priority,
     )
 
 

@@ -45,6 +45,13 @@ class PromoteMember(NamedTuple):
     name: str
 
 
+class DemoteMember(NamedTuple):
+    """A voter becomes a learner. `is_forced`: also if the voters that are left and alive are no majority."""
+
+    name: str
+    is_forced: bool
+
+
 class RemoveMember(NamedTuple):
     """`is_forced`: also if the voters that are left and alive are no majority."""
 
@@ -88,6 +95,7 @@ AdminRequest = (
     | SetMembers
     | MoveLeader
     | Initialise
+    | DemoteMember
 )
 
 _VERBS: Final[dict[int, type[AdminRequest]]] = {
@@ -99,6 +107,7 @@ _VERBS: Final[dict[int, type[AdminRequest]]] = {
     6: SetMembers,
     7: MoveLeader,
     8: Initialise,
+    9: DemoteMember,
 }
 _NUMBERS: Final = {kind: number for number, kind in _VERBS.items()}
 

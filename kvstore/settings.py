@@ -20,6 +20,7 @@ from raft.config import MEBIBYTE, RaftConfig
 
 ENVIRONMENT_PREFIX = "ASSENT_"
 MAX_CLUSTER_NODES = 9
+MAX_PRIORITY = 1000
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
 _NAME_EXPECTED = "1 to 63 of a-z, 0-9 and '-'"
@@ -71,6 +72,7 @@ class NodeSettings:
     join: tuple[str, ...] = ()  # client endpoints of the cluster that this node waits to be added to
     heartbeat_interval_ms: int = 50
     election_timeout_ms: int = 200  # at least three heartbeats
+    priority: int = 1  # in elections; 0: it never leads
     snapshot_interval_entries: int = 100_000
     trailing_entries: int = 10_000
     max_log_mib: int = 256
@@ -84,6 +86,7 @@ class NodeSettings:
             snapshot_interval_entries=self.snapshot_interval_entries,
             trailing_entries=self.trailing_entries,
             max_log_bytes=self.max_log_mib * MEBIBYTE,
+            priority=self.priority,
         )
 
     @property
@@ -247,6 +250,13 @@ _SETTINGS = (
     _Setting("cluster_token", _text, "any text, the same on every node", "", False),
     _Setting("heartbeat_interval_ms", _milliseconds, _MILLISECONDS_EXPECTED, 50, False),
     _Setting("election_timeout_ms", _milliseconds, _MILLISECONDS_EXPECTED, 200, False),
+    _Setting(
+        "priority",
+        _whole_number(0, MAX_PRIORITY),
+        f"a whole number, 0 (never leads) to {MAX_PRIORITY}",
+        1,
+        False,
+    ),
     _Setting(
         "snapshot_interval_entries", _whole_number(1, 10**9), "a whole number, at least 1", 100_000, False
     ),

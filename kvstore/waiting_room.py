@@ -1,6 +1,7 @@
 """Where a node waits that has no cluster yet: it keeps nothing, votes for nobody, and answers who asks.
 
-May know: the client plane's frames, announcements, and an actor system of its own; nothing of Raft. It ends
+May know: the client plane's frames, announcements, and an actor system of its own; of Raft the data directory
+and a reason to refuse. It ends
 when an operator makes the node the first member of a new cluster, or when a cluster that has added it says
 so. Either is written down before it is answered or acted upon.
 """
@@ -27,6 +28,7 @@ from kvstore.protocol_admin import (
 )
 from kvstore.settings import NodeSettings
 from raft.directory import DataDirectory
+from raft.errors import TransferReason
 from raft.wire import FIRST_FREE_TAG
 
 log = logging.getLogger("assent.waiting_room")
@@ -87,6 +89,10 @@ class WaitingActor(Actor):
             )
             return encode_change_refused(text, NOT_INITIALISED)
         cluster_id = cluster_id_of(request.nonce)
+        if self._settings.priority == 0:
+            # A cluster of one that never leads could add nobody.
+            text = f"{name} has priority 0 and never leads: begin with another, or start it with --priority 1"
+            return encode_change_refused(text, TransferReason.NEVER_LEADS)
         if self.directory is None:
             log.info("initialised cluster=%016x", cluster_id)
             self.directory = self._found(cluster_id, {name: peer})
@@ -97,10 +103,12 @@ class WaitingActor(Actor):
 
     def _status(self) -> dict[str, object]:
         settings = self._settings
-        numbers = ("term", "commit_index", "applied_index", "last_index", "revision")
+        numbers = ("term", "commit_index", "applied_index", "last_index", "log_bytes", "snapshot_index")
         return {
             **self._about,
-            **dict.fromkeys(numbers, 0),
+            **dict.fromkeys((*numbers, "snapshot_term", "revision"), 0),
+            "log_first_index": 1,
+            "priority": settings.priority,
             "cluster_id": f"{0:016x}",
             "node": settings.name,
             "role": "waiting",

@@ -218,6 +218,7 @@ class ReplicationActor(Actor):
 
     def _report(self, message: QueryStatus) -> None:
         core = self._core
+        snapshot = core.snapshots.newest
         message.fields.update(
             node=self.node,
             role=core.role.value,
@@ -225,6 +226,11 @@ class ReplicationActor(Actor):
             leader=core.leader_id,
             commit_index=core.commit_index,
             last_index=core.last_index,
+            log_first_index=core.log.first_index,
+            log_bytes=core.snapshots.log_bytes,
+            snapshot_index=0 if snapshot is None else snapshot.index,
+            snapshot_term=0 if snapshot is None else snapshot.term,
+            priority=core.config.priority,
         )
         self.send_local("applier", message)
 

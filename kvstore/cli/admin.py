@@ -31,6 +31,7 @@ _FLAGS = (
     ("--cluster-token", "TEXT", "Tells apart two clusters at the same endpoints."),
     ("--heartbeat-interval-ms", "N", "How often a leader speaks.  [default: 50]"),
     ("--election-timeout-ms", "N", "How long a leader may be silent.  [default: 200]"),
+    ("--priority", "N", "In elections: 0 never leads, a higher one tends to.  [default: 1]"),
     ("--snapshot-interval-entries", "N", "Take a snapshot after so many entries.  [default: 100000]"),
     ("--trailing-entries", "N", "Keep so many entries before a snapshot.  [default: 10000]"),
     ("--max-log-mib", "N", "Take a snapshot when the log is that large.  [default: 256]"),
@@ -40,6 +41,8 @@ _FLAGS = (
 
 STATUS_SECONDS = 1.0
 STATUS_HEADER = ("NODE", "ROLE", "MEMBER", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
+# In json only: the table is as wide as a terminal without them.
+_MORE = ("priority", "last_index", "log_first_index", "log_bytes", "snapshot_index", "snapshot_term")
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,7 +123,7 @@ def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
 def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> dict[str, Any]:
     """A line about one node; of one that did not answer, what the others know of it."""
     row: dict[str, Any] = dict.fromkeys(
-        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint"]
+        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint", *_MORE]
     )
     if answer is None:
         return row | {"node": name, "role": "unreachable", "endpoint": endpoint, "version": None}
@@ -139,6 +142,7 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
         "members": answer.members,
         "is_joint": answer.is_joint,
         "refused_by": answer.refused_by,
+        **{name: getattr(answer, name) for name in _MORE},
     }
 
 

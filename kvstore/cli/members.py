@@ -74,6 +74,16 @@ def promote(ctx: click.Context, name: str) -> None:
         _show(ctx.obj, client.cluster.promote_member(name))
 
 
+@member.command("demote")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also if no majority of the others is alive.")
+@click.pass_context
+def demote(ctx: click.Context, name: str, force: bool) -> None:
+    """Make a voter a learner: it receives everything and votes no more."""
+    with ctx.obj.client() as client:
+        _show(ctx.obj, client.cluster.demote_member(name, force=force))
+
+
 @member.command("remove")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also if no majority of the others is alive.")

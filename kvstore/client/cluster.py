@@ -41,6 +41,12 @@ class Cluster(Generic[Answer]):
         """A learner becomes a voter once it has caught up."""
         return self._ask(admin.PromoteMember(_name(name)), timeout_seconds)
 
+    def demote_member(
+        self, name: str, *, force: bool = False, timeout_seconds: float | None = None
+    ) -> Answer:
+        """A voter becomes a learner. With `force` also if no majority of the others is alive."""
+        return self._ask(admin.DemoteMember(_name(name), force), timeout_seconds)
+
     def remove_member(
         self, name: str, *, force: bool = False, timeout_seconds: float | None = None
     ) -> Answer:

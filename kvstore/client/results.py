@@ -104,6 +104,11 @@ class NodeStatus(NamedTuple):
     peer_endpoint: str
     storage_id: str  # of its data directory; another one is another node, whatever its name
     refused_by: dict[str, str]  # nodes that do not let it in, and why
+    priority: int = 1  # in elections; 0: it never leads
+    snapshot_index: int = 0  # the newest snapshot stands for the log up to here; 0: there is none
+    snapshot_term: int = 0
+    log_first_index: int = 1  # last_index + 1 if the log has no entry
+    log_bytes: int = 0  # of the committed entries since the snapshot
 
 
 class State(Enum):
@@ -226,6 +231,9 @@ def decode_status(result: list[Any]) -> NodeStatus:
     known["peers"] = peers
     for name in ("version", "libzmq", "peer_endpoint", "storage_id"):
         known[name] = str(fields.get(name, ""))
+    for name, default in NodeStatus._field_defaults.items():
+        if not is_integer(known[name]):
+            known[name] = default
     known["member"] = str(fields.get("member", "voter"))
     known["is_joint"] = bool(fields.get("is_joint", False))
     for name in ("members", "refused_by"):

@@ -5,6 +5,7 @@ disks. What a simulator does to them is its own affair; here they are only drive
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from actors import ManualClock, MemoryClient, MemoryNetwork, System
@@ -37,10 +38,14 @@ def settings_of(name: str, cluster: dict[str, str], **changes: int) -> NodeSetti
 
 
 class MemoryCluster:
-    """Owns its nodes; everything random comes from the seed. `changes` are settings of all nodes."""
+    """Owns its nodes; everything random comes from the seed. `changes` are settings of all nodes, and
+    `priorities` those of some."""
 
-    def __init__(self, seed: int, size: int = 3, **changes: int) -> None:
+    def __init__(
+        self, seed: int, size: int = 3, *, priorities: Mapping[str, int] | None = None, **changes: int
+    ) -> None:
         self._changes = changes
+        self._priorities = priorities or {}
         self.rng = random.Random(seed)
         self.clock = ManualClock()
         self.network = MemoryNetwork()
@@ -67,7 +72,7 @@ class MemoryCluster:
     def start(self, name: str) -> None:
         members = {} if name in self._waiting else self._cluster
         self.systems[name] = build_system(
-            settings_of(name, members, **self._changes),
+            settings_of(name, members, priority=self._priorities.get(name, 1), **self._changes),
             self.disks[name],
             transport=self.network.transport(LIMITS),
             clock=self.clock,

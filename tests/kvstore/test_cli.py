@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -174,6 +175,16 @@ def test_status_finds_the_others_from_one_endpoint(cluster: FakeCluster) -> None
     assert [(row["node"], row["role"]) for row in shown["nodes"]] == [
         ("n1", "leader"), ("n2", "follower"), ("n3", "unreachable"),
     ]  # fmt: skip
+
+
+def test_status_in_json_tells_of_the_log_the_snapshot_and_the_priority(cluster: FakeCluster) -> None:
+    told: dict[str, Any] = {
+        "priority": 0, "last_index": 10, "log_first_index": 6, "log_bytes": 99,
+        "snapshot_index": 8, "snapshot_term": 3,
+    }  # fmt: skip
+    cluster.statuses = {ENDPOINTS[0]: status_of(1, "leader")._replace(**told)}
+    rows = json.loads(run(cluster, "-w", "json", "status").stdout)["nodes"]
+    assert [{name: row[name] for name in told} for row in rows] == [told, *[dict.fromkeys(told)] * 2]
 
 
 def test_status_fails_when_nobody_answers(cluster: FakeCluster) -> None:

@@ -82,6 +82,8 @@ def run(cluster: Pretended, *words: str, expect: int = exits.OK) -> Result:
         ("member add n4 tcp://h:1", ("add_member", "n4", "tcp://h:1", False)),
         ("member add --learner n4 tcp://h:1", ("add_member", "n4", "tcp://h:1", True)),
         ("member promote n4", ("promote_member", "n4")),
+        ("member demote n4", ("demote_member", "n4", False)),
+        ("member demote --force n4", ("demote_member", "n4", True)),
         ("member remove n4", ("remove_member", "n4", False)),
         ("member remove n4 --force", ("remove_member", "n4", True)),
         ("member replace n2 n4 tcp://h:1", ("replace_member", "n2", "n4", "tcp://h:1")),

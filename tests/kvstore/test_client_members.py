@@ -117,6 +117,7 @@ def test_names_and_endpoints_are_looked_at_before_anything_is_sent() -> None:
     with Client(["tcp://127.0.0.1:1"], timeout_seconds=0.1) as client:
         calls: tuple[Callable[[], Membership], ...] = (
             lambda: client.cluster.promote_member("N"),
+            lambda: client.cluster.demote_member("N"),
             lambda: client.cluster.add_member("n4", "nowhere"),
             lambda: client.cluster.set_members({"n4": "tcp://*:1"}),
             lambda: client.cluster.replace_member("n1", "n 4", "tcp://127.0.0.1:1"),

@@ -10,6 +10,7 @@ from kvstore.protocol import Refusal
 from kvstore.protocol_admin import (
     AddMember,
     AdminRequest,
+    DemoteMember,
     Initialise,
     ListMembers,
     Membership,
@@ -19,6 +20,7 @@ from kvstore.protocol_admin import (
     ReplaceMember,
     SetMembers,
     cluster_id_of,
+    encode_admin,
     split_address,
 )
 from kvstore.settings import derive_cluster_id
@@ -105,6 +107,8 @@ def test_every_change_may_be_asked_for_again() -> None:
     for request, expected in (
         (add("n4", stays_learner=True), {**voters("n1", "n2", "n3"), "n4": "learner"}),
         (PromoteMember("n4"), voters("n1", "n2", "n3", "n4")),
+        (DemoteMember("n4", False), {**voters("n1", "n2", "n3"), "n4": "learner"}),
+        (PromoteMember("n4"), voters("n1", "n2", "n3", "n4")),
         (add("n4", stays_learner=True), voters("n1", "n2", "n3", "n4")),  # it is there, and more than that
         (RemoveMember("n4", False), voters("n1", "n2", "n3")),
         (ReplaceMember("n3", "n5", peer_of("n5")), voters("n1", "n2", "n5")),
@@ -124,6 +128,7 @@ def test_a_change_that_may_not_be_is_refused_with_its_reason_and_changes_nothing
         (ReplaceMember("n1", "n4", peer_of("n4")), "name_used_before"),
         (AddMember("n1", peer_of("n9"), False), "bad_request"),  # it is a member, and elsewhere
         (PromoteMember("n9"), "unknown_member"),
+        (DemoteMember("n9", False), "unknown_member"),
         (RemoveMember("n9", False), "unknown_member"),
         (ReplaceMember("n8", "n9", peer_of("n9")), "unknown_member"),
         (SetMembers((("n1", ""), ("n9", "")), False), "bad_request"),  # where would n9 be?
@@ -179,6 +184,50 @@ def test_leadership_moves_to_whom_it_is_asked_to() -> None:
     assert cluster.leader() == target
     assert cluster.change(MoveLeader(target)).leader == target
     assert cluster.change(MoveLeader("")).leader != target
+
+
+def test_a_leader_that_is_demoted_hands_on_and_stays_as_a_learner() -> None:
+    """It goes on receiving everything, and may be promoted again."""
+    cluster = MemoryCluster(seed=36)
+    first = cluster.leader()
+    others = [name for name in cluster.names if name != first]
+    cluster.client(first).ask(protocol.ADMIN, [encode_admin(DemoteMember(first, False))])
+    cluster.run(1.0)
+    second = cluster.leader()
+    assert second in others
+    assert roles(cluster.change(DemoteMember(first, False))) == {**voters(*others), first: "learner"}
+    cluster.client(second).call(protocol.WRITE, [put(b"/a", b"1")])
+    cluster.run(0.5)
+    status = cluster.status(first)
+    assert (status["member"], status["role"], status["keys"]) == ("learner", "follower", 1)
+    assert roles(cluster.change(PromoteMember(first))) == voters("n1", "n2", "n3")
+
+
+def test_demoting_who_is_needed_for_a_majority_is_refused_and_so_is_the_last_voter() -> None:
+    cluster = MemoryCluster(seed=37)
+    leader = cluster.leader()
+    first, second = (name for name in cluster.names if name != leader)
+    cluster.crash(first)
+    cluster.run(1.0)
+    assert refused(cluster, DemoteMember(second, False)) == "loses_quorum"
+    cluster.change(DemoteMember(first, False))  # who is dead may be, and comes back as a learner
+    cluster.change(DemoteMember(second, False))
+    assert refused(cluster, DemoteMember(leader, True)) == "no_voters"
+    cluster.start(first)
+    cluster.run(1.0)
+    assert cluster.status(first)["member"] == "learner"
+
+
+def test_a_member_that_is_to_become_a_voter_is_demoted_before_it_has_caught_up() -> None:
+    """It stays a learner, and does not become a voter when it comes."""
+    cluster = MemoryCluster(seed=38)
+    cluster.leader()
+    code, _ = cluster.admin(add("n4"), seconds=0.5)
+    assert code == protocol.CHANGE_UNFINISHED
+    cluster.change(DemoteMember("n4", False))
+    cluster.start_waiting("n4")
+    cluster.run(2.0)
+    assert roles(cluster.change(ListMembers())) == {**voters("n1", "n2", "n3"), "n4": "learner"}
 
 
 def test_a_leader_that_is_removed_hands_on_and_answers_not_member() -> None:

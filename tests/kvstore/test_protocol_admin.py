@@ -14,6 +14,7 @@ from kvstore.protocol_admin import (
     MAX_MEMBERS,
     AddMember,
     AdminRequest,
+    DemoteMember,
     Initialise,
     ListMembers,
     Member,
@@ -39,6 +40,8 @@ REQUESTS: list[AdminRequest] = [
     AddMember("n4", WHERE, False),
     AddMember("n4", "ipc:///run/n4", True),
     PromoteMember("n4"),
+    DemoteMember("n4", False),
+    DemoteMember("n4", True),
     RemoveMember("n4", True),
     ReplaceMember("n2", "n4", WHERE),
     SetMembers((("n1", ""), ("n4", WHERE)), False),
@@ -86,6 +89,9 @@ def test_a_request_comes_back(request_: AdminRequest) -> None:
         [7, "N"],
         [8, bytes(15)],
         [8, "x" * 16],
+        [9, "n4"],
+        [9, "n4", 0],
+        [9, "", False],
     ],
 )
 def test_what_makes_no_sense_is_malformed_and_says_why(items: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.settings import NodeSettings, SettingsError, derive_cluster_id, load_settings
+from kvstore.settings import MAX_PRIORITY, NodeSettings, SettingsError, derive_cluster_id, load_settings
 
 CLUSTER = "n1=tcp://127.0.0.1:7101,n2=tcp://127.0.0.1:7102,n3=tcp://127.0.0.1:7103"
 ENOUGH = {"name": "n1", "data_dir": "data/n1", "cluster": CLUSTER}
@@ -333,3 +333,30 @@ def test_a_node_that_waits_must_be_reachable_and_does_one_thing_only() -> None:
     assert "join: a node either begins" in both and "expected one of the two" in both
     for wrong in ("", "nowhere", "tcp://127.0.0.1:7001,"):
         assert "join: " in refused({**alone, "peer": "tcp://127.0.0.1:7104", "join": wrong})
+
+
+def test_priority_comes_from_flag_environment_and_file_and_reaches_raft(tmp_path: Path) -> None:
+    assert load_settings(ENOUGH, {}).raft_config.priority == 1
+    for settings in (
+        load_settings({**ENOUGH, "priority": "0"}, {"ASSENT_PRIORITY": "3"}),
+        load_settings(ENOUGH, {"ASSENT_PRIORITY": "0"}, toml(tmp_path, "priority = 3")),
+        load_settings(ENOUGH, {}, toml(tmp_path, "priority = 0")),
+    ):
+        assert settings.priority == settings.raft_config.priority == 0
+    assert load_settings({**ENOUGH, "priority": str(MAX_PRIORITY)}, {}).priority == MAX_PRIORITY
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("-1", "-1 is out of range"),
+        ("1001", "1001 is out of range"),
+        ("high", "'high' is not a whole number"),
+        ("0.5", "'0.5' is not a whole number"),
+        ("", "'' is not a whole number"),
+    ],
+)
+def test_a_priority_that_is_none_is_named_with_what_was_expected(value: str, wrong: str) -> None:
+    expected = "a whole number, 0 (never leads) to 1000"
+    said = refused(ENOUGH, {"ASSENT_PRIORITY": value})
+    assert said == f"priority: {wrong} (from ASSENT_PRIORITY); expected {expected}"

@@ -62,6 +62,26 @@ def test_each_node_takes_snapshots_and_compacts_its_log() -> None:
     converge(cluster)
 
 
+def test_status_tells_of_the_newest_snapshot_and_where_the_log_begins() -> None:
+    cluster = make(6)
+    leader = cluster.leader()
+    young = cluster.status(leader)
+    assert (young["snapshot_index"], young["snapshot_term"], young["log_first_index"]) == (0, 0, 1)
+    write(cluster.client(leader), 3 * INTERVAL)
+    cluster.run(0.5)
+    for name in cluster.names:
+        status, core = cluster.status(name), core_of(cluster, name)
+        stored = cluster.disks[name].load()
+        assert stored.snapshot is not None and stored.snapshot.index >= 2 * INTERVAL, name
+        assert status["snapshot_index"] == stored.snapshot.index
+        assert status["snapshot_term"] == stored.snapshot.term == status["term"]
+        assert status["log_first_index"] == stored.first_index == core.log.first_index > 1
+        assert status["log_bytes"] == core.snapshots.log_bytes
+    write(cluster.client(leader), 3, size=6000)
+    bytes_after = cluster.status(leader)["log_bytes"]
+    assert isinstance(bytes_after, int) and bytes_after > 6000
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_follower_that_was_away_catches_up_by_snapshot_under_load_without_an_election(seed: int) -> None:
     """It missed twice the interval and more; the others are not held up meanwhile."""

@@ -30,7 +30,7 @@ NONCE = bytes(range(16))
 class Room:
     """A waiting room on a network of memory, and one client. Owned by one test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, priority: int = 1) -> None:
         self.network = MemoryNetwork()
         self.claims: list[tuple[int, dict[str, str]]] = []
         self._path = directory / "data"
@@ -42,6 +42,7 @@ class Room:
             watch="ipc:///room/watch",
             cluster={},
             cluster_id=0,
+            priority=priority,
         )
         self.system, self.actor = build_room(
             settings, self._claim, transport=self.network.transport(), about={}
@@ -125,3 +126,10 @@ def test_it_belongs_to_the_first_cluster_that_has_added_it(tmp_path: Path) -> No
     assert room.admin(Initialise(NONCE))[::2] == [protocol.CHANGE_REFUSED, "already_initialised"]
     assert room.actor.directory is not None
     room.actor.directory.close()
+
+
+def test_a_node_of_priority_0_begins_no_cluster_since_it_would_never_lead_it(tmp_path: Path) -> None:
+    room = Room(tmp_path, priority=0)
+    code, text, reason = room.admin(Initialise(NONCE))
+    assert (code, reason) == (protocol.CHANGE_REFUSED, "never_leads") and "--priority" in str(text)
+    assert room.claims == [] and room.actor.directory is None
