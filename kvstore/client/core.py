@@ -245,6 +245,8 @@ class ClientCore:
                 return
             if revision > self.revision:
                 self.revision = revision
+        elif call.kind == protocol.ADMIN:
+            self.links.learn({member.name: member.client_endpoint for member in value.members})
         self._unlink(call)
         self._finish(call, value)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
@@ -253,6 +253,8 @@ class Links:
         link.is_member = status.member not in ("waiting", "removed")
         if not link.is_member:
             self.set_aside(link, status)
+            if self.cluster_id in (None, status.cluster_id):
+                self._learn_more(status.peers)  # it was removed, and knows by whom its cluster goes on
             return True
         if self.cluster_id is None:
             self.cluster_id = status.cluster_id
@@ -265,9 +267,9 @@ class Links:
         link.node = status.node
         link.watch_endpoint = status.watch_endpoint
         if status.role == "leader" and status.term >= self.leader_term:
-            self._learned = {}  # who left is not to be asked any more
-        if len(self._learned) + len(status.peers) <= 2 * MAX_LINKS:
-            self._learned.update(status.peers)
+            self.learn(status.peers)
+        else:
+            self._learn_more(status.peers)
         if status.role == "leader":
             if status.term >= self.leader_term:
                 self.follow(link, status.term, now)
@@ -280,6 +282,18 @@ class Links:
         elif link is self.target and status.term >= self.leader_term:
             self.target = None
         return True
+
+    def learn(self, endpoints: Mapping[str, str]) -> None:
+        """All members, as a leader names them: who left is not to be asked any more. An empty endpoint is
+        one that the leader has not heard yet."""
+        if len(endpoints) <= 2 * MAX_LINKS:
+            known = {node: endpoint or self._learned.get(node, "") for node, endpoint in endpoints.items()}
+            self._learned = {node: endpoint for node, endpoint in known.items() if endpoint}
+
+    def _learn_more(self, endpoints: Mapping[str, str]) -> None:
+        """Some members, as one of them knows them."""
+        if len(self._learned) + len(endpoints) <= 2 * MAX_LINKS:
+            self._learned.update(endpoints)
 
     def set_aside(self, link: Link, status: NodeStatus | None = None) -> None:
         """The node answers, and takes no part: only who asks for this very node is sent there."""

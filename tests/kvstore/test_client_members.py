@@ -113,6 +113,46 @@ def test_members_that_came_and_went_are_learned_while_the_leader_is_in_use() -> 
     assert endpoint_of("b") not in desk.wire.opened  # it had left
 
 
+def test_the_only_node_that_a_client_knew_is_removed_and_tells_it_of_the_others() -> None:
+    """The cluster grew and changed faster than a client asks who the members are."""
+    desk = Desk("a").started()
+    call = desk.put()
+    desk.flush()
+    desk.refuse(desk.take_one(), protocol.NOT_MEMBER)
+    desk.pass_time(0.25)
+    desk.greet("a", member="removed", role="follower", leader=None, peers={"b": endpoint_of("b")})
+    desk.pass_time(1.0)
+    assert endpoint_of("b") in desk.wire.opened
+    assert not call.done
+
+
+def test_a_node_of_another_cluster_that_takes_no_part_is_not_learned_from() -> None:
+    desk = Desk("a").started()
+    call = desk.put()
+    desk.flush()
+    desk.refuse(desk.take_one(), protocol.NOT_MEMBER)
+    desk.pass_time(0.25)
+    desk.greet("a", member="removed", cluster_id="0" * 16, leader=None, peers={"b": endpoint_of("b")})
+    desk.pass_time(1.0)
+    assert endpoint_of("b") not in desk.wire.opened
+    assert not call.done
+
+
+def test_an_answer_that_names_the_members_is_learned_from() -> None:
+    """Who has just added nodes and removed the one that he knew must not be left alone with that one."""
+    desk = Desk("a").started()
+    for members in ([("b", endpoint_of("b")), ("c", endpoint_of("c"))], [("b", ""), ("d", endpoint_of("d"))]):
+        call = desk.submit(admin_call(PromoteMember("d")), 5.0)
+        desk.flush()
+        named = [[name, "voter", "tcp://127.0.0.1:1", endpoint] for name, endpoint in members]
+        desk.reply(desk.take(ADMIN)[0], [OK, "desk", "a", False, named])
+        assert isinstance(call.value, Membership), call.error
+    desk.lose("a")
+    desk.pass_time(1.0)
+    assert {endpoint_of("b"), endpoint_of("d")} <= set(desk.wire.opened)
+    assert endpoint_of("c") not in desk.wire.opened  # it had left
+
+
 def test_names_and_endpoints_are_looked_at_before_anything_is_sent() -> None:
     with Client(["tcp://127.0.0.1:1"], timeout_seconds=0.1) as client:
         calls: tuple[Callable[[], Membership], ...] = (
