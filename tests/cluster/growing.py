@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import zmq
+
 from bench.ports import free_ports
 from bench.processes import ProcessCluster
+from kvstore import protocol
 from kvstore.client import Client
 from kvstore.errors import AssentError
 
@@ -66,6 +69,16 @@ class GrowingCluster(ProcessCluster):
     def wipe(self, name: str) -> None:
         """The disk of a node that does not run is lost."""
         shutil.rmtree(self.data_directory(name))
+
+
+def local_read(endpoint: str, key: bytes) -> protocol.Results | protocol.Refusal:
+    """What this very node says: a `Client` would go to another one that serves."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(endpoint)
+        socket.send(protocol.encode_request(protocol.STALE_READ, 1, 2000, [protocol.range_body(key)]))
+        assert socket.poll(10_000), f"{endpoint} does not answer"
+        return protocol.decode_reply(socket.recv())
 
 
 class Load:
