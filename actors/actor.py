@@ -43,7 +43,8 @@ class Actor:
     _outbox: dict[Address, list[object]]  # in order of sending for each destination
     _deadline: float | None = None
 
-    # What a subclass overrides. None of them may block.
+    # What a subclass overrides. None of them may block. `receive` and `receive_frames` need not be there: an
+    # actor may only send, or have no port. To be given what it cannot take is then an error of the program.
 
     def on_start(self) -> None:
         """Before the first turn; the ports are open, and messages may be sent."""

@@ -126,6 +126,7 @@ def test_a_huge_part_costs_its_sender_the_connection_and_nobody_else(
         lambda: siege.node.counters["peer_wrong_parts"] > 0,
         each=lambda: other.send_parts([b"still served"]),
     )
+    assert siege.node.counters["peer_malformed_frame"] == 0  # the huge part never came as far as the codec
 
 
 def test_random_bytes_end_nothing(siege: Siege) -> None:

@@ -174,4 +174,6 @@ def test_init_is_refused_where_it_might_begin_twice_or_half(
 def test_init_wants_endpoints_with_its_names(cluster: Pretended) -> None:
     cluster.statuses = {ENDPOINTS[0]: status_of(1)}
     for members in ("n1", "n1=", "n1=tcp://h:1,n1=tcp://h:2"):
-        run(cluster, "cluster", "init", "--cluster", members, expect=exits.USAGE)
+        said = run(cluster, "cluster", "init", "--cluster", members, expect=exits.USAGE).stderr
+        assert "expected" in said
+    assert cluster.asked == []
