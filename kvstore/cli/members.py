@@ -179,7 +179,8 @@ def _wanted(members: str | None, waiting: dict[str, NodeStatus], invocation: Inv
         pairs = [part.strip().partition("=") for part in members.split(",")]
         wanted = {name: endpoint for name, _, endpoint in pairs}
         if len(wanted) < len(pairs) or not all(wanted.values()):
-            raise click.BadParameter("expected n1=tcp://HOST:PORT,n2=…, each name once")
+            expected = "expected n1=tcp://HOST:PORT,n2=…, each name once"
+            raise click.BadParameter(f"{members!r}: {expected}", param_hint="--cluster")
         return wanted
     if len(waiting) < len(invocation.endpoints):
         answered = ", ".join(sorted(waiting)) or "none"

@@ -175,5 +175,5 @@ def test_init_wants_endpoints_with_its_names(cluster: Pretended) -> None:
     cluster.statuses = {ENDPOINTS[0]: status_of(1)}
     for members in ("n1", "n1=", "n1=tcp://h:1,n1=tcp://h:2"):
         said = run(cluster, "cluster", "init", "--cluster", members, expect=exits.USAGE).stderr
-        assert "expected" in said
+        assert f"--cluster: {members!r}: expected" in said
     assert cluster.asked == []
