@@ -6,19 +6,21 @@ Knows the client only. Each command shows the membership as it then is.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from kvstore.cli import output
 from kvstore.cli.invocation import Invocation
-from kvstore.errors import AssentError
+from kvstore.errors import AssentError, OutcomeUnknown, Unreachable
 
 if TYPE_CHECKING:
     from kvstore.client import Client, Membership, NodeStatus
 
 HEADER = ("NAME", "ROLE", "LEADS", "PEER ENDPOINT", "CLIENT ENDPOINT")
 _ENDPOINT = "tcp://HOST:PORT"
+INITIALISE_AGAIN_SECONDS = 0.1
 
 
 class InitRefused(AssentError):
@@ -153,12 +155,27 @@ def init(ctx: click.Context, members: str | None) -> None:
                 f"{founder}, the first by name, does not wait at {', '.join(invocation.endpoints)}; "
                 f"there {'is' if len(waiting) == 1 else 'are'} {found}"
             )
-        client.initialise(waiting[founder].client_endpoint, os.urandom(16))
+        _initialise(client, waiting[founder].client_endpoint, invocation.timeout_seconds)
     with invocation.client() as client:
         membership = client.cluster.members()
         for name in sorted(wanted.keys() - {founder}):
             membership = client.cluster.add_member(name, wanted[name])
         _show(invocation, membership)
+
+
+def _initialise(client: Client, endpoint: str, seconds: float) -> None:
+    """The node lets go of its connections when it ceases to wait, which somebody else may have asked of it at
+    this moment: so it is asked again, and the nonce tells it whether that was us."""
+    nonce = os.urandom(16)
+    give_up_at = time.monotonic() + seconds
+    while True:
+        try:
+            client.initialise(endpoint, nonce, timeout_seconds=max(0.1, give_up_at - time.monotonic()))
+            return
+        except (OutcomeUnknown, Unreachable):
+            if time.monotonic() + INITIALISE_AGAIN_SECONDS >= give_up_at:
+                raise
+            time.sleep(INITIALISE_AGAIN_SECONDS)
 
 
 def _find_waiting(client: Client, seconds: float) -> dict[str, NodeStatus]:

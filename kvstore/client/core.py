@@ -368,7 +368,7 @@ class ClientCore:
             self._unlink(call)
             call.may_be_applied = call.may_be_applied or call.kind in making.CHANGES
             if call.pinned is not None:
-                self._finish(call, error=errors.Unreachable((link.endpoint,)))
+                self._finish(call, error=self.links.why_lost(call, link))
         self._retry([call for call in calls if not call.done])
         self.counters["reclaimed"] += len(calls)
 

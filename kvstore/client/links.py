@@ -383,6 +383,12 @@ class Links:
             return DeadlineExceeded("no answer came before the deadline")
         return self.why_unserved(call.kind)
 
+    def why_lost(self, call: Call, link: Link) -> AssentError:
+        """What to say of a pinned call that was sent along a link that then ended."""
+        if call.may_be_applied:
+            return OutcomeUnknown(f"the connection to {link.endpoint} ended before the outcome was known")
+        return Unreachable((link.endpoint,))
+
     def refresh(self, now: float) -> None:
         """While the leader is in use, learn now and then of members that came or went."""
         leader = self.leader()

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from kvstore.cli import cli, exits
 from kvstore.client import Member, Membership, NodeStatus
-from kvstore.errors import ChangeRefused, ChangeUnfinished, NotMember
+from kvstore.errors import ChangeRefused, ChangeUnfinished, NotMember, OutcomeUnknown, Unreachable
 
 ENDPOINTS = [f"tcp://127.0.0.1:700{number}" for number in (1, 2, 3)]
 PEERS = [f"tcp://127.0.0.1:710{number}" for number in (1, 2, 3)]
@@ -36,6 +36,7 @@ class Pretended:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.failure: Exception | None = None
+        self.failures: list[Exception] = []  # before that, one for each question
         self.statuses: dict[str, NodeStatus | None] = {}
         self.cluster = self
 
@@ -54,6 +55,8 @@ class Pretended:
             self.asked.append(
                 (name, *words, *(value for value in options.values() if not isinstance(value, float)))
             )
+            if self.failures:
+                raise self.failures.pop(0)
             if self.failure is not None:
                 raise self.failure
             return FOUND
@@ -151,6 +154,18 @@ def test_init_with_a_list_needs_the_first_of_it_only(cluster: Pretended) -> None
     cluster.statuses = {ENDPOINTS[0]: status_of(1)}
     run(cluster, "cluster", "init", "--cluster", f"n2={PEERS[1]},n1={PEERS[0]}")
     assert [asked[0] for asked in cluster.asked] == ["initialise", "members", "add_member"]
+
+
+@pytest.mark.parametrize("lost", [Unreachable(("tcp://h:1",)), OutcomeUnknown("the connection ended")])
+def test_init_asks_again_with_its_nonce_if_the_node_begins_for_another_meanwhile(
+    cluster: Pretended, lost: Exception
+) -> None:
+    cluster.statuses = {ENDPOINTS[0]: status_of(1)}
+    cluster.failures = [lost, lost, ChangeRefused("n1 is of cluster 00ff already", "already_initialised")]
+    shown = run(cluster, "cluster", "init", "--cluster", f"n1={PEERS[0]}", expect=exits.REFUSED)
+    assert "already" in shown.stderr
+    assert [asked[0] for asked in cluster.asked] == ["initialise"] * 3
+    assert len({asked[2] for asked in cluster.asked}) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import pytest
 
 from kvstore import errors, protocol
 from kvstore.client import ClusterMismatch, RevisionWentBack, State
-from kvstore.client.calls import Call, status_call
+from kvstore.client.calls import Call, admin_call, status_call
 from kvstore.client.links import MAX_IDLE_POLL_SECONDS, MAX_POLL_SECONDS
 from kvstore.protocol import OK, STATUS
+from kvstore.protocol_admin import Initialise
 from tests.kvstore.fake_wire import Desk, endpoint_of
 
 
@@ -279,6 +280,22 @@ def test_a_pinned_call_ends_with_a_connection_that_ends_before_it_is_sent() -> N
     desk.connect("b")
     desk.lose("b")
     assert error_of(call) is errors.Unreachable
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [(status_call(), errors.Unreachable), (admin_call(Initialise(bytes(16))), errors.OutcomeUnknown)],
+)
+def test_a_pinned_change_whose_connection_ends_is_not_said_to_be_not_applied(
+    call: Call, error: type[Exception]
+) -> None:
+    desk = Desk().started()
+    call.pinned = desk.core.links.pin(endpoint_of("b"))
+    desk.submit(call, 1.0)
+    desk.join("b")
+    desk.take(call.kind)
+    desk.lose("b")
+    assert error_of(call) is error
 
 
 def test_a_new_term_ends_the_pause_of_the_former() -> None:
