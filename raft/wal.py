@@ -28,6 +28,7 @@ from raft.segment import (
     sequence_of,
 )
 from raft.snapshot import DRAFT_NAME, SnapshotDirectory
+from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare, write_zeros
 from raft.storage import CorruptLog, CorruptSnapshot, Recovered, WrongDirectory
 
 log = logging.getLogger("assent.wal")
@@ -38,75 +39,7 @@ MAX_RECORD_BYTES = 8 << 20  # A longer batch is cut into several records.
 # A log begins with this much zeroed space; each segment is up to twice as long as the one before.
 FIRST_FILL_BYTES = 1 << 20
 PAGE_BYTES = 4096
-FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
-SPARE_NAME = "next.tmp"
 BROKEN_SUFFIX = ".broken"
-
-_ZEROS = bytes(FILL_SLICE_BYTES)
-
-
-class Spare:
-    """The segment that comes next, in the making. Owned by one log.
-
-    It is filled with zeros bit by bit while the current one is written to, so that no turn waits for it.
-    """
-
-    __slots__ = ("_descriptor", "_directory", "_disk", "_filled", "_slice_bytes")
-
-    def __init__(self, directory: Path, disk: FailStop, slice_bytes: int) -> None:
-        self._directory = directory
-        self._disk = disk
-        self._slice_bytes = slice_bytes
-        self._descriptor: Descriptor | None = None
-        self._filled = 0
-
-    def fill(self, goal_bytes: int) -> None:
-        """Have at least so many zeros in it, not yet synced."""
-        start = self._filled
-        if start >= goal_bytes:
-            return
-        disk, path = self._disk, self._directory / SPARE_NAME
-        if self._descriptor is None:
-            self._descriptor = disk.call(path, disk.files.create, path)
-        self._filled = write_zeros(disk, path, self._descriptor, start, goal_bytes, self._slice_bytes)
-        disk.call(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
-
-    def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
-        """Make it a segment of the log, durably; its descriptor, and how many bytes of it are filled.
-
-        The head is synced before the name is given: a named segment without its head is damaged.
-        """
-        self.fill(minimum_bytes)
-        disk, path = self._disk, self._directory / SPARE_NAME
-        descriptor, filled = self._descriptor, self._filled
-        assert descriptor is not None, f"segment {sequence} was to be made of nothing"
-        disk.write(path, descriptor, head, 0)
-        disk.call(path, disk.files.fdatasync, descriptor)
-        disk.call(path, disk.files.rename, path, self._directory / segment_name(sequence))
-        disk.call(self._directory, disk.files.fsync_directory, self._directory)
-        self._descriptor, self._filled = None, 0
-        return descriptor, filled
-
-    def discard(self) -> None:
-        """Give it up: a log that is opened begins a new one."""
-        if self._descriptor is None:
-            return
-        disk, path = self._disk, self._directory / SPARE_NAME
-        disk.close(self._descriptor)
-        self._descriptor, self._filled = None, 0
-        if not disk.failed:
-            disk.call(path, disk.files.unlink, path)
-
-
-def write_zeros(
-    disk: FailStop, path: Path, descriptor: Descriptor, start: int, stop: int, slice_bytes: int
-) -> int:
-    """Zeros from `start` on, in whole slices, up to `stop` at least; where they end."""
-    zeros = _ZEROS[:slice_bytes]
-    while start < stop:
-        disk.write(path, descriptor, zeros, start)
-        start += slice_bytes
-    return start
 
 
 class WriteAheadLog:

@@ -21,7 +21,9 @@ NO_WORLD = frozenset(
     {"threading", "multiprocessing", "concurrent", "socket", "select", "selectors", "asyncio"}
 )
 NO_DISK = frozenset({"os", "io", "pathlib", "shutil", "tempfile", "fcntl", "mmap", "subprocess"})
-STORAGE = frozenset({"storage", "wal", "replay", "snapshot", "record", "segment", "files", "directory"})
+STORAGE = frozenset(
+    {"storage", "wal", "spare", "replay", "snapshot", "record", "segment", "files", "directory"}
+)
 # Beside the *_actor files: what tells the runtime how raft's messages travel.
 WIRING = frozenset({"wire"})
 # Where all of raft meets: threads, luck and the machine's clock come in here, and nowhere else.

@@ -21,8 +21,9 @@ from raft.segment import (
     encode_hard_state,
     segment_name,
 )
+from raft.spare import FILL_SLICE_BYTES
 from raft.storage import CorruptLog, MemoryStorage, Recovered, Storage, WrongDirectory
-from raft.wal import FILL_SLICE_BYTES, MAX_RECORD_BYTES, WriteAheadLog
+from raft.wal import MAX_RECORD_BYTES, WriteAheadLog
 
 WHO = Identity("cluster", "n1")
 

@@ -1,0 +1,81 @@
+"""The segment that comes next, in the making: zeros in a file that has no place in the log yet.
+
+Knows Files and how a segment is named; nothing of what is written into one. A named segment without its head
+is damaged, so the head is there and synced before the name is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raft.files import Descriptor, FailStop
+from raft.segment import segment_name
+
+FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
+SPARE_NAME = "next.tmp"
+
+_ZEROS = bytes(FILL_SLICE_BYTES)
+
+
+class Spare:
+    """The segment that comes next, in the making. Owned by one log.
+
+    It is filled with zeros bit by bit while the current one is written to, so that no turn waits for it.
+    """
+
+    __slots__ = ("_descriptor", "_directory", "_disk", "_filled", "_slice_bytes")
+
+    def __init__(self, directory: Path, disk: FailStop, slice_bytes: int) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._slice_bytes = slice_bytes
+        self._descriptor: Descriptor | None = None
+        self._filled = 0
+
+    def fill(self, goal_bytes: int) -> None:
+        """Have at least so many zeros in it, not yet synced."""
+        start = self._filled
+        if start >= goal_bytes:
+            return
+        disk, path = self._disk, self._directory / SPARE_NAME
+        if self._descriptor is None:
+            self._descriptor = disk.call(path, disk.files.create, path)
+        self._filled = write_zeros(disk, path, self._descriptor, start, goal_bytes, self._slice_bytes)
+        disk.call(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
+
+    def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
+        """Make it a segment of the log, durably; its descriptor, and how many bytes of it are filled.
+
+        The head is synced before the name is given: a named segment without its head is damaged.
+        """
+        self.fill(minimum_bytes)
+        disk, path = self._disk, self._directory / SPARE_NAME
+        descriptor, filled = self._descriptor, self._filled
+        assert descriptor is not None, f"segment {sequence} was to be made of nothing"
+        disk.write(path, descriptor, head, 0)
+        disk.call(path, disk.files.fdatasync, descriptor)
+        disk.call(path, disk.files.rename, path, self._directory / segment_name(sequence))
+        disk.call(self._directory, disk.files.fsync_directory, self._directory)
+        self._descriptor, self._filled = None, 0
+        return descriptor, filled
+
+    def discard(self) -> None:
+        """Give it up: a log that is opened begins a new one."""
+        if self._descriptor is None:
+            return
+        disk, path = self._disk, self._directory / SPARE_NAME
+        disk.close(self._descriptor)
+        self._descriptor, self._filled = None, 0
+        if not disk.failed:
+            disk.call(path, disk.files.unlink, path)
+
+
+def write_zeros(
+    disk: FailStop, path: Path, descriptor: Descriptor, start: int, stop: int, slice_bytes: int
+) -> int:
+    """Zeros from `start` on, in whole slices, up to `stop` at least; where they end."""
+    zeros = _ZEROS[:slice_bytes]
+    while start < stop:
+        disk.write(path, descriptor, zeros, start)
+        start += slice_bytes
+    return start
