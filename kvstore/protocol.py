@@ -1,4 +1,4 @@
-"""The client and watch planes as bytes: constants, limits, frames, bodies and topics.
+"""The client plane as bytes: frames, bodies, and the numbers in them, which `codes` has and this file names.
 
 May know: msgpack, and nothing of sockets, actors, clocks or the store. Gateway, state machine and clients
 share this file, so that a number of the protocol is written once. Encoders trust their caller (a wrong type
@@ -14,119 +14,75 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import msgpack
 
+from kvstore.codes import (
+    ADMIN as ADMIN,
+    BAD_FRAME as BAD_FRAME,
+    BAD_REQUEST as BAD_REQUEST,
+    CHANGE_REFUSED as CHANGE_REFUSED,
+    CHANGE_UNFINISHED as CHANGE_UNFINISHED,
+    CLOSE_SESSION as CLOSE_SESSION,
+    CLUSTER_TOPIC as CLUSTER_TOPIC,
+    CODE_NAMES as CODE_NAMES,
+    COMPACTED as COMPACTED,
+    CONFLICT_WITH_LEADER as CONFLICT_WITH_LEADER,
+    COUNT_ONLY as COUNT_ONLY,
+    DEADLINE_EXCEEDED as DEADLINE_EXCEEDED,
+    DELETE as DELETE,
+    EMPTY_KEY as EMPTY_KEY,
+    EVENT_DELETE as EVENT_DELETE,
+    EVENT_PUT as EVENT_PUT,
+    EXPIRED as EXPIRED,
+    FUTURE_REVISION as FUTURE_REVISION,
+    KEYS_ONLY as KEYS_ONLY,
+    MAX_BODY_BYTES as MAX_BODY_BYTES,
+    MAX_FRAME_BYTES as MAX_FRAME_BYTES,
+    MAX_INTEGER as MAX_INTEGER,
+    MAX_KEY_BYTES as MAX_KEY_BYTES,
+    MAX_PREV_KVS_BYTES as MAX_PREV_KVS_BYTES,
+    MAX_RANGE_REPLY_BYTES as MAX_RANGE_REPLY_BYTES,
+    MAX_REQUESTS_PER_FRAME as MAX_REQUESTS_PER_FRAME,
+    MAX_TIMEOUT_MILLISECONDS as MAX_TIMEOUT_MILLISECONDS,
+    MAX_TOPIC_BYTES as MAX_TOPIC_BYTES,
+    MAX_UNACKNOWLEDGED as MAX_UNACKNOWLEDGED,
+    MAX_VALUE_BYTES as MAX_VALUE_BYTES,
+    NO_LEADER as NO_LEADER,
+    NONCE_BYTES as NONCE_BYTES,
+    NOT_LEADER as NOT_LEADER,
+    NOT_MEMBER as NOT_MEMBER,
+    OK as OK,
+    OPEN_SESSION as OPEN_SESSION,
+    OUTCOME_UNKNOWN as OUTCOME_UNKNOWN,
+    OVERLOADED as OVERLOADED,
+    PREV_KV as PREV_KV,
+    PROTOCOL_VERSION as PROTOCOL_VERSION,
+    PUT as PUT,
+    RANGE as RANGE,
+    READ as READ,
+    REFUSED as REFUSED,
+    REQUEST_KINDS as REQUEST_KINDS,
+    RESERVED_TOPIC_BYTE as RESERVED_TOPIC_BYTE,
+    RESULTS as RESULTS,
+    SEQUENCE_FORGOTTEN as SEQUENCE_FORGOTTEN,
+    SESSION_EXPIRED as SESSION_EXPIRED,
+    SHUTTING_DOWN as SHUTTING_DOWN,
+    STALE_READ as STALE_READ,
+    STATUS as STATUS,
+    STREAM_TOPIC_PREFIX as STREAM_TOPIC_PREFIX,
+    TOO_LARGE as TOO_LARGE,
+    TRANSFERRING as TRANSFERRING,
+    VERSION_BYTE as VERSION_BYTE,
+    WATCH_HEARTBEAT_SECONDS as WATCH_HEARTBEAT_SECONDS,
+    WATCH_HISTORY as WATCH_HISTORY,
+    WATCH_RANGE_EMPTY as WATCH_RANGE_EMPTY,
+    WATCH_SILENCE_SECONDS as WATCH_SILENCE_SECONDS,
+    WRITE as WRITE,
+)
+
 KeyValue: TypeAlias = tuple[bytes, bytes, int, int, int, int]
 """(key, value, create_revision, mod_revision, version, lease)."""
 
 Event: TypeAlias = tuple[int, bytes, bytes, int, int, int, int]
 """(type, key, value, create_revision, mod_revision, version, lease); a delete has key, mod_revision only."""
-
-# ---------------------------------------------------------------- constants
-PROTOCOL_VERSION: Final = 1
-VERSION_BYTE: Final = b"\x01"
-
-# Kinds of a request frame.
-WRITE: Final = 1
-READ: Final = 2  # linearizable
-STALE_READ: Final = 3  # whatever the asked node has applied
-STATUS: Final = 4
-ADMIN: Final = 5  # protocol_admin has its bodies
-REQUEST_KINDS: Final = {1: "write", 2: "read", 3: "stale_read", 4: "status", 5: "admin"}
-
-# Kinds of a reply frame.
-RESULTS: Final = 129
-REFUSED: Final = 130
-
-# Operations of a write body.
-PUT: Final = 1
-DELETE: Final = 2
-OPEN_SESSION: Final = 3
-CLOSE_SESSION: Final = 4
-# Operations of a read body.
-RANGE: Final = 16
-WATCH_HISTORY: Final = 17
-
-# Flags of PUT and DELETE.
-PREV_KV: Final = 1
-# Flags of RANGE.
-KEYS_ONLY: Final = 1
-COUNT_ONLY: Final = 2
-
-EVENT_PUT: Final = 0
-EVENT_DELETE: Final = 1
-
-# First element of a result.
-OK: Final = 0
-BAD_REQUEST: Final = 1
-SESSION_EXPIRED: Final = 2
-SEQUENCE_FORGOTTEN: Final = 3
-COMPACTED: Final = 4  # [code, message, compact_revision]
-FUTURE_REVISION: Final = 5  # [code, message, current_revision]
-EMPTY_KEY: Final = 6
-TOO_LARGE: Final = 7
-WATCH_RANGE_EMPTY: Final = 8
-CHANGE_REFUSED: Final = 9  # [code, message, reason]
-CHANGE_UNFINISHED: Final = 10
-# Codes of a REFUSED frame.
-NOT_LEADER: Final = 32
-NO_LEADER: Final = 33
-OVERLOADED: Final = 34
-SHUTTING_DOWN: Final = 35
-CONFLICT_WITH_LEADER: Final = 36  # an OUTCOME_UNKNOWN: overwritten here, and maybe committed elsewhere
-OUTCOME_UNKNOWN: Final = 37  # may or may not be applied
-BAD_FRAME: Final = 38
-DEADLINE_EXCEEDED: Final = 39  # of a read
-EXPIRED: Final = 40  # of a write, before it was proposed
-TRANSFERRING: Final = 42  # leadership is being handed to another node
-NOT_MEMBER: Final = 41  # the node waits to be added to a cluster, or was removed from it
-
-CODE_NAMES: Final = {
-    OK: "ok",
-    BAD_REQUEST: "bad_request",
-    SESSION_EXPIRED: "session_expired",
-    SEQUENCE_FORGOTTEN: "sequence_forgotten",
-    COMPACTED: "compacted",
-    FUTURE_REVISION: "future_revision",
-    EMPTY_KEY: "empty_key",
-    TOO_LARGE: "too_large",
-    WATCH_RANGE_EMPTY: "watch_range_empty",
-    CHANGE_REFUSED: "change_refused",
-    CHANGE_UNFINISHED: "change_unfinished",
-    NOT_LEADER: "not_leader",
-    NO_LEADER: "no_leader",
-    OVERLOADED: "overloaded",
-    SHUTTING_DOWN: "shutting_down",
-    CONFLICT_WITH_LEADER: "conflict_with_leader",
-    OUTCOME_UNKNOWN: "outcome_unknown",
-    BAD_FRAME: "bad_frame",
-    DEADLINE_EXCEEDED: "deadline_exceeded",
-    EXPIRED: "expired",
-    TRANSFERRING: "transferring",
-    NOT_MEMBER: "not_member",
-}
-
-# ---------------------------------------------------------------- limits
-
-MAX_INTEGER: Final = 2**63 - 1  # every integer of the protocol is in 0..MAX_INTEGER
-MAX_KEY_BYTES: Final = 4096
-MAX_VALUE_BYTES: Final = 1 << 20
-MAX_BODY_BYTES: Final = 1_572_864  # 1.5 MiB: one command or read
-MAX_FRAME_BYTES: Final = 4 << 20  # a request frame: many bodies
-MAX_REQUESTS_PER_FRAME: Final = 16_384
-MAX_TIMEOUT_MILLISECONDS: Final = 86_400_000
-NONCE_BYTES: Final = 16
-MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a client keeps fewer in flight
-MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
-MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
-MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
-
-# ---------------------------------------------------------------- watch plane constants
-
-STREAM_TOPIC_PREFIX: Final = b"\x00S"
-CLUSTER_TOPIC: Final = b"\x00C"
-RESERVED_TOPIC_BYTE: Final = 0  # a topic that starts with it is never a path topic
-
-WATCH_HEARTBEAT_SECONDS: Final = 0.5
-WATCH_SILENCE_SECONDS: Final = 2.0  # a stream silent for longer is lost: ask for the history again
 
 
 class MalformedFrame(ValueError):
@@ -384,82 +340,7 @@ def range_is_inverted(key: bytes, range_end: bytes) -> bool:
     return range_end != b"" and range_end != b"\x00" and range_end <= key
 
 
-# ---------------------------------------------------------------- watch plane
-
-
-class StreamHeader(NamedTuple):
-    """sequence counts the messages of one stream in one epoch; a heartbeat repeats the last one.
-
-    revision is that of the message's events, in a heartbeat that of the store.
-    """
-
-    epoch: int
-    sequence: int
-    revision: int
-
-
-class PathHeader(NamedTuple):
-    type: int
-    create_revision: int
-    mod_revision: int
-    version: int
-    lease: int
-
-
-class ClusterEvent(NamedTuple):
-    name: str
-    term: int
-    node: str
-
-
-def stream_topic(key: bytes, range_end: bytes) -> bytes:
-    """Lengths come before the bytes, so that no stream's topic is a prefix of another's."""
-    return b"".join(
-        (STREAM_TOPIC_PREFIX, len(key).to_bytes(2, "big"), key, len(range_end).to_bytes(2, "big"), range_end)
-    )
-
-
-def parse_stream_topic(topic: bytes) -> tuple[bytes, bytes] | None:
-    """(key, range_end), or None if this is no stream topic, or one with a key which the store refuses."""
-    if topic[:2] != STREAM_TOPIC_PREFIX or not 7 <= len(topic) <= MAX_TOPIC_BYTES:
-        return None
-    end_at = 4 + int.from_bytes(topic[2:4], "big")
-    key = topic[4:end_at]
-    range_end = topic[end_at + 2 :]
-    if not 0 < len(key) <= MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES:
-        return None
-    if topic != stream_topic(key, range_end):
-        return None
-    return key, range_end
-
-
-def encode_stream_header(epoch: int, sequence: int, revision: int) -> bytes:
-    return _pack((PROTOCOL_VERSION, epoch, sequence, revision))
-
-
-def encode_events(events: Sequence[Event]) -> bytes:
-    return _pack(events)
-
-
-def encode_path_header(event: Event) -> bytes:
-    kind, _, _, create_revision, mod_revision, version, lease = event
-    return _pack((PROTOCOL_VERSION, kind, create_revision, mod_revision, version, lease))
-
-
-def encode_cluster_event(name: str, term: int, node: str) -> bytes:
-    return _pack((PROTOCOL_VERSION, name, term, node))
-
-
-def decode_stream_message(header: bytes, events: bytes) -> tuple[StreamHeader, list[Event]]:
-    """Parts 1 and 2 of a range stream's message. Raises MalformedFrame."""
-    fields = _unpack_header(header, 4)
-    if not all(map(is_integer, fields)):
-        raise MalformedFrame("a stream header is four integers")
-    try:
-        unpacked = msgpack.unpackb(events)
-    except UNPACK_ERRORS:
-        raise MalformedFrame("the events are not msgpack") from None
-    return StreamHeader(*fields[1:]), decode_events(unpacked)
+# ---------------------------------------------------------------- events
 
 
 def decode_events(items: Any) -> list[Event]:
@@ -472,29 +353,3 @@ def decode_events(items: Any) -> list[Event]:
         if item[0] not in (EVENT_PUT, EVENT_DELETE) or not all(map(is_integer, item[3:])):
             raise MalformedFrame("an event has type, key, value and four integers")
     return [tuple(item) for item in items]
-
-
-def decode_path_header(header: bytes) -> PathHeader:
-    """Part 1 of a path topic's message. Raises MalformedFrame."""
-    fields = _unpack_header(header, 6)
-    if not all(map(is_integer, fields)):
-        raise MalformedFrame("a path header is six integers")
-    return PathHeader(*fields[1:])
-
-
-def decode_cluster_event(header: bytes) -> ClusterEvent:
-    """Part 1 of the cluster topic's message. Raises MalformedFrame."""
-    _, name, term, node = _unpack_header(header, 4)
-    if type(name) is not str or not is_integer(term) or type(node) is not str:
-        raise MalformedFrame("a cluster event has name, term and node")
-    return ClusterEvent(name, term, node)
-
-
-def _unpack_header(header: bytes, length: int) -> list[Any]:
-    try:
-        fields = unpack_guarded(header, max_arrays=1)
-    except UNPACK_ERRORS:
-        raise MalformedFrame("a header is not one msgpack array") from None
-    if type(fields) is not list or len(fields) != length or fields[0] != PROTOCOL_VERSION:
-        raise MalformedFrame("a header of another version or length")
-    return fields

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from kvstore import protocol
+from kvstore import protocol, watch_frames
 from kvstore.history import range_filter
 from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
 from kvstore.store import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
@@ -30,7 +30,7 @@ MAX_INCARNATION: Final = 2**31 - 1
 _FRAME_OVERHEAD_BYTES: Final = 128
 # Counters that the status has, from 0 on.
 COUNTED: Final = ("dropped_frames", "malformed_subscriptions", "refused_subscriptions")
-_NO_EVENTS: Final = protocol.encode_events([])
+_NO_EVENTS: Final = watch_frames.encode_events([])
 
 
 class Stream:
@@ -150,7 +150,7 @@ class WatchPlane:
         if len(change) == 6:
             streams = self._interests.of(change[0])
             if streams:
-                events = protocol.encode_events(change_events(change))
+                events = watch_frames.encode_events(change_events(change))
                 for stream in streams:
                     self._say(stream, change[3], events)
             return
@@ -160,11 +160,11 @@ class WatchPlane:
             for stream in self._interests.of(event[1]):
                 concerned.setdefault(stream, []).append(event)
         for stream, some_events in concerned.items():
-            self._say(stream, revision, protocol.encode_events(some_events))
+            self._say(stream, revision, watch_frames.encode_events(some_events))
 
     def _say(self, stream: Stream, revision: int, events: bytes) -> None:
         stream.sequence += 1
-        header = protocol.encode_stream_header(stream.epoch, stream.sequence, revision)
+        header = watch_frames.encode_stream_header(stream.epoch, stream.sequence, revision)
         self._queue([stream.topic, header, events])
 
     def _feed_path(self, event: Event) -> None:
@@ -174,7 +174,7 @@ class WatchPlane:
             return
         for size, prefixes in self._path_prefixes.items():
             if key[:size] in prefixes:
-                self._queue([key, protocol.encode_path_header(event), event[2]])
+                self._queue([key, watch_frames.encode_path_header(event), event[2]])
                 return
 
     def _queue(self, frame: Frame) -> None:
@@ -247,7 +247,7 @@ class WatchPlane:
         return sum(map(len, self._path_prefixes.values()))
 
     def _open_stream(self, topic: bytes) -> bool:
-        interval = protocol.parse_stream_topic(topic)
+        interval = watch_frames.parse_stream_topic(topic)
         if interval is None or protocol.range_is_inverted(*interval):
             self.counters["malformed_subscriptions"] += 1
             return False
@@ -262,7 +262,7 @@ class WatchPlane:
     def _unsubscribe(self, topic: bytes) -> None:
         stream = self._streams.pop(topic, None)
         if stream is not None:
-            interval = protocol.parse_stream_topic(topic)
+            interval = watch_frames.parse_stream_topic(topic)
             assert interval is not None, f"a stream has the topic {topic!r}"
             self._interests.remove(*interval, stream)
             return
@@ -273,7 +273,7 @@ class WatchPlane:
 
     def position(self, key: bytes, range_end: bytes) -> tuple[int, int]:
         """(epoch, sequence of the last message) of a range's stream; epoch 0 if nobody subscribes to it."""
-        stream = self._streams.get(protocol.stream_topic(key, range_end))
+        stream = self._streams.get(watch_frames.stream_topic(key, range_end))
         return (0, 0) if stream is None else (stream.epoch, stream.sequence)
 
     # -- signs of life ---------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class WatchPlane:
         return self.announcements() + self._beats(self._streams.values())
 
     def _beats(self, streams: Iterable[Stream]) -> list[Frame]:
-        encode, revision = protocol.encode_stream_header, self.revision
+        encode, revision = watch_frames.encode_stream_header, self.revision
         return [
             [stream.topic, encode(stream.epoch, stream.sequence, revision), _NO_EVENTS] for stream in streams
         ]
@@ -298,7 +298,7 @@ class WatchPlane:
         """On the cluster topic, once for each leader and each loss of one, whatever this node's own role."""
         self._term = term
         name = "leader_lost" if leader_id is None else "leader_elected"
-        frame = [CLUSTER_TOPIC, protocol.encode_cluster_event(name, term, leader_id or "")]
+        frame = [CLUSTER_TOPIC, watch_frames.encode_cluster_event(name, term, leader_id or "")]
         if frame == self._cluster_frame:
             return []
         self._cluster_frame = frame
@@ -320,7 +320,8 @@ class WatchPlane:
             elif before.get(node, False) and not votes:
                 events.append(("member_demoted", node))
         return [
-            [CLUSTER_TOPIC, protocol.encode_cluster_event(name, self._term, node)] for name, node in events
+            [CLUSTER_TOPIC, watch_frames.encode_cluster_event(name, self._term, node)]
+            for name, node in events
         ]
 
     def status(self) -> dict[str, int]:

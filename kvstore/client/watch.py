@@ -14,12 +14,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
-from kvstore import errors, protocol
+from kvstore import errors, protocol, watch_frames
 from kvstore.client.calls import Call, history_call
 from kvstore.client.core import ClientCore
 from kvstore.client.links import Link, LinkState
 from kvstore.client.results import Event, History, WatchBatch, make_batch
-from kvstore.protocol import MalformedFrame, StreamHeader
+from kvstore.protocol import MalformedFrame
+from kvstore.watch_frames import StreamHeader
 
 MAX_BATCHES: Final = 1024  # undelivered, per watch; then the stream is left and the history serves later
 MAX_WATCH_BYTES: Final = 16 << 20  # the same in bytes
@@ -59,7 +60,7 @@ class Watch:
     def __init__(self, key: bytes, range_end: bytes, start_revision: int, *, progress: bool) -> None:
         self.key = key
         self.range_end = range_end
-        self.topic = protocol.stream_topic(key, range_end)
+        self.topic = watch_frames.stream_topic(key, range_end)
         self.phase = Phase.PLACELESS
         self.is_established = False  # the first history was answered: nothing from here on is missed
         self.error: Exception | None = None  # why it ENDED; None if it was cancelled
@@ -344,7 +345,7 @@ class Watches:
             return
         try:
             _, header_part, events_part = parts
-            header, events = protocol.decode_stream_message(header_part, events_part)
+            header, events = watch_frames.decode_stream_message(header_part, events_part)
         except (MalformedFrame, ValueError):
             self.counters["malformed_stream_messages"] += 1
             return

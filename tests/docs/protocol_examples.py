@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import msgpack
 
-from kvstore import protocol
+from kvstore import protocol, watch_frames
 
 KEY, VALUE = b"/app/x", b"30"
 PREFIX, PREFIX_END = protocol.prefix_range(b"/app/")
 RECORD = (KEY, VALUE, 2, 2, 1, 0)
 EVENT: protocol.Event = (protocol.EVENT_PUT, *RECORD)
-TOPIC = protocol.stream_topic(PREFIX, PREFIX_END)
+TOPIC = watch_frames.stream_topic(PREFIX, PREFIX_END)
 EPOCH = 5 << 32
 
 
@@ -48,10 +48,17 @@ def examples() -> dict[str, list[bytes]]:
         "stream subscription": [b"\x01" + TOPIC],
         "stream message": [
             TOPIC,
-            protocol.encode_stream_header(EPOCH, 1, 2),
-            protocol.encode_events([EVENT]),
+            watch_frames.encode_stream_header(EPOCH, 1, 2),
+            watch_frames.encode_events([EVENT]),
         ],
-        "stream heartbeat": [TOPIC, protocol.encode_stream_header(EPOCH, 1, 7), protocol.encode_events([])],
-        "path message": [KEY, protocol.encode_path_header(EVENT), VALUE],
-        "cluster message": [protocol.CLUSTER_TOPIC, protocol.encode_cluster_event("leader_elected", 3, "n2")],
+        "stream heartbeat": [
+            TOPIC,
+            watch_frames.encode_stream_header(EPOCH, 1, 7),
+            watch_frames.encode_events([]),
+        ],
+        "path message": [KEY, watch_frames.encode_path_header(EVENT), VALUE],
+        "cluster message": [
+            protocol.CLUSTER_TOPIC,
+            watch_frames.encode_cluster_event("leader_elected", 3, "n2"),
+        ],
     }

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvstore import protocol
+from kvstore import protocol, watch_frames
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.protocol_examples import examples
 
@@ -43,10 +43,10 @@ def test_the_examples_are_read_back_by_the_decoders() -> None:
         elif name.endswith(("reply", "refused")):
             protocol.decode_reply(frame)
         elif name in ("stream message", "stream heartbeat"):
-            header, _events = protocol.decode_stream_message(*rest)
+            header, _events = watch_frames.decode_stream_message(*rest)
             assert header.sequence == 1
-    assert protocol.decode_path_header(parts["path message"][1]).mod_revision == 2
-    assert protocol.decode_cluster_event(parts["cluster message"][1]).node == "n2"
+    assert watch_frames.decode_path_header(parts["path message"][1]).mod_revision == 2
+    assert watch_frames.decode_cluster_event(parts["cluster message"][1]).node == "n2"
 
 
 def test_every_code_is_in_the_table_with_its_name() -> None:

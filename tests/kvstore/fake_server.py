@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgpack
 import zmq
 
-from kvstore import protocol
+from kvstore import protocol, watch_frames
 from kvstore.history import EventHistory
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
@@ -114,7 +114,7 @@ class FakeNode:
 
     def publish(self, frames: list[list[bytes]]) -> None:
         for frame in frames:
-            has_events = len(frame) == 3 and frame[2] != protocol.encode_events([])
+            has_events = len(frame) == 3 and frame[2] != watch_frames.encode_events([])
             if has_events and self.stream_messages_to_lose > 0:
                 self.stream_messages_to_lose -= 1
             elif self._publisher is not None and not self.is_mute:

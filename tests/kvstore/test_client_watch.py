@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvstore import errors, protocol
+from kvstore import errors, protocol, watch_frames
 from kvstore.client.watch import MAX_BATCHES, Phase, Watch
 from kvstore.history import EventHistory
 from kvstore.protocol import STALE_READ
@@ -15,7 +15,7 @@ from tests.kvstore.watch_desk import Frame, WatchDesk
 
 
 def has_events(frame: Frame) -> bool:
-    return len(frame) == 3 and frame[2] != protocol.encode_events([])
+    return len(frame) == 3 and frame[2] != watch_frames.encode_events([])
 
 
 def phase_of(watch: Watch) -> Phase:
@@ -263,14 +263,14 @@ def test_garbage_on_the_stream_is_counted_and_made_good() -> None:
     watch = desk.established()
     number = desk.subscribers("a")[0]
     topic = watch.topic
-    header = protocol.encode_stream_header(watch.epoch, 1, 2)
+    header = watch_frames.encode_stream_header(watch.epoch, 1, 2)
     event = [0, b"/x", b"", 1, 1, 1, 0]
     for parts in (
         [topic],
         [topic, header],
         [topic, b"", b""],
         [topic, header, b"\xc1"],
-        [topic, header, protocol.encode_events([event[:6]])],  # type: ignore[list-item]
+        [topic, header, watch_frames.encode_events([event[:6]])],  # type: ignore[list-item]
         [topic, header, b"\x90", b"more"],
         [b"unknown", header, b"\x90"],
     ):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import errors, protocol
+from kvstore import errors, protocol, watch_frames
 from kvstore.protocol import MAX_INTEGER, MalformedFrame
 
 BODIES = [protocol.put_body(7, 1, 1, b"k", b"v"), protocol.range_body(b"k")]
@@ -78,12 +78,12 @@ def test_what_is_no_request_is_refused_with_a_reason(frame: bytes, reason: str) 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused_or_decoded_and_nothing_else(data: bytes) -> None:
     for frame in (data, protocol.VERSION_BYTE + data):
-        for decode in (protocol.decode_request, protocol.decode_reply, protocol.decode_path_header):
+        for decode in (protocol.decode_request, protocol.decode_reply, watch_frames.decode_path_header):
             try:
                 decode(frame)
             except MalformedFrame as error:
                 assert error.reason
-    assert protocol.parse_stream_topic(data) is None or data.startswith(b"\x00S")
+    assert watch_frames.parse_stream_topic(data) is None or data.startswith(b"\x00S")
 
 
 @pytest.mark.parametrize("filler", [b"\x90", b"\x80", b"\x91\x90", b"\x91" * 500 + b"\x90"])
@@ -166,13 +166,13 @@ def test_the_range_of_a_prefix(prefix: bytes, expected: tuple[bytes, bytes]) -> 
 
 @given(st.binary(min_size=1, max_size=40), st.binary(max_size=40))
 def test_a_stream_topic_can_be_read_back(key: bytes, range_end: bytes) -> None:
-    assert protocol.parse_stream_topic(protocol.stream_topic(key, range_end)) == (key, range_end)
+    assert watch_frames.parse_stream_topic(watch_frames.stream_topic(key, range_end)) == (key, range_end)
 
 
 @given(*[st.binary(max_size=6) for _ in range(4)])
 def test_no_stream_topic_is_a_prefix_of_another(key: bytes, end: bytes, key2: bytes, end2: bytes) -> None:
     """Else a subscriber of one range would receive the messages of another."""
-    one, other = protocol.stream_topic(key, end), protocol.stream_topic(key2, end2)
+    one, other = watch_frames.stream_topic(key, end), watch_frames.stream_topic(key2, end2)
     assert (key, end) == (key2, end2) or not other.startswith(one)
 
 
@@ -184,33 +184,33 @@ def test_no_stream_topic_is_a_prefix_of_another(key: bytes, end: bytes, key2: by
         b"\x00",
         b"\x00S",
         b"\x00C",
-        protocol.stream_topic(b"", b""),
-        protocol.stream_topic(b"k", b"")[:-1],
-        protocol.stream_topic(b"k", b"") + b"\x00",
-        protocol.stream_topic(b"k" * 4097, b""),
-        protocol.stream_topic(b"k", b"e" * 4097),
+        watch_frames.stream_topic(b"", b""),
+        watch_frames.stream_topic(b"k", b"")[:-1],
+        watch_frames.stream_topic(b"k", b"") + b"\x00",
+        watch_frames.stream_topic(b"k" * 4097, b""),
+        watch_frames.stream_topic(b"k", b"e" * 4097),
         b"\x00S\xff\xffk\x00\x00",
         b"\x00S" + b"\xff" * 20_000,
     ],
 )
 def test_what_is_no_stream_topic_is_none(topic: bytes) -> None:
-    assert protocol.parse_stream_topic(topic) is None
+    assert watch_frames.parse_stream_topic(topic) is None
 
 
 def test_the_longest_stream_topic_is_one() -> None:
     key, range_end = b"\xfe" * 4096, b"\xff" * 4096
-    topic = protocol.stream_topic(key, range_end)
+    topic = watch_frames.stream_topic(key, range_end)
     assert len(topic) == protocol.MAX_TOPIC_BYTES
-    assert protocol.parse_stream_topic(topic) == (key, range_end)
+    assert watch_frames.parse_stream_topic(topic) == (key, range_end)
 
 
 def test_watch_messages_survive_the_wire() -> None:
     events = [(0, b"a", b"1", 2, 3, 2, 0), (1, b"b", b"", 0, 3, 0, 0)]
-    header, packed = protocol.encode_stream_header(11, 4, 3), protocol.encode_events(events)
-    assert protocol.decode_stream_message(header, packed) == ((11, 4, 3), events)
-    assert protocol.decode_path_header(protocol.encode_path_header(events[0])) == (0, 2, 3, 2, 0)
-    cluster = protocol.encode_cluster_event("leader_elected", 7, "n1")
-    assert protocol.decode_cluster_event(cluster) == ("leader_elected", 7, "n1")
+    header, packed = watch_frames.encode_stream_header(11, 4, 3), watch_frames.encode_events(events)
+    assert watch_frames.decode_stream_message(header, packed) == ((11, 4, 3), events)
+    assert watch_frames.decode_path_header(watch_frames.encode_path_header(events[0])) == (0, 2, 3, 2, 0)
+    cluster = watch_frames.encode_cluster_event("leader_elected", 7, "n1")
+    assert watch_frames.decode_cluster_event(cluster) == ("leader_elected", 7, "n1")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_watch_messages_survive_the_wire() -> None:
 )
 def test_a_damaged_stream_header_is_refused(header: bytes) -> None:
     with pytest.raises(MalformedFrame):
-        protocol.decode_stream_message(header, protocol.encode_events([]))
+        watch_frames.decode_stream_message(header, watch_frames.encode_events([]))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_damaged_stream_header_is_refused(header: bytes) -> None:
 )
 def test_damaged_events_are_refused(events: object) -> None:
     with pytest.raises(MalformedFrame):
-        protocol.decode_stream_message(protocol.encode_stream_header(1, 1, 1), msgpack.packb(events))
+        watch_frames.decode_stream_message(watch_frames.encode_stream_header(1, 1, 1), msgpack.packb(events))
 
 
 # ---------------------------------------------------------------- codes and their exceptions

@@ -14,8 +14,8 @@ import pytest
 
 from kvstore import protocol
 from kvstore.history import EventHistory
-from kvstore.protocol import stream_topic
 from kvstore.state_machine import MAX_QUERY_BYTES, StoreMachine
+from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
 from tests.kvstore.machine_log import NONCE, Log
 

@@ -13,10 +13,10 @@ import msgpack
 import pytest
 
 from kvstore import protocol
-from kvstore.protocol import stream_topic
 from kvstore.sessions import RESULT_OVERHEAD_BYTES
 from kvstore.snapshots import CorruptState
 from kvstore.state_machine import StoreMachine
+from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
 from tests.kvstore.machine_log import Log
 

@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import protocol
+from kvstore import protocol, watch_frames
 from kvstore.history import EventHistory
-from kvstore.protocol import prefix_range, stream_topic
+from kvstore.protocol import prefix_range
+from kvstore.watch_frames import stream_topic
 from tests.kvstore.machine_log import Log
 
 # ---------------------------------------------------------------- watch history
@@ -55,7 +56,7 @@ def test_every_change_of_a_batch_is_published_and_in_the_history() -> None:
     log.machine.watch_plane.subscribed([b"\x01" + stream_topic(*APP)])
     log.apply(*[protocol.put_body(0, 0, 0, b"/app/%d" % number, b"v") for number in range(20)])
     headers = [
-        protocol.decode_stream_message(*frame[1:])[0] for frame in log.machine.watch_plane.announcements()
+        watch_frames.decode_stream_message(*frame[1:])[0] for frame in log.machine.watch_plane.announcements()
     ]
     assert [(header.sequence, header.revision) for header in headers] == [
         (number, number + 1) for number in range(1, 21)
@@ -135,7 +136,7 @@ class Watcher:
 
     def receive(self, frames: list[list[bytes]]) -> None:
         for _, packed, body in frames:
-            header, events = protocol.decode_stream_message(packed, body)
+            header, events = watch_frames.decode_stream_message(packed, body)
             if header.epoch == self.epoch and header.sequence <= self.sequence:
                 continue
             if (header.epoch, header.sequence) == (self.epoch, self.sequence + 1) and events:

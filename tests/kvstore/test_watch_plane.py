@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import protocol
-from kvstore.protocol import CLUSTER_TOPIC, Event, StreamHeader, prefix_range, stream_topic
+from kvstore import protocol, watch_frames
+from kvstore.protocol import CLUSTER_TOPIC, Event, prefix_range
 from kvstore.store import Store
+from kvstore.watch_frames import StreamHeader, stream_topic
 from kvstore.watch_plane import MAX_SCANNED_STREAMS, Frame, WatchPlane, prefix_of
 from raft import Configuration
 
@@ -46,7 +47,7 @@ class Plane:
 
 def message(frame: Frame) -> tuple[bytes, StreamHeader, list[Event]]:
     topic, header, events = frame
-    return topic, *protocol.decode_stream_message(header, events)
+    return topic, *watch_frames.decode_stream_message(header, events)
 
 
 def seen(frames: list[Frame], topic: bytes) -> list[tuple[int, int, list[bytes]]]:
@@ -234,10 +235,10 @@ def test_a_path_topic_is_the_key_with_header_and_value() -> None:
     plane.put(b"/app/a")
     [frame] = plane.put(b"/app/a", value=b"second")
     assert (frame[0], frame[2]) == (b"/app/a", b"second")
-    assert protocol.decode_path_header(frame[1]) == (protocol.EVENT_PUT, 2, 3, 2, 0)
+    assert watch_frames.decode_path_header(frame[1]) == (protocol.EVENT_PUT, 2, 3, 2, 0)
     [frame] = plane.delete(b"/app/a")
     assert (frame[0], frame[2]) == (b"/app/a", b"")
-    assert protocol.decode_path_header(frame[1]) == (protocol.EVENT_DELETE, 0, 4, 0, 0)
+    assert watch_frames.decode_path_header(frame[1]) == (protocol.EVENT_DELETE, 0, 4, 0, 0)
 
 
 def test_path_topics_are_published_only_while_a_subscribed_prefix_matches() -> None:
@@ -269,10 +270,10 @@ def test_a_change_of_leader_is_told_once_and_again_to_whoever_comes_later() -> N
     plane = Plane()
     assert plane.subscribe(CLUSTER_TOPIC) == []
     [lost] = plane.plane.role_changed("candidate", 4, None)
-    assert protocol.decode_cluster_event(lost[1]) == ("leader_lost", 4, "")
+    assert watch_frames.decode_cluster_event(lost[1]) == ("leader_lost", 4, "")
     [frame] = plane.plane.role_changed("follower", 5, "n2")
     assert frame[0] == CLUSTER_TOPIC
-    assert protocol.decode_cluster_event(frame[1]) == ("leader_elected", 5, "n2")
+    assert watch_frames.decode_cluster_event(frame[1]) == ("leader_elected", 5, "n2")
     assert plane.plane.role_changed("follower", 5, "n2") == []
     assert plane.subscribe(CLUSTER_TOPIC) == [frame]
     assert len(plane.plane.role_changed("leader", 6, "n1")) == 1
@@ -282,10 +283,10 @@ def test_members_that_come_change_and_leave_are_told_and_those_to_begin_with_are
     plane = Plane()
     plane.plane.role_changed("leader", 3, "n1")
 
-    def told(voters: str, learners: str = "") -> list[protocol.ClusterEvent]:
+    def told(voters: str, learners: str = "") -> list[watch_frames.ClusterEvent]:
         frames = plane.plane.members_changed(Configuration(voters.split(), learners.split()))
         assert all(frame[0] == CLUSTER_TOPIC for frame in frames)
-        return [protocol.decode_cluster_event(frame[1]) for frame in frames]
+        return [watch_frames.decode_cluster_event(frame[1]) for frame in frames]
 
     assert told("n1 n2 n3") == []
     assert told("n1 n2 n3", "n4") == [("member_added", 3, "n4")]

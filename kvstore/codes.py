@@ -1,0 +1,116 @@
+"""The numbers of the protocol: kinds, operations, flags, codes and limits, each written once.
+
+May know nothing. Everybody who speaks the protocol has them by way of `protocol`, which names them too.
+docs/protocol.md tells the same to people.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+VERSION_BYTE: Final = b"\x01"
+
+# Kinds of a request frame.
+WRITE: Final = 1
+READ: Final = 2  # linearizable
+STALE_READ: Final = 3  # whatever the asked node has applied
+STATUS: Final = 4
+ADMIN: Final = 5  # protocol_admin has its bodies
+REQUEST_KINDS: Final = {1: "write", 2: "read", 3: "stale_read", 4: "status", 5: "admin"}
+
+# Kinds of a reply frame.
+RESULTS: Final = 129
+REFUSED: Final = 130
+
+# Operations of a write body.
+PUT: Final = 1
+DELETE: Final = 2
+OPEN_SESSION: Final = 3
+CLOSE_SESSION: Final = 4
+# Operations of a read body.
+RANGE: Final = 16
+WATCH_HISTORY: Final = 17
+
+# Flags of PUT and DELETE.
+PREV_KV: Final = 1
+# Flags of RANGE.
+KEYS_ONLY: Final = 1
+COUNT_ONLY: Final = 2
+
+EVENT_PUT: Final = 0
+EVENT_DELETE: Final = 1
+
+# First element of a result.
+OK: Final = 0
+BAD_REQUEST: Final = 1
+SESSION_EXPIRED: Final = 2
+SEQUENCE_FORGOTTEN: Final = 3
+COMPACTED: Final = 4  # [code, message, compact_revision]
+FUTURE_REVISION: Final = 5  # [code, message, current_revision]
+EMPTY_KEY: Final = 6
+TOO_LARGE: Final = 7
+WATCH_RANGE_EMPTY: Final = 8
+CHANGE_REFUSED: Final = 9  # [code, message, reason]
+CHANGE_UNFINISHED: Final = 10
+# Codes of a REFUSED frame.
+NOT_LEADER: Final = 32
+NO_LEADER: Final = 33
+OVERLOADED: Final = 34
+SHUTTING_DOWN: Final = 35
+CONFLICT_WITH_LEADER: Final = 36  # an OUTCOME_UNKNOWN: overwritten here, and maybe committed elsewhere
+OUTCOME_UNKNOWN: Final = 37  # may or may not be applied
+BAD_FRAME: Final = 38
+DEADLINE_EXCEEDED: Final = 39  # of a read
+EXPIRED: Final = 40  # of a write, before it was proposed
+TRANSFERRING: Final = 42  # leadership is being handed to another node
+NOT_MEMBER: Final = 41  # the node waits to be added to a cluster, or was removed from it
+
+CODE_NAMES: Final = {
+    OK: "ok",
+    BAD_REQUEST: "bad_request",
+    SESSION_EXPIRED: "session_expired",
+    SEQUENCE_FORGOTTEN: "sequence_forgotten",
+    COMPACTED: "compacted",
+    FUTURE_REVISION: "future_revision",
+    EMPTY_KEY: "empty_key",
+    TOO_LARGE: "too_large",
+    WATCH_RANGE_EMPTY: "watch_range_empty",
+    CHANGE_REFUSED: "change_refused",
+    CHANGE_UNFINISHED: "change_unfinished",
+    NOT_LEADER: "not_leader",
+    NO_LEADER: "no_leader",
+    OVERLOADED: "overloaded",
+    SHUTTING_DOWN: "shutting_down",
+    CONFLICT_WITH_LEADER: "conflict_with_leader",
+    OUTCOME_UNKNOWN: "outcome_unknown",
+    BAD_FRAME: "bad_frame",
+    DEADLINE_EXCEEDED: "deadline_exceeded",
+    EXPIRED: "expired",
+    TRANSFERRING: "transferring",
+    NOT_MEMBER: "not_member",
+}
+
+# ---------------------------------------------------------------- limits
+
+MAX_INTEGER: Final = 2**63 - 1  # every integer of the protocol is in 0..MAX_INTEGER
+MAX_KEY_BYTES: Final = 4096
+MAX_VALUE_BYTES: Final = 1 << 20
+MAX_BODY_BYTES: Final = 1_572_864  # 1.5 MiB: one command or read
+MAX_FRAME_BYTES: Final = 4 << 20  # a request frame: many bodies
+MAX_REQUESTS_PER_FRAME: Final = 16_384
+MAX_TIMEOUT_MILLISECONDS: Final = 86_400_000
+NONCE_BYTES: Final = 16
+MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a client keeps fewer in flight
+MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
+MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
+MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
+
+# ---------------------------------------------------------------- watch plane constants
+
+STREAM_TOPIC_PREFIX: Final = b"\x00S"
+CLUSTER_TOPIC: Final = b"\x00C"
+RESERVED_TOPIC_BYTE: Final = 0  # a topic that starts with it is never a path topic
+
+WATCH_HEARTBEAT_SECONDS: Final = 0.5
+WATCH_SILENCE_SECONDS: Final = 2.0  # a stream silent for longer is lost: ask for the history again
