@@ -59,6 +59,16 @@ class Snapshots:
         """Is one whole, and not given to storage yet?"""
         return self._installed is not None
 
+    def durable_commit_index(self, saved_index: Index) -> Index:
+        """How far a restart may take for committed what it finds here; `saved_index` was said last.
+
+        No further than to what is durable. A hard state goes to the disk before the entries, or the snapshot,
+        of the same turn: if the power goes in between, what they were to replace is still in their place.
+        """
+        if self.awaits_installation:
+            return saved_index
+        return min(self._core.commit_index, self._core.log.stable_index)
+
     # -- for Ready -------------------------------------------------------------------------------------
 
     def take_work(self) -> SnapshotWork:

@@ -424,9 +424,8 @@ class Core:
         """All that must happen now. advance() must follow before the next call."""
         if self._awaits_advance:
             raise broken("ready() again before advance() in term", self.term)
-        configurations = self.configurations
-        if configurations.uncommitted_index <= self.commit_index:
-            configurations.note_committed()
+        if self.configurations.uncommitted_index <= self.commit_index:
+            self.configurations.note_committed()
             if self.node_id in self.configuration.removed:
                 self.note_removed()
         batch = self.log.take_unpersisted()
@@ -434,8 +433,9 @@ class Core:
         is_vote_changed = self._is_vote_changed()
         hard_state = None
         # The commit index alone is not worth a write: it is a hint, and goes along with others.
-        if is_vote_changed or (batch is not None and self.commit_index != self._saved.commit_index):
-            hard_state = self._saved = HardState(self.term, self.voted_for, self.commit_index)
+        durable_commit = self.snapshots.durable_commit_index(self._saved.commit_index)
+        if is_vote_changed or (batch is not None and durable_commit != self._saved.commit_index):
+            hard_state = self._saved = HardState(self.term, self.voted_for, durable_commit)
         if is_vote_changed:
             # Nothing of a term leaves before the term is on disk. Else a lone voter could lead a term,
             # lose its memory of it, and lead it again with another log.
@@ -455,10 +455,10 @@ class Core:
             refused_reads=self._refused_reads,
             truncated_from=self._truncated_from,
             role_change=role_change,
-            configuration=self.configuration if configurations.has_news else None,
+            configuration=self.configuration if self.configurations.has_news else None,
             snapshots=self.snapshots.take_work() if self.snapshots.has_work else None,
         )
-        configurations.has_news = False
+        self.configurations.has_news = False
         self._messages, self._messages_after_sync = [], []
         self._reads, self._refused_reads, self._truncated_from = [], [], None
         self._awaits_advance = True

@@ -105,7 +105,7 @@ class Replay:
     def _recovered(
         self, base_index: Index, base_term: Term, entries: list[Entry], snapshot: SnapshotMeta | None
     ) -> Recovered:
-        # A commit index may have come to the disk before the entries of the same turn. It is only a hint.
+        # A disk that lost its last turn, which was zeroed, ends before what was committed. It is only a hint.
         commit_index = min(self.state.commit_index, base_index + len(entries))
         state = self.state._replace(commit_index=commit_index)
         return Recovered(state, base_index + 1, entries, base_term, snapshot)

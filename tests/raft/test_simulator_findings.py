@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from raft.config import RaftConfig
+from raft.core import Core
+from raft.membership import Configuration
+from raft.messages import AppendEntries
 from raft.ready import Role
-from tests.raft.network import Network, change
+from raft.storage import Recovered
+from tests.raft.network import Network, batch, change, entries_of, make_core
+from tests.raft.snapshot_network import chunks_of
 
 
 def roles(network: Network) -> list[Role]:
@@ -51,3 +57,33 @@ def test_a_read_that_waits_for_a_node_that_leaves_is_answered_without_it() -> No
     leader.read_index(2)
     network.settle()
     assert [context for context, _ in network.reads["a"]] == [1, 2]
+
+
+def test_a_commit_index_is_not_on_disk_before_the_entries_that_it_is_about() -> None:
+    """A follower's tail is replaced and committed in one turn, and the power goes after the hard state was
+    written and before the entries were: at the next start the old tail is still there, and none of it is
+    committed."""
+    core = make_core("b", log=[1, 1, 1, 1], commit_index=2)
+    core.step("a", AppendEntries(2, 2, 1, 4, batch(3, [2, 2])))
+    ready = core.ready()
+    assert ready.batch is not None and ready.hard_state is not None and core.commit_index == 4
+    found = Recovered(ready.hard_state, 1, entries_of([1, 1, 1, 1]))
+    again = Core("b", Configuration("abc"), found, RaftConfig())
+    assert again.commit_index == 2
+
+    core.advance()  # now they are durable, and the next hard state may vouch for them
+    core.step("a", AppendEntries(2, 4, 2, 5, batch(5, [2])))
+    state = core.ready().hard_state
+    assert state is not None and state.commit_index == 4
+
+
+def test_a_commit_index_is_not_on_disk_before_the_snapshot_that_it_is_about() -> None:
+    """The hard state of the new term goes to the disk before the snapshot that replaces the log: what is
+    still in the log, should the power go in between, is not committed by it."""
+    core = make_core("b", log=[1, 1, 1], commit_index=1)
+    for chunk in chunks_of([1, 1, 1, 2, 2], term=2):
+        core.step("a", chunk)
+    ready = core.ready()
+    assert ready.snapshots is not None and ready.snapshots.installed is not None
+    assert ready.hard_state is not None and core.commit_index == 5
+    assert ready.hard_state == (2, None, 1)
