@@ -38,4 +38,9 @@ def text_files() -> tuple[Path, ...]:
         tops = [*PACKAGES, "tests", "bench", "examples", "bin", "docs", ".ci"]
         names = [path.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*")]
         names += [path.relative_to(ROOT) for path in ROOT.iterdir()]
-    return tuple(sorted(path for path in names if path.suffix in suffixes and (ROOT / path).is_file()))
+    return tuple(sorted(path for path in names if path.suffix in suffixes and _is_text(ROOT / path)))
+
+
+def _is_text(path: Path) -> bool:
+    """As git sees it: no file with a zero byte is one."""
+    return path.is_file() and b"\0" not in path.read_bytes()

@@ -1,0 +1,112 @@
+"""Makes the golden files: one node's data in the formats that this program writes, and what is in them.
+
+Run by hand, `python -m tests.golden.make`, when a format gets a new version; never by a test. It makes what
+is missing and touches nothing that is there: the files of an older version are what programs of that time
+wrote, and no later program could make them again. Beside each stands what is to be found in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from kvstore import protocol
+from kvstore.snapshots import FORMAT_VERSION as STATE_VERSION
+from raft.directory import LOCK_NAME, DataDirectory
+from raft.entries import EntryBatch, HardState
+from raft.membership import Configuration
+from raft.segment import FORMAT_VERSION as LOG_VERSION
+from tests.kvstore.machine_log import Log
+
+HERE = Path(__file__).parent
+CLUSTER, NODE, STORAGE = "golden", "n1", "00112233445566778899aabbccddeeff"
+ADDRESSES = {"n1": "tcp://127.0.0.1:7101", "n2": "tcp://127.0.0.1:7102", "n3": "tcp://127.0.0.1:7103"}
+SEGMENT_BYTES = 2048
+CONFIGURATION = Configuration(["n1", "n2"], ["n3"], addresses=ADDRESSES)
+CONTENT = b"what a state machine said " * 40
+
+COMMAND, NO_OP, CONFIGURED = 1, 0, 2
+
+
+def make_log(target: Path) -> dict[str, object]:
+    """A data directory of every kind of record: segments that were switched, a run that replaces another, a
+    payload that had to be stuffed, a snapshot and its mark, a clean end."""
+    directory = DataDirectory(target, CLUSTER, NODE, storage_id=STORAGE, members=ADDRESSES)
+    log = directory.open_log(segment_bytes=SEGMENT_BYTES)
+    log.load()
+    entries = [(1, NO_OP, b""), (1, CONFIGURED, CONFIGURATION.encode()), (1, COMMAND, b"replaced")]
+    log.append(HardState(1, "n1", 0), EntryBatch(1, entries))
+    log.sync()
+    entries[2:] = [(3, NO_OP, b""), (3, COMMAND, b"zeros" + bytes(1200))]
+    log.append(HardState(3, "n2", 2), EntryBatch(3, entries[2:]))
+    log.sync()
+    log.begin_snapshot(3, 3, CONFIGURATION.encode())
+    log.append_snapshot(CONTENT)
+    log.commit_snapshot(replaces_log=False)
+    for number in range(4):
+        entries.append((4, COMMAND, b"%d " % number * 300))
+        log.append(HardState(4, None, 4), EntryBatch(len(entries), entries[-1:]))
+        log.sync()
+    log.append(HardState(5, "n3", 7), None)
+    log.close()
+    directory.close()
+    (target / LOCK_NAME).unlink()
+    return {
+        "cluster_id": CLUSTER,
+        "node_id": NODE,
+        "storage_id": STORAGE,
+        "members": ADDRESSES,
+        "term": 5,
+        "voted_for": "n3",
+        "commit_index": 7,
+        "entries": [{"term": term, "kind": kind, "body": body.hex()} for term, kind, body in entries],
+        "snapshot": {"index": 3, "term": 3, "voters": ["n1", "n2"], "learners": ["n3"]},
+        "content": CONTENT.hex(),
+        "segments": len(list((target / "wal").glob("*.wal"))),
+    }
+
+
+def make_state(target: Path) -> dict[str, object]:
+    """The content of a snapshot of the store: records, deleted ones, and sessions with what they remember."""
+    log = Log()
+    first = log.open_session(b"nonce of session")
+    log.put(b"a", b"1")
+    log.put(b"b", b"gone")
+    log.put(b"a", b"2")
+    log.delete(b"b")
+    log.put(b"binary\0\xff", bytes(range(256)))
+    second = log.open_session(b"nonce of another")
+    retries = [
+        protocol.put_body(first, 1, 0, b"counted", b"once"),
+        protocol.put_body(first, 2, 0, b"counted", b"twice", flags=protocol.PREV_KV),
+        protocol.delete_body(second, 7, 0, b"not there"),
+    ]
+    results = log.machine.apply(log.machine.applied_index + 1, retries)
+    target.write_bytes(b"".join(log.machine.snapshot()))
+    _, _, _, _, records = log.ask(protocol.range_body(b"\0", b"\0"))
+    return {
+        "applied_index": log.machine.applied_index,
+        "revision": log.machine.revision,
+        # key, value, and the numbers behind them as a read gives them
+        "records": [[key.hex(), value.hex(), *numbers] for key, value, *numbers in records],
+        # commands of sessions that were applied once, and what each is answered when it comes again
+        "retries": [[body.hex(), result.hex()] for body, result in zip(retries, results) if result],
+    }
+
+
+def main() -> None:
+    for name, make in ((f"log-{LOG_VERSION}", make_log), (f"state-{STATE_VERSION}.bin", make_state)):
+        target, description = HERE / name, (HERE / name).with_suffix(".json")
+        if description.exists():
+            print(f"{name} is there already")
+            continue
+        if target.is_dir():
+            shutil.rmtree(target)  # left by a run that broke off
+        content = make(target)
+        description.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"{name} made")
+
+
+if __name__ == "__main__":
+    main()
