@@ -30,7 +30,7 @@ from raft.errors import (
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.ready import Ready, Role, RoleChange
-from raft.state_machine import StateMachine
+from raft.state_machine import Housekeeper, StateMachine
 from raft.storage import MemoryStorage, Recovered, Storage, StorageError, StorageFailed
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "EntryKind",
     "Expired",
     "HardState",
+    "Housekeeper",
     "Index",
     "InvariantBroken",
     "MemoryStorage",

@@ -29,6 +29,7 @@ class Reason(StrEnum):
 class Propose:
     """gateway to replication: commands to replicate; `counts[i]` bodies belong to `tickets[i]`.
 
+    From the applier it has no tickets: what becomes of these is told to nobody.
     With `wants_notices`, replication tells of each stage: Queued, CommitNotice.
     """
 

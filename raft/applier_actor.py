@@ -1,5 +1,5 @@
 """Applier: feeds committed entries to the state machine in log order, answers reads, announces what changed,
-and gives and takes the state as snapshots.
+gives and takes the state as snapshots, and on the leader proposes what the machine itself wants.
 
 Owns the state machine and the applied index; nobody else touches either. May know messages and the clock;
 nothing of terms, votes or the disk. Bodies and results stay opaque bytes.
@@ -20,6 +20,7 @@ from raft.actor_messages import (
     MembershipChanged,
     NextSlice,
     PartWanted,
+    Propose,
     QueryStatus,
     ReadReady,
     RestoreSnapshot,
@@ -30,12 +31,14 @@ from raft.actor_messages import (
     StatusReport,
     TakeSnapshot,
 )
+from raft.housekeeping import Housekeeping
 from raft.membership import Configuration
+from raft.ready import Role
 from raft.slices import Slices
-from raft.state_machine import Announcer, Frame, Silent, StateMachine
+from raft.state_machine import Announcer, Frame, Housekeeper, Silent, StateMachine
 
 WATCH_PORT = "watch"
-HEARTBEAT_CHECK_SECONDS = 0.25
+TICK_SECONDS = 0.25  # heartbeats of the watch plane and housekeeping are looked at this often
 
 
 class ApplierActor(Actor):
@@ -44,13 +47,19 @@ class ApplierActor(Actor):
     name = "applier"
 
     def __init__(
-        self, machine: StateMachine, announcer: Announcer | None = None, *, applied_index: int = 0
+        self,
+        machine: StateMachine,
+        announcer: Announcer | None = None,
+        *,
+        housekeeper: Housekeeper | None = None,
+        applied_index: int = 0,
     ) -> None:
         """`applied_index` is that of the snapshot which the machine was restored from, 0 for a new one."""
         super().__init__()
         self._machine = machine
         self._announcer: Announcer = announcer if announcer is not None else Silent()
         self._announces = announcer is not None
+        self._housekeeping = Housekeeping(housekeeper) if housekeeper is not None else None
         self.applied_index = applied_index  # all entries up to here are in the machine; never falls
         self._slices: Slices | None = None  # of the snapshot that is being taken
         self._slices_index = 0  # what was applied when it was
@@ -63,7 +72,7 @@ class ApplierActor(Actor):
             ReadReady: self._waiting_reads.append,
             LocalRead: self._answer_now,
             QueryStatus: self._report,
-            RoleChanged: self._announce_role,
+            RoleChanged: self._change_role,
             MembershipChanged: self._announce_members,
             TakeSnapshot: self._take_snapshot,
             NextSlice: self._give_slice,
@@ -72,13 +81,17 @@ class ApplierActor(Actor):
         }
 
     def on_start(self) -> None:
-        if self._announces:
-            self.set_deadline(self.now() + HEARTBEAT_CHECK_SECONDS)
+        if self._announces or self._housekeeping is not None:
+            self.set_deadline(self.now() + TICK_SECONDS)
 
     def on_deadline(self) -> None:
         now = self.now()
         self._publish(self._announcer.heartbeats(now))
-        self.set_deadline(now + HEARTBEAT_CHECK_SECONDS)
+        if self._housekeeping is not None:
+            bodies = self._housekeeping.due(now)
+            if bodies:
+                self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
+        self.set_deadline(now + TICK_SECONDS)
 
     def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
@@ -163,7 +176,9 @@ class ApplierActor(Actor):
         fields = {**message.fields, "applied_index": self.applied_index, **self._machine.status()}
         self.send_local("gateway", StatusReport(message.ticket, fields))
 
-    def _announce_role(self, message: RoleChanged) -> None:
+    def _change_role(self, message: RoleChanged) -> None:
+        if self._housekeeping is not None:
+            self._housekeeping.lead(message.role == Role.LEADER.value)
         self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
 
     def _announce_members(self, message: MembershipChanged) -> None:

@@ -34,7 +34,7 @@ from raft.proposer_actor import ProposerActor, Request, call_back
 from raft.ready import Role, RoleChange
 from raft.replica_settings import MOST_COMMAND_BYTES, Hooks, ReplicaSettings
 from raft.replication_actor import ReplicationActor
-from raft.state_machine import StateMachine
+from raft.state_machine import Housekeeper, StateMachine
 from raft.storage import Storage, restored_index
 from raft.wire import register_messages
 
@@ -132,7 +132,9 @@ class Replica:
             ProposerActor(on_end=self._close_one, on_role=self._change_role, on_members=self._change_members)
         )
         system.add(ReplicationActor(core, self._storage))
-        system.add(ApplierActor(machine, applied_index=restored_index(machine, self._storage, recovered)))
+        housekeeper = machine if isinstance(machine, Housekeeper) else None
+        applied_index = restored_index(machine, self._storage, recovered)
+        system.add(ApplierActor(machine, housekeeper=housekeeper, applied_index=applied_index))
         system.add(
             ElectionActor(
                 election_timeout_seconds=settings.election_timeout_seconds,

@@ -185,18 +185,22 @@ class ReplicationActor(Actor):
     def _propose(self, message: Propose) -> None:
         try:
             first_index = self._core.propose(message.bodies)
-        except NotLeader as refusal:
-            self._refuse(message.tickets, refusal.leader_id)
-        except Overloaded:
-            self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
-        except Transferring:
-            self.send_local("gateway", Refused(message.tickets, Reason.TRANSFERRING, None))
+        except (NotLeader, Overloaded, Transferring) as refusal:
+            if message.tickets:  # else the applier's own wish, which it has again if it still leads
+                self._refuse_proposal(message.tickets, refusal)
         else:
             self._tickets.add(first_index, message.tickets, message.counts)
             if message.wants_notices:
                 self._noticed.update(message.tickets)
                 queued = Queued(first_index, self._core.term, message.tickets, message.counts)
                 self.send_local("gateway", queued)
+
+    def _refuse_proposal(self, tickets: list[int], refusal: NotLeader | Overloaded | Transferring) -> None:
+        if isinstance(refusal, NotLeader):
+            self._refuse(tickets, refusal.leader_id)
+        else:
+            reason = Reason.OVERLOADED if isinstance(refusal, Overloaded) else Reason.TRANSFERRING
+            self.send_local("gateway", Refused(tickets, reason, None))
 
     def _read(self, message: Read) -> None:
         if len(self._reads) >= MAX_WAITING_READS:

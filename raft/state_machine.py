@@ -8,7 +8,7 @@ the bodies it is given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from raft.membership import Configuration
 
@@ -42,6 +42,23 @@ class StateMachine(Protocol):
 
     def status(self) -> dict[str, object]:
         """Facts for an operator, such as the store's revision."""
+
+
+@runtime_checkable
+class Housekeeper(Protocol):
+    """What knows, of a state machine, which commands it needs by itself: such as to forget what is old.
+
+    It is asked a few times a second on the leader, and nowhere else. Here, and here alone, time may decide:
+    the command that comes of it is in the log, and has the same effect everywhere.
+    """
+
+    def due_commands(self, now_seconds: float) -> list[bytes]:
+        """Bodies to be proposed now, the most urgent first; `now_seconds` is of this node's monotonic clock.
+
+        Nobody is told what becomes of them: a command may be lost, and may be applied late, after others that
+        this state has not seen, or by another leader. So it has to be harmless then, and it is asked for
+        again until the state shows its effect. Of many only the first are proposed.
+        """
 
 
 class Announcer(Protocol):
