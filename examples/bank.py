@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from raft import RaftError
+from raft import RaftError, Restorer, WholeRestorer
 from raft.rehearsal import Rehearsal
 
 ACCOUNTS = ["ann", "bob", "cid", "dee"]
@@ -43,8 +43,11 @@ class Bank:
     def snapshot(self) -> Iterator[bytes]:
         return iter([json.dumps([self.balances, self.done]).encode()])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.balances, self.done = json.loads(b"".join(chunks))
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.balances, self.done = json.loads(content)
 
 
 def main(seed: int, transfers: int = 200) -> Rehearsal[Bank]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from actors import MemoryNetwork
-from raft import MemoryStorage, NotLeader
+from raft import MemoryStorage, NotLeader, Restorer, WholeRestorer
 from raft.replica import Replica
 
 
@@ -31,8 +31,11 @@ class Counter:
     def snapshot(self) -> Iterator[bytes]:
         return iter([str(self.total).encode()])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.total = int(b"".join(chunks))
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.total = int(content)
 
 
 def main() -> None:

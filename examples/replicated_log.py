@@ -5,9 +5,9 @@ Everything runs in one thread, by hand: python examples/replicated_log.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from raft import Command
+from raft import Command, Restorer, WholeRestorer
 from raft.rehearsal import Rehearsal
 from raft.replica import Hooks
 
@@ -34,8 +34,11 @@ class Lines:
     def snapshot(self) -> Iterator[bytes]:
         return iter(["\n".join(self.lines).encode()])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.lines = b"".join(chunks).decode().splitlines()
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.lines = content.decode().splitlines()
 
 
 def tell(command: Command) -> None:

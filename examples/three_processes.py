@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from raft import NotLeader, RaftError, RoleChange
+from raft import NotLeader, RaftError, Restorer, RoleChange, WholeRestorer
 from raft.replica import Hooks, Replica
 
 MEMBERS = {"n1": "tcp://127.0.0.1:7301", "n2": "tcp://127.0.0.1:7302", "n3": "tcp://127.0.0.1:7303"}
@@ -40,8 +40,11 @@ class Dictionary:
     def snapshot(self) -> Iterator[bytes]:
         return iter([json.dumps(self.items).encode()])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.items = json.loads(b"".join(chunks))
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.items = json.loads(content)
 
 
 def tell(change: RoleChange) -> None:

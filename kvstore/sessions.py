@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
@@ -143,19 +143,24 @@ class Sessions:
             for session_id, session in self._sessions.items()
         ]
 
-    def restore(self, states: Iterable[SessionState]) -> None:
-        """Replace everything; states come in the order of frozen()."""
-        self._sessions.clear()
-        self._by_nonce.clear()
-        self._remembered_bytes = 0
-        for session_id, nonce, opened, floor, results in states:
-            session = Session(nonce, opened)
-            session.floor = floor
-            session.results = dict(results)
-            session.remembered_bytes = sum(len(result) + RESULT_OVERHEAD_BYTES for _, result in results)
-            self._sessions[session_id] = session
-            self._by_nonce[nonce] = session_id
-            self._remembered_bytes += session.remembered_bytes
+    def empty(self) -> Sessions:
+        """Others with the same bounds, and nobody in them."""
+        return Sessions(
+            max_sessions=self._max_sessions,
+            max_remembered_bytes=self._max_remembered_bytes,
+            max_session_bytes=self._max_session_bytes,
+        )
+
+    def load(self, state: SessionState) -> None:
+        """One more session of a snapshot; they come in the order of frozen()."""
+        session_id, nonce, opened, floor, results = state
+        session = Session(nonce, opened)
+        session.floor = floor
+        session.results = dict(results)
+        session.remembered_bytes = sum(len(result) + RESULT_OVERHEAD_BYTES for _, result in results)
+        self._sessions[session_id] = session
+        self._by_nonce[nonce] = session_id
+        self._remembered_bytes += session.remembered_bytes
 
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on, the order of use included."""

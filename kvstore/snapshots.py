@@ -1,13 +1,14 @@
 """What a snapshot of the store is made of: revision, records in key order, sessions in order of use.
 
 May know: the shapes that the store and the sessions give and take; nothing of files, time or Raft. A stream
-of msgpack items, which a reader takes one by one, so neither side ever holds more than a batch of it encoded.
-The same state gives the same bytes on every node: what has an order of its own is written in that order.
+of msgpack items, which a reader takes as its bytes come, so neither side ever holds more than a batch of it
+encoded. The same state gives the same bytes on every node: what has an order of its own is written in that
+order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -19,7 +20,7 @@ BATCH_BYTES: Final = 64 << 10  # of keys and values in one piece, or one record 
 _RECORD_OVERHEAD_BYTES: Final = 32
 _MAX_BUFFER_BYTES: Final = 64 << 20  # of one item, when read back
 
-SessionState = tuple[int, bytes, bytes, int, list[tuple[int, bytes]]]
+SessionState = tuple[int, bytes, bytes, int, Sequence[tuple[int, bytes]]]
 """Session id, nonce, result of the opening, floor, and the remembered results by sequence."""
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
@@ -54,43 +55,59 @@ def encode_state(
 
 
 class StateReader:
-    """Takes a snapshot apart. Owned by one restore; raises CorruptState."""
+    """Takes a snapshot apart as it comes, and hands over what it finds. Owned by one restorer.
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._items = _items_of(chunks)
-        header = next(self._items, None)
-        if type(header) is not list or len(header) != 5 or header[0] != FORMAT_VERSION:
-            raise CorruptState(f"a snapshot begins with {header!r}, expected format version {FORMAT_VERSION}")
-        self.applied_index: int = header[1]
-        self.revision: int = header[2]
-        self._record_count: int = header[3]
-        self._session_count: int = header[4]
+    Arrays come as tuples, which is what records are, so a batch is taken over without a look at each record.
+    """
 
-    def records(self) -> Iterator[KeyValue]:
-        """In key order; to be read before the sessions, to the end."""
-        left = self._record_count
-        while left > 0:
-            batch = next(self._items, ())
-            if not batch:
-                raise CorruptState(f"{left} records are missing")
-            left -= len(batch)
-            for record in batch:
-                yield tuple(record)
+    def __init__(
+        self,
+        take_records: Callable[[Sequence[KeyValue]], None],
+        take_session: Callable[[SessionState], None],
+    ) -> None:
+        """Records are handed over in batches, in key order; after them the sessions, as frozen() had them."""
+        self.applied_index = 0  # this and the revision are known from the first item on
+        self.revision = 0
+        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=_MAX_BUFFER_BYTES)
+        self._take_records = take_records
+        self._take_session = take_session
+        self._has_begun = False
+        self._records_left = 0
+        self._sessions_left = 0
 
-    def sessions(self) -> Iterator[SessionState]:
-        """The least recently used one first."""
-        for number in range(self._session_count):
-            session = next(self._items, None)
-            if session is None:
-                raise CorruptState(f"{self._session_count - number} sessions are missing")
-            session_id, nonce, opened, floor, results = session
-            yield session_id, nonce, opened, floor, [(sequence, result) for sequence, result in results]
-        if next(self._items, None) is not None:
+    def feed(self, data: bytes) -> None:
+        """The next bytes, cut anywhere. Raises CorruptState."""
+        try:
+            self._unpacker.feed(data)
+            for item in self._unpacker:
+                self._take(item)
+        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+            raise CorruptState(f"a snapshot has an item that is none: {error!r}") from error
+
+    def finish(self) -> None:
+        """Nothing follows. Raises CorruptState unless everything has come."""
+        if not self._has_begun:
+            raise CorruptState("a snapshot has nothing in it")
+        if self._records_left or self._sessions_left:
+            left = f"{self._records_left} records and {self._sessions_left} sessions"
+            raise CorruptState(f"a snapshot ends too early: {left} are missing")
+
+    def _take(self, item: Any) -> None:
+        if not self._has_begun:
+            self._begin(item)
+        elif self._records_left:
+            if not item or len(item) > self._records_left:
+                raise CorruptState(f"{len(item)} records where {self._records_left} are missing")
+            self._take_records(item)
+            self._records_left -= len(item)
+        elif self._sessions_left:
+            self._take_session(item)
+            self._sessions_left -= 1
+        else:
             raise CorruptState("something follows the last session")
 
-
-def _items_of(chunks: Iterable[bytes]) -> Iterator[Any]:
-    unpacker = msgpack.Unpacker(max_buffer_size=_MAX_BUFFER_BYTES)
-    for chunk in chunks:
-        unpacker.feed(chunk)
-        yield from unpacker
+    def _begin(self, header: Any) -> None:
+        if type(header) is not tuple or len(header) != 5 or header[0] != FORMAT_VERSION:
+            raise CorruptState(f"a snapshot begins with {header!r}, expected format version {FORMAT_VERSION}")
+        _, self.applied_index, self.revision, self._records_left, self._sessions_left = header
+        self._has_begun = True

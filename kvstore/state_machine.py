@@ -8,7 +8,7 @@ a command that cannot be carried out has a result that says so, and that is the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -30,8 +30,9 @@ from kvstore.protocol import (
     RANGE,
     WATCH_HISTORY,
 )
+from kvstore.restoring import StoreRestorer
 from kvstore.sessions import EXPIRED, Sessions
-from kvstore.snapshots import StateReader, encode_state
+from kvstore.snapshots import encode_state
 from kvstore.store import Store
 from kvstore.watch_plane import WatchPlane
 
@@ -206,14 +207,16 @@ class StoreMachine:
             self.applied_index, store.revision, store.frozen(), len(store), sessions, len(sessions)
         )
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
+    def restorer(self) -> StoreRestorer:
+        """What it is fed is built beside the state in force, and takes its place at the end."""
+        return StoreRestorer(Store(), self._sessions.empty(), self._take_over)
+
+    def _take_over(self, applied_index: int, store: Store, sessions: Sessions) -> None:
         """Replaces everything. Watchers hear that they missed something, and older events are compacted."""
-        state = StateReader(chunks)
-        self._store.restore(state.revision, state.records())
-        self._sessions.restore(state.sessions())
-        self.applied_index = state.applied_index
-        self._history.restart(state.revision)
-        self.watch_plane.restart(state.revision)
+        self._store, self._sessions = store, sessions
+        self.applied_index = applied_index
+        self._history.restart(store.revision)
+        self.watch_plane.restart(store.revision)
 
     # -- for operators and tests -----------------------------------------------------------------------
 

@@ -8,13 +8,14 @@ Arguments are valid when they come here; `operations` sees to that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 from sortedcontainers import SortedList
 
+from kvstore.key_order import extend_in_order
 from kvstore.protocol import EVENT_DELETE, EVENT_PUT, Event, KeyValue
 
 Change: TypeAlias = KeyValue | tuple[int, list[Event]]
@@ -135,13 +136,14 @@ class Store:
         records, keys = self._records.copy(), list(self._keys)
         return map(records.__getitem__, keys)
 
-    def restore(self, revision: int, records: Iterable[KeyValue]) -> None:
-        """Replace everything; records come in key order."""
-        table = {record[0]: record for record in records}
-        self.revision = revision
-        self._records = table
-        self._keys = SortedList(table)
-        self._changes = []
+    def load(self, records: Sequence[KeyValue]) -> None:
+        """Records of a snapshot, in key order, all after those that are there: a new store takes it in parts.
+
+        No revision comes of it: whoever loads sets it at the end.
+        """
+        keys = [record[0] for record in records]
+        self._records.update(zip(keys, records))
+        extend_in_order(self._keys, keys)
 
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on. Reads the whole store: for tests and diagnosis."""

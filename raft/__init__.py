@@ -30,7 +30,7 @@ from raft.errors import (
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.ready import Ready, Role, RoleChange
-from raft.state_machine import Housekeeper, StateMachine
+from raft.state_machine import Housekeeper, Restorer, StateMachine, WholeRestorer
 from raft.storage import MemoryStorage, Recovered, Storage, StorageError, StorageFailed
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "Ready",
     "Reason",
     "Recovered",
+    "Restorer",
     "Role",
     "RoleChange",
     "ShuttingDown",
@@ -75,4 +76,5 @@ __all__ = [
     "TransferReason",
     "TransferRefused",
     "Transferring",
+    "WholeRestorer",
 ]

@@ -35,7 +35,7 @@ from raft.housekeeping import Housekeeping
 from raft.membership import Configuration
 from raft.ready import Role
 from raft.slices import Slices
-from raft.state_machine import Announcer, Frame, Housekeeper, Silent, StateMachine
+from raft.state_machine import Announcer, Frame, Housekeeper, Restorer, Silent, StateMachine
 
 WATCH_PORT = "watch"
 TICK_SECONDS = 0.25  # heartbeats of the watch plane and housekeeping are looked at this often
@@ -64,7 +64,8 @@ class ApplierActor(Actor):
         self._slices: Slices | None = None  # of the snapshot that is being taken
         self._slices_index = 0  # what was applied when it was
         self._restoring: RestoreSnapshot | None = None  # nothing is applied until it is done
-        self._parts: list[bytes] = []  # of that one, as far as it is here
+        self._restorer: Restorer | None = None  # of that one; the machine has its old state until the end
+        self._fed_bytes = 0  # what the restorer has of it
         self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
         self._results: list[tuple[int, int, int, bytes]] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -154,22 +155,27 @@ class ApplierActor(Actor):
     def _begin_restoring(self, message: RestoreSnapshot) -> None:
         assert message.index > self.applied_index, f"{message} while {self.applied_index} is applied"
         self._slices = None
-        self._restoring, self._parts = message, []
-        self._go_on_restoring(message, 0)
+        # In place of an older one that is not whole yet, if there is one: that is given up.
+        self._restoring, self._restorer, self._fed_bytes = message, self._machine.restorer(), 0
+        self._go_on_restoring(message, self._restorer)
 
     def _take_part(self, message: SnapshotPart) -> None:
-        restoring = self._restoring
-        if restoring is not None and message.index == restoring.index:
-            self._parts.append(message.data)
-            self._go_on_restoring(restoring, message.offset + len(message.data))
-
-    def _go_on_restoring(self, restoring: RestoreSnapshot, offset: int) -> None:
-        if offset < restoring.size_bytes:
-            self.send_local("replication", PartWanted(restoring.index, offset))
+        """One part is in memory at a time: the next one is asked for when the machine has this one."""
+        restoring, restorer = self._restoring, self._restorer
+        if restoring is None or restorer is None:
             return
-        self._machine.restore(self._parts)
+        if (message.index, message.offset) == (restoring.index, self._fed_bytes):
+            restorer.feed(message.data)
+            self._fed_bytes += len(message.data)
+            self._go_on_restoring(restoring, restorer)
+
+    def _go_on_restoring(self, restoring: RestoreSnapshot, restorer: Restorer) -> None:
+        if self._fed_bytes < restoring.size_bytes:
+            self.send_local("replication", PartWanted(restoring.index, self._fed_bytes))
+            return
+        restorer.finish()
         self.applied_index = restoring.index
-        self._restoring, self._parts = None, []
+        self._restoring = self._restorer = None
         self.send_local("replication", SnapshotRestored(restoring.index))
 
     def _report(self, message: QueryStatus) -> None:

@@ -141,7 +141,7 @@ class ReplicationActor(Actor):
             TransferLeadership: self._administration.transfer,
             TransferOverdue: self._transfer_overdue,
             SnapshotSlice: self._take_slice,
-            PartWanted: self._keeper.give_part,
+            PartWanted: self._want_part,
             SnapshotRestored: self._keeper.note_restored,
         }
 
@@ -294,6 +294,9 @@ class ReplicationActor(Actor):
 
     def _take_slice(self, message: SnapshotSlice) -> None:
         self._keeper.take_slice(message, self.now())
+
+    def _want_part(self, message: PartWanted) -> None:
+        self._keeper.want_part(message, self.now())
 
     def _carry_out(self, ready: Ready) -> None:
         if ready.messages:

@@ -30,8 +30,10 @@ from raft.storage import Storage
 PAUSE_SECONDS = 0.004
 # To free the entries of one step takes about a millisecond.
 COMPACTION_STEP_ENTRIES = 8192
-# A part of an installed snapshot on its way into the state machine.
+# A part of an installed snapshot on its way into the state machine, and the pause before the next one: the
+# turn that takes a part in is over, and all that has come meanwhile is heard, before there is another one.
 PART_BYTES = 256 << 10
+PART_PAUSE_SECONDS = 0.001
 
 
 class SnapshotKeeper:
@@ -47,6 +49,7 @@ class SnapshotKeeper:
         )
         self._compact_to: Index = 0  # the log is to be compacted up to here, step by step
         self._wants_slice = False  # the next slice is to be asked for at due_at
+        self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
 
     def consider(self) -> None:
@@ -56,13 +59,15 @@ class SnapshotKeeper:
             self._send_local("applier", TakeSnapshot())
 
     def on_time(self, now: float) -> None:
-        """Ask for the next slice, and compact the next step."""
+        """Ask for the next slice, give the next part, and compact the next step."""
         if self.due_at is None or now < self.due_at:
             return
         self.due_at = None
         if self._wants_slice:
             self._wants_slice = False
             self._send_local("applier", NextSlice(self._taking_index))
+        if self._part_wanted is not None:
+            self._give_part(self._part_wanted)
         if self._compact_to:
             self._compact_step(now)
 
@@ -105,9 +110,9 @@ class SnapshotKeeper:
         self._compact_to = 0
         self._storage.compact(core.log.snapshot_index, core.snapshots.in_use(core.progress))
 
-    def _wake(self, now: float) -> None:
+    def _wake(self, now: float, pause_seconds: float = PAUSE_SECONDS) -> None:
         if self.due_at is None:
-            self.due_at = now + PAUSE_SECONDS
+            self.due_at = now + pause_seconds
 
     # -- from the leader -------------------------------------------------------------------------------
 
@@ -133,8 +138,13 @@ class SnapshotKeeper:
             self._compact_to = 0
             self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
 
-    def give_part(self, message: PartWanted) -> None:
-        """The applier restores the installed snapshot, part by part."""
+    def want_part(self, message: PartWanted, now: float) -> None:
+        """The applier restores the installed snapshot, part by part, and has all before this one."""
+        self._part_wanted = message
+        self._wake(now, PART_PAUSE_SECONDS)
+
+    def _give_part(self, message: PartWanted) -> None:
+        self._part_wanted = None
         if message.index == self._core.snapshots.index:
             data = self._storage.read_snapshot(message.index, message.offset, PART_BYTES)
             self._send_local("applier", SnapshotPart(message.index, message.offset, data))

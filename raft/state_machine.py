@@ -7,13 +7,26 @@ the bodies it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from raft.membership import Configuration
 
 Frame = list[bytes]
 """The parts of one message on the watch plane; part 0 is the topic."""
+
+
+class Restorer(Protocol):
+    """Takes the content of one snapshot, as it comes. Given up without a word if a newer one comes first."""
+
+    def feed(self, data: bytes) -> None:
+        """The next piece, cut anywhere. The old state stays in force: apply() and query() may go on.
+
+        Between two calls the node does everything else, so a call should take a few milliseconds.
+        """
+
+    def finish(self) -> None:
+        """All has come: the new state takes the place of the old one. Raises if the content is not whole."""
 
 
 class StateMachine(Protocol):
@@ -37,8 +50,8 @@ class StateMachine(Protocol):
         changes in place has to be copied in this call. Equal states should give equal bytes, on every node.
         """
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        """Replace the whole state by that of a snapshot. The pieces may be cut in other places."""
+    def restorer(self) -> Restorer:
+        """To replace the whole state by that of a snapshot. `WholeRestorer` is one for a small state."""
 
     def status(self) -> dict[str, object]:
         """Facts for an operator, such as the store's revision."""
@@ -59,6 +72,38 @@ class Housekeeper(Protocol):
         this state has not seen, or by another leader. So it has to be harmless then, and it is asked for
         again until the state shows its effect. Of many only the first are proposed.
         """
+
+
+class Restorable(Protocol):
+    """What a snapshot can be restored into: a state machine."""
+
+    def restorer(self) -> Restorer: ...
+
+
+class WholeRestorer:
+    """For a state that is small: collects the content, and hands it to `restore` in one piece."""
+
+    __slots__ = ("_content", "_restore")
+
+    def __init__(self, restore: Callable[[bytes], None]) -> None:
+        self._restore = restore
+        self._content = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Keep it."""
+        self._content += data
+
+    def finish(self) -> None:
+        """Hand over all that came."""
+        self._restore(bytes(self._content))
+
+
+def restore_all(machine: Restorable, chunks: Iterable[bytes]) -> None:
+    """Restore a snapshot in one go, for a program that does nothing else meanwhile."""
+    restorer = machine.restorer()
+    for chunk in chunks:
+        restorer.feed(chunk)
+    restorer.finish()
 
 
 class Announcer(Protocol):

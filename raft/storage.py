@@ -6,7 +6,7 @@ needs. After a StorageFailed nothing that was not synced before it may be believ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from zlib import crc32
 
 from raft.entries import Entry, EntryBatch, HardState, Index, Term
 from raft.entries import SnapshotMeta as SnapshotMeta  # for whoever makes a storage
+from raft.state_machine import Restorable, restore_all
 
 REPLACE_THE_MEMBER = (
     "Delete nothing by hand, and do not start this node on an emptied directory under the same node id: it "
@@ -127,12 +128,6 @@ class Recovered:
         return self.first_index + len(self.entries) - 1
 
 
-class Restorable(Protocol):
-    """What a snapshot can be restored into: a state machine."""
-
-    def restore(self, chunks: Iterable[bytes]) -> None: ...
-
-
 class Storage(Protocol):
     """Where the replicated state outlives the process. Owned by the owner of the core, called by no other."""
 
@@ -188,7 +183,7 @@ def restored_index(machine: Restorable, storage: Storage, recovered: Recovered) 
     snapshot = recovered.snapshot
     if snapshot is None:
         return 0
-    machine.restore(snapshot_content(storage, snapshot))
+    restore_all(machine, snapshot_content(storage, snapshot))
     return snapshot.index
 
 

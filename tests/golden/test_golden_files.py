@@ -18,6 +18,7 @@ from raft import directory, segment, snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
 from raft.membership import Configuration
+from raft.state_machine import restore_all
 from raft.storage import snapshot_content
 from tests.kvstore.machine_log import Log
 
@@ -103,7 +104,7 @@ def test_a_log_of_each_version_is_gone_on_with(name: str, tmp_path: Path) -> Non
 def test_a_snapshot_of_the_store_of_each_version_is_restored(name: str) -> None:
     content = described(name)
     log = Log()
-    log.machine.restore([(HERE / f"{name}.bin").read_bytes()])
+    restore_all(log.machine, [(HERE / f"{name}.bin").read_bytes()])
     assert (log.machine.applied_index, log.machine.revision) == (
         content["applied_index"],
         content["revision"],

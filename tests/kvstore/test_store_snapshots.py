@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,6 +19,7 @@ from kvstore.snapshots import CorruptState
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
+from raft.state_machine import restore_all
 from tests.kvstore.machine_log import Log
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,7 @@ def fresh() -> StoreMachine:
 
 def restored(content: list[bytes]) -> StoreMachine:
     machine = fresh()
-    machine.restore(content)
+    restore_all(machine, content)
     return machine
 
 
@@ -107,7 +109,7 @@ def test_a_retry_across_a_restored_snapshot_is_no_second_write() -> None:
     body = protocol.put_body(session_id, 1, 0, b"a", b"1")
     [first] = log.apply(body)
     other = Log()
-    other.machine.restore(list(log.machine.snapshot()))
+    restore_all(other.machine, log.machine.snapshot())
     assert other.apply(body) == [first] and other.machine.revision == 2
     assert other.open_session() == session_id
     [other_result] = other.apply(protocol.put_body(session_id, 2, 2, b"a", b"2"))
@@ -134,7 +136,7 @@ def test_history_before_a_restored_snapshot_is_compacted_and_goes_on_after_it() 
     for number in range(5):
         log.put(b"a", b"%d" % number)
     other = Log()
-    other.machine.restore(list(log.machine.snapshot()))
+    restore_all(other.machine, log.machine.snapshot())
     code, message, compacted = other.ask(protocol.watch_history_body(b"a", start_revision=6))
     assert (code, compacted) == (protocol.COMPACTED, 7) and "compacted" in message
     assert other.ask(protocol.watch_history_body(b"a", start_revision=7))[5] == []
@@ -151,7 +153,7 @@ def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
     topic = stream_topic(b"a", b"")
     plane.subscribed([b"\x01" + topic])
     before = plane.position(b"a", b"")
-    other.machine.restore(list(log.machine.snapshot()))
+    restore_all(other.machine, log.machine.snapshot())
     epoch, sequence = plane.position(b"a", b"")
     assert epoch > before[0] and sequence == 0
     [[named, header, _]] = plane.announcements()
@@ -170,8 +172,77 @@ def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
         [msgpack.packb([1, 5, 5, 1, 0])],
         [msgpack.packb([1, 5, 5, 0, 1])],
         [msgpack.packb([1, 5, 5, 0, 0]), b"\x01"],
+        [msgpack.packb([1, 5, 5, 1, 0]), msgpack.packb([(b"a", b"", 2, 2, 1, 0), (b"b", b"", 3, 3, 1, 0)])],
+        [msgpack.packb([1, 5, 5, 1, 0]), b"\xc1"],
+        [msgpack.packb([1, 5, 5, 1, 0]), msgpack.packb([7])],
+        [msgpack.packb([1, 5, 5, 0, 1]), msgpack.packb([1, b"nonce"])],
     ],
 )
 def test_what_is_no_snapshot_of_a_store_is_refused(content: list[bytes]) -> None:
     with pytest.raises(CorruptState):
         restored(content)
+
+
+def test_the_old_state_is_in_force_until_all_of_the_new_one_has_come() -> None:
+    """Reads and even writes go on meanwhile; a restorer that is given up leaves no trace."""
+    log = Log()
+    for number in range(300):
+        log.put(b"/%03d" % number, bytes(1000))
+    pieces = list(log.machine.snapshot())
+    other = Log()
+    other.put(b"old", b"1")
+    before = other.machine.digest()
+    given_up = other.machine.restorer()
+    given_up.feed(pieces[0] + pieces[1])
+    restorer = other.machine.restorer()
+    for piece in pieces:
+        restorer.feed(piece)
+        assert other.machine.digest() == before and other.machine.revision == 2
+    other.put(b"old", b"2")
+    restorer.finish()
+    assert other.machine.digest() == log.machine.digest()
+    assert other.machine.applied_index == log.machine.applied_index
+
+
+def test_what_is_cut_off_is_found_at_the_end_and_changes_nothing() -> None:
+    log = Log()
+    log.put(b"a", b"1")
+    session_id = log.open_session()
+    log.apply(protocol.put_body(session_id, 1, 0, b"b", b"1"))
+    content = b"".join(log.machine.snapshot())
+    other = fresh()
+    for end in range(len(content)):
+        restorer = other.restorer()
+        restorer.feed(content[:end])
+        with pytest.raises(CorruptState):
+            restorer.finish()
+    assert other.digest() == fresh().digest() and other.applied_index == 0
+
+
+def test_a_piece_costs_no_more_than_itself_however_much_is_there_already() -> None:
+    """Calls are counted, not seconds: a piece late in a large snapshot does no more than an early one."""
+    log = Log()
+    for number in range(4000):
+        log.put(b"/%05d" % number, bytes(400))
+    pieces = list(log.machine.snapshot())
+    restorer = fresh().restorer()
+    restorer.feed(pieces[0])
+    costs = [calls_of(lambda piece=piece: restorer.feed(piece)) for piece in pieces[1:]]  # type: ignore[misc]
+    assert len(costs) > 20 and max(costs) < 2 * min(costs[:-1])
+    assert calls_of(restorer.finish) < 30
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions it calls, those written in C included."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count

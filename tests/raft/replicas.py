@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from raft.entries import NodeId
 from raft.rehearsal import Rehearsal
 from raft.replica import Hooks, ReplicaSettings
+from raft.state_machine import Restorer, WholeRestorer
 
 
 class Adder:
@@ -33,8 +34,11 @@ class Adder:
     def snapshot(self) -> Iterator[bytes]:
         yield b"%d" % self.total
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.total = int(b"".join(chunks))
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.total = int(content)
 
 
 class HandCluster(Rehearsal[Adder]):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from actors import Address
-from raft import Housekeeper
+from raft import Housekeeper, Restorer, WholeRestorer
 from raft.actor_messages import Committed, Propose, Refused, RoleChanged
 from raft.applier_actor import TICK_SECONDS, ApplierActor
 from raft.housekeeping import MAX_BYTES, MAX_COMMANDS, REPEAT_SECONDS, Housekeeping
@@ -57,8 +57,11 @@ class Attic:
     def snapshot(self) -> Iterator[bytes]:
         return iter([b"\n".join(self.kept)])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.kept = b"".join(chunks).split(b"\n")
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.kept = content.split(b"\n")
 
     def status(self) -> dict[str, object]:
         return {}

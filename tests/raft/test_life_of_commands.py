@@ -7,7 +7,7 @@ deadlines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -16,6 +16,7 @@ from raft.errors import NotApplied
 from raft.life import Command, Stage
 from raft.rehearsal import Rehearsal
 from raft.replica import ReplicaSettings
+from raft.state_machine import Restorer, WholeRestorer
 
 ORDER = [Stage.SUBMITTED, Stage.QUEUED, Stage.COMMITTED, Stage.APPLIED]
 SETTINGS = ReplicaSettings(
@@ -45,8 +46,11 @@ class Witness:
     def snapshot(self) -> Iterator[bytes]:
         return iter([b"\n".join(self.seen)])
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.seen = b"".join(chunks).splitlines()
+    def restorer(self) -> Restorer:
+        return WholeRestorer(self.restore)
+
+    def restore(self, content: bytes) -> None:
+        self.seen = content.splitlines()
 
 
 class Story:

@@ -26,6 +26,7 @@ from raft.core import Core, Role
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.replication_actor import ReplicationActor
+from raft.state_machine import Restorer
 from raft.storage import Recovered, Storage, StorageFailed
 from tests.raft.disk import PowerLoss
 from tests.simulator.clocks import NodeClock, Schedule
@@ -106,6 +107,21 @@ class WatchedStorage:
         return getattr(self._inner, name)
 
 
+class WatchedRestorer:
+    """That of the production store, and a witness of its end."""
+
+    def __init__(self, inner: Restorer, on_finish: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_finish = on_finish
+
+    def feed(self, data: bytes) -> None:
+        self._inner.feed(data)
+
+    def finish(self) -> None:
+        self._inner.finish()
+        self._on_finish()
+
+
 class WatchedMachine:
     """The production store, and a witness of all that it applies. Applies in pieces that end at round
     indexes, so that all nodes pass through the same states, and their hashes can be compared."""
@@ -129,9 +145,8 @@ class WatchedMachine:
             at = stop
         return results
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        cast(Any, self.inner).restore(chunks)
-        self._watcher.restored(self._node)
+    def restorer(self) -> Restorer:
+        return WatchedRestorer(self.inner.restorer(), lambda: self._watcher.restored(self._node))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
