@@ -326,6 +326,82 @@ class SnapshotRestored:
     index: int
 
 
+@dataclass(slots=True)
+class OpenSnapshot:
+    """gateway to replication: begin to read a snapshot that is no older than now, or ask how far it is.
+
+    `stream` is the reader's own name for what it reads. Answered by SnapshotOpened, or before long by
+    SnapshotPending: ask again; or by Refused, after which nothing is open.
+    """
+
+    ticket: int
+    stream: bytes
+
+    @property
+    def tickets(self) -> list[int]:
+        return [self.ticket]
+
+
+@dataclass(slots=True)
+class SnapshotPending:
+    """replication to gateway: the snapshot is being taken; so much of it is written."""
+
+    ticket: int
+    written_bytes: int
+
+
+@dataclass(slots=True)
+class SnapshotOpened:
+    """replication to gateway: the snapshot is there and stays, as long as it is read."""
+
+    ticket: int
+    index: int
+    term: int
+    configuration: bytes  # encoded (raft/membership.py)
+    size_bytes: int
+    checksum: int  # CRC-32 of all of it
+
+
+@dataclass(slots=True)
+class ReadSnapshot:
+    """gateway to replication: the slice at `offset`. Answered by SnapshotData, SnapshotGone or Refused."""
+
+    ticket: int
+    stream: bytes
+    offset: int
+
+
+@dataclass(slots=True)
+class SnapshotData:
+    """replication to gateway: empty at the end of the snapshot and behind it."""
+
+    ticket: int
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class CloseSnapshot:
+    """gateway to replication: it is read, or given up. Answered by SnapshotClosed, always."""
+
+    ticket: int
+    stream: bytes
+
+
+@dataclass(slots=True)
+class SnapshotClosed:
+    """replication to gateway: the answer to CloseSnapshot."""
+
+    ticket: int
+
+
+@dataclass(slots=True)
+class SnapshotGone:
+    """replication to gateway: what was asked of is not open (any more)."""
+
+    ticket: int
+
+
 LOCAL_MESSAGES: tuple[type, ...] = (
     Propose,
     Queued,
@@ -360,4 +436,12 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     MembershipChanged,
     TransferBegun,
     TransferOverdue,
+    OpenSnapshot,
+    SnapshotPending,
+    SnapshotOpened,
+    ReadSnapshot,
+    SnapshotData,
+    CloseSnapshot,
+    SnapshotClosed,
+    SnapshotGone,
 )

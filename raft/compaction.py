@@ -87,6 +87,10 @@ class Snapshots:
 
     # -- taken here ------------------------------------------------------------------------------------
 
+    def may_take(self) -> bool:
+        """Not while a leader is about to replace all of this."""
+        return not (self.installation.is_under_way or self.is_restoring)
+
     def is_due(self) -> bool:
         """Dissertation 5.1.3: once the log has grown as large as the snapshot that it would replace.
 
@@ -94,8 +98,8 @@ class Snapshots:
         state is; and a log is never kept that is both long and larger than the state.
         """
         config = self._core.config
-        if self.installation.is_under_way or self.is_restoring:
-            return False  # a leader is about to replace all of this
+        if not self.may_take():
+            return False
         if self.log_bytes >= config.max_log_bytes:
             return self._core.delivered_index > self.index
         entries = self._core.delivered_index - self.index

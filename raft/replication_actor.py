@@ -18,17 +18,20 @@ from raft.actor_messages import (
     Campaign,
     ChangeConfiguration,
     CheckQuorumDue,
+    CloseSnapshot,
     CommitNotice,
     Committed,
     HeartbeatDue,
     LeaderContact,
     LeaderSilent,
+    OpenSnapshot,
     PartWanted,
     Propose,
     QueryStatus,
     Queued,
     Read,
     ReadReady,
+    ReadSnapshot,
     Reason,
     Refused,
     RoleChanged,
@@ -126,12 +129,15 @@ class ReplicationActor(Actor):
         self._administration = Administration(core, self.send_local)
         self._keeper = SnapshotKeeper(core, storage, self.send_local)
         self._contexts = count(1)  # read contexts are never reused within a process
-        self._reads: dict[int, tuple[float, Read]] = {}  # waiting for a quorum round, by context
+        self._reads: dict[int, tuple[float, Read | OpenSnapshot]] = {}  # waiting for a quorum, by context
         self._contact_told_at = 0.0
         self._tell_commit_at: float | None = None  # None: the peers were told all that is committed
         self._local: dict[type, Callable[..., None]] = {
             Propose: self._propose,
             Read: self._read,
+            OpenSnapshot: self._open_snapshot,
+            ReadSnapshot: self._read_snapshot,
+            CloseSnapshot: self._keeper.streams.close,
             QueryStatus: self._report,
             Campaign: self._campaign,
             LeaderSilent: self._leader_silent,
@@ -178,6 +184,7 @@ class ReplicationActor(Actor):
             self._core.tell_commit()
         self._forget_stale_reads(now)
         self._keeper.on_time(now)
+        self._keeper.streams.on_time(now)
         self._drive()
 
     # -- what the gateway asks -------------------------------------------------------------------------
@@ -202,19 +209,35 @@ class ReplicationActor(Actor):
             reason = Reason.OVERLOADED if isinstance(refusal, Overloaded) else Reason.TRANSFERRING
             self.send_local("gateway", Refused(tickets, reason, None))
 
-    def _read(self, message: Read) -> None:
-        if len(self._reads) >= MAX_WAITING_READS:
-            self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
-            return
+    def _read(self, message: Read | OpenSnapshot) -> None:
+        """Find the index that an answer must not be older than."""
         context = next(self._contexts)
         try:
+            if len(self._reads) >= MAX_WAITING_READS:
+                raise Overloaded
             self._core.read_index(context)
         except NotLeader as refusal:
-            self._refuse(message.tickets, refusal.leader_id)
+            self._refuse_read(message, refusal.leader_id)
         except Overloaded:
+            self._note_refused(message)
             self.send_local("gateway", Refused(message.tickets, Reason.OVERLOADED, None))
         else:
             self._reads[context] = (self.now() + READ_PATIENCE_SECONDS, message)
+
+    def _open_snapshot(self, message: OpenSnapshot) -> None:
+        if self._keeper.streams.open(message, self.now()):
+            self._read(message)
+
+    def _read_snapshot(self, message: ReadSnapshot) -> None:
+        self._keeper.streams.read(message, self.now())
+
+    def _refuse_read(self, message: Read | OpenSnapshot, leader_id: str | None) -> None:
+        self._note_refused(message)
+        self._refuse(message.tickets, leader_id)
+
+    def _note_refused(self, message: Read | OpenSnapshot) -> None:
+        if isinstance(message, OpenSnapshot):
+            self._keeper.streams.refuse_moment(message)
 
     def _refuse(self, tickets: list[int], leader_id: str | None) -> None:
         reason = Reason.NO_LEADER if leader_id is None else Reason.NOT_LEADER
@@ -288,6 +311,8 @@ class ReplicationActor(Actor):
             deadlines.append(self._tell_commit_at)
         if self._keeper.due_at is not None:
             deadlines.append(self._keeper.due_at)
+        if (streams_due_at := self._keeper.streams.due_at()) is not None:
+            deadlines.append(streams_due_at)
         if self._reads:
             deadlines.append(next(iter(self._reads.values()))[0])  # the oldest comes first
         self.set_deadline(min(deadlines, default=None))
@@ -326,7 +351,7 @@ class ReplicationActor(Actor):
         for context in ready.refused_reads:
             waiting = self._reads.pop(context, None)
             if waiting is not None:
-                self._refuse(waiting[1].tickets, None)
+                self._refuse_read(waiting[1], None)
         if ready.role_change is not None:
             self._change_role(ready.role_change)
         if ready.configuration is not None or ready.role_change is not None:
@@ -357,12 +382,16 @@ class ReplicationActor(Actor):
         waiting = self._reads.pop(context, None)
         if waiting is not None:
             read = waiting[1]
-            self.send_local("applier", ReadReady(read_index, read.tickets, read.counts, read.bodies))
+            if isinstance(read, OpenSnapshot):
+                self._keeper.streams.set_moment(read.stream, read_index)
+                self._keeper.consider()
+            else:
+                self.send_local("applier", ReadReady(read_index, read.tickets, read.counts, read.bodies))
 
     def _forget_stale_reads(self, now: float) -> None:
         for context in [context for context, (until, _) in self._reads.items() if until <= now]:
             _, read = self._reads.pop(context)
-            self._refuse(read.tickets, None)
+            self._refuse_read(read, None)
 
     def _abandon(self, tickets: list[int], reason: Reason) -> None:
         if tickets:

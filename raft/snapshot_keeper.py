@@ -23,6 +23,7 @@ from raft.core import Core
 from raft.entries import Index, NodeId
 from raft.messages import InstallSnapshot
 from raft.ready import Ready, SnapshotWork
+from raft.snapshot_streams import SnapshotStreams
 from raft.storage import Storage
 
 # Between two slices of a snapshot that is being taken, and two steps of a compaction. With slices of 256 KiB
@@ -50,11 +51,15 @@ class SnapshotKeeper:
         self._compact_to: Index = 0  # the log is to be compacted up to here, step by step
         self._wants_slice = False  # the next slice is to be asked for at due_at
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
+        self._written_bytes = 0  # of the snapshot that is being taken
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
+        self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes)
 
     def consider(self) -> None:
-        """Entries were handed out to be applied: is it time for a snapshot?"""
-        if not self._is_taking and self._core.snapshots.is_due():
+        """Entries were handed out to be applied, or somebody asks: is it time for a snapshot?"""
+        snapshots = self._core.snapshots
+        is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
+        if not self._is_taking and (is_wanted or snapshots.is_due()):
             self._is_taking, self._taking_index = True, 0
             self._send_local("applier", TakeSnapshot())
 
@@ -79,6 +84,7 @@ class SnapshotKeeper:
         if not self._is_taking or message.index <= core.snapshots.index:
             return  # a leader's snapshot has come in between
         if message.offset == 0:
+            self._written_bytes = 0
             term = core.log.term_at(message.index)
             assert term is not None, f"a snapshot at {message.index} of a log from {core.log.first_index}"
             configuration = core.configurations.at(message.index).encode()
@@ -87,10 +93,13 @@ class SnapshotKeeper:
         if message.index != self._taking_index:
             return  # of one that was given up
         self._storage.append_snapshot(message.data)
+        self._written_bytes += len(message.data)
         if message.is_last:
             self._is_taking = False
             core.snapshots.note_taken(self._storage.commit_snapshot(replaces_log=False))
             self._compact_to = core.snapshots.index
+            self.streams.settle()
+            self.consider()  # it may have begun before somebody asked for one
         else:
             self._wants_slice = True
         self._wake(now)
@@ -108,7 +117,10 @@ class SnapshotKeeper:
             self._wake(now)
             return
         self._compact_to = 0
-        self._storage.compact(core.log.snapshot_index, core.snapshots.in_use(core.progress))
+        self._storage.compact(core.log.snapshot_index, self._in_use())
+
+    def _in_use(self) -> frozenset[Index]:
+        return self._core.snapshots.in_use(self._core.progress) | self.streams.in_use()
 
     def _wake(self, now: float, pause_seconds: float = PAUSE_SECONDS) -> None:
         if self.due_at is None:
@@ -134,7 +146,7 @@ class SnapshotKeeper:
             storage.append(ready.hard_state, None)
             meta = storage.commit_snapshot(replaces_log=True)
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
-            storage.compact(meta.index)
+            storage.compact(meta.index, self.streams.in_use())
             self._compact_to = 0
             self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
 
@@ -151,6 +163,8 @@ class SnapshotKeeper:
 
     def note_restored(self, message: SnapshotRestored) -> None:
         self._core.snapshots.note_restored(message.index)
+        self.streams.settle()
+        self.consider()
 
     # -- for peers -------------------------------------------------------------------------------------
 
