@@ -153,10 +153,9 @@ class SnapshotWriter:
             self._disk.call(self._path, self._disk.files.unlink, self._path)
 
     def _write_chunk(self, data: bytes) -> None:
-        disk, meta = self._disk, self._header.meta
-        crc = chunk_crc(meta, self._chunks, data)
-        disk.write(self._path, self._descriptor, _CHUNK.pack(len(data), crc) + data, self._end)
-        length = _CHUNK.size + len(data)
+        disk, chunk = self._disk, encode_chunk(self._header.meta, self._chunks, data)
+        disk.write(self._path, self._descriptor, chunk, self._end)
+        length = len(chunk)
         # So that the sync at the end finds little left to do, and no turn waits for it.
         disk.call(self._path, disk.files.start_writeback, self._descriptor, self._end, length)
         self._chunks += 1
@@ -168,12 +167,18 @@ def chunk_crc(meta: SnapshotMeta, number: int, data: bytes) -> int:
     return crc32(data, crc32(_PLACE.pack(meta.index, meta.term, number, len(data))))
 
 
+def encode_chunk(meta: SnapshotMeta, number: int, data: bytes) -> bytes:
+    """As it stands in the file."""
+    return _CHUNK.pack(len(data), chunk_crc(meta, number, data)) + data
+
+
 class SnapshotReader:
     """Reads one named snapshot file, any part of it, and believes nothing unchecked. Owned by the log."""
 
-    __slots__ = ("_chunk_bytes", "_data_start", "_descriptor", "_disk", "_path", "meta")
+    __slots__ = ("_chunk_bytes", "_data_start", "_descriptor", "_disk", "_path", "header", "meta")
 
-    def __init__(self, path: Path, disk: FailStop, cluster_id: str) -> None:
+    def __init__(self, path: Path, disk: FailStop, cluster_id: str | None) -> None:
+        """Without a `cluster_id` it is a file that stands by itself: of any cluster, under any name."""
         self._path = path
         self._disk = disk
         self._descriptor: Descriptor = disk.call(path, disk.files.open, path)
@@ -182,6 +187,7 @@ class SnapshotReader:
         except BaseException:
             self.close()
             raise
+        self.header = header
         self.meta = header.meta
         self._chunk_bytes = header.chunk_bytes
 
@@ -222,14 +228,15 @@ class SnapshotReader:
                 return data
         raise CorruptSnapshot(self._path, f"the chunk at byte {at} is damaged")
 
-    def _read_header(self, cluster_id: str) -> SnapshotHeader:
+    def _read_header(self, cluster_id: str | None) -> SnapshotHeader:
         header = decode_header(self._pread(_FIXED.size, 0), self._pread)
         if isinstance(header, str):
             raise CorruptSnapshot(self._path, header)
-        if snapshot_name(header.meta.index, header.meta.term) != self._path.name:
-            raise CorruptSnapshot(self._path, f"it holds {header.meta.index} of term {header.meta.term}")
-        if header.cluster_id != cluster_id:
-            raise CorruptSnapshot(self._path, f"it is of cluster {header.cluster_id}, not {cluster_id}")
+        if cluster_id is not None:
+            if snapshot_name(header.meta.index, header.meta.term) != self._path.name:
+                raise CorruptSnapshot(self._path, f"it holds {header.meta.index} of term {header.meta.term}")
+            if header.cluster_id != cluster_id:
+                raise CorruptSnapshot(self._path, f"it is of cluster {header.cluster_id}, not {cluster_id}")
         self._data_start = len(header.encode())
         return header
 
