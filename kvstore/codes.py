@@ -17,7 +17,9 @@ READ: Final = 2  # linearizable
 STALE_READ: Final = 3  # whatever the asked node has applied
 STATUS: Final = 4
 ADMIN: Final = 5  # protocol_admin has its bodies
-REQUEST_KINDS: Final = {1: "write", 2: "read", 3: "stale_read", 4: "status", 5: "admin"}
+SNAPSHOT: Final = 6  # protocol_snapshot has its bodies
+REQUEST_KINDS: Final = {1: "write", 2: "read", 3: "stale_read", 4: "status", 5: "admin", 6: "snapshot"}
+SINGLE_KINDS: Final = frozenset({ADMIN, SNAPSHOT})  # one body in each frame
 
 # Kinds of a reply frame.
 RESULTS: Final = 129
@@ -53,6 +55,7 @@ TOO_LARGE: Final = 7
 WATCH_RANGE_EMPTY: Final = 8
 CHANGE_REFUSED: Final = 9  # [code, message, reason]
 CHANGE_UNFINISHED: Final = 10
+SNAPSHOT_GONE: Final = 12  # not open any more: the node forgot it, or is another one
 # Codes of a REFUSED frame.
 NOT_LEADER: Final = 32
 NO_LEADER: Final = 33
@@ -78,6 +81,7 @@ CODE_NAMES: Final = {
     WATCH_RANGE_EMPTY: "watch_range_empty",
     CHANGE_REFUSED: "change_refused",
     CHANGE_UNFINISHED: "change_unfinished",
+    SNAPSHOT_GONE: "snapshot_gone",
     NOT_LEADER: "not_leader",
     NO_LEADER: "no_leader",
     OVERLOADED: "overloaded",

@@ -131,6 +131,13 @@ class ChangeUnfinished(MaybeApplied, RequestFailed):
     code = protocol.CHANGE_UNFINISHED
 
 
+class SnapshotGone(NotApplied, RequestFailed):
+    """What was being read of is not open at the node any more: it was restarted, or nobody read for long."""
+
+    __slots__ = ()
+    code = protocol.SNAPSHOT_GONE
+
+
 class UnknownAnswer(MaybeApplied, RequestFailed):
     """The server answered with a code that this client does not know."""
 
@@ -283,6 +290,7 @@ _PLAIN_FAILURES: dict[int, type[RequestFailed]] = {
     protocol.TOO_LARGE: TooLarge,
     protocol.WATCH_RANGE_EMPTY: WatchRangeEmpty,
     protocol.CHANGE_UNFINISHED: ChangeUnfinished,
+    protocol.SNAPSHOT_GONE: SnapshotGone,
 }
 
 _REFUSALS: dict[int, type[RequestRefused]] = {

@@ -22,6 +22,8 @@ from kvstore.backlog import Backlog
 from kvstore.membership_desk import NOTE_TICKET, MembershipDesk
 from kvstore.neighbours import Announce, Neighbours, StorageRefused
 from kvstore.protocol_admin import Initialise, decode_admin
+from kvstore.protocol_snapshot import decode_snapshot_request
+from kvstore.snapshot_desk import SnapshotDesk
 from raft import Configuration
 from raft.actor_messages import (
     Abandoned,
@@ -118,7 +120,9 @@ class GatewayActor(Actor):
         self._backlog = Backlog()
         self._is_leader = False
         self._leader_id: str | None = None
-        self._desk: MembershipDesk | None = None  # made at the start, when the node's name is known
+        # These two are made at the start, when the node's name is known.
+        self._desk: MembershipDesk | None = None
+        self._snapshot_desk: SnapshotDesk | None = None
         self._announce_at = 0.0
         self._hasty_until = 0.0
         self._takes_part = True
@@ -137,13 +141,22 @@ class GatewayActor(Actor):
         }
 
     def on_start(self) -> None:
+        def send(message: object) -> None:
+            self.send_local("replication", message)
+
+        def answer(ticket: int, result: bytes) -> None:
+            self._answer(ticket, 0, 1, result)
+
+        cluster_id = self._neighbours.own.cluster_id
         self._desk = MembershipDesk(
             self.node,
-            self._neighbours.own.cluster_id,
-            send=lambda message: self.send_local("replication", message),
-            answer=lambda ticket, result: self._answer(ticket, 0, 1, result),
+            cluster_id,
+            send=send,
+            answer=answer,
             client_endpoint=self._neighbours.client_endpoint,
         )
+        self._snapshot_desk = SnapshotDesk(self.node, cluster_id, send=send, answer=answer)
+        self._handlers.update(self._snapshot_desk.handlers)
         self.on_deadline()
 
     @property
@@ -220,6 +233,8 @@ class GatewayActor(Actor):
                 self._ask_status(pending)
             elif kind == protocol.ADMIN:
                 self._administer(pending, bodies[0], now)
+            elif kind == protocol.SNAPSHOT:
+                self._give_snapshot(pending, bodies[0], now)
             elif self._admit(pending, now):
                 batch = batches[kind]
                 batch.tickets.append(self._enter(pending))
@@ -266,13 +281,26 @@ class GatewayActor(Actor):
         try:
             request = decode_admin(body)
         except protocol.MalformedFrame as error:
-            result = msgpack.packb((protocol.BAD_REQUEST, error.reason))
-            frame = protocol.encode_results(pending.first_request_id, 1, result)
-            self.send_frame(CLIENT_PORT, pending.connection, frame)
+            self._answer_malformed(pending, error)
             return
         if isinstance(request, Initialise) or self._admit(pending, now):
             self.desk.open(self._enter(pending), request, now, pending.expires_at)
             self._schedule(now)
+
+    def _give_snapshot(self, pending: Pending, body: bytes, now: float) -> None:
+        assert self._snapshot_desk is not None, "the gateway was not started"
+        try:
+            request = decode_snapshot_request(body)
+        except protocol.MalformedFrame as error:
+            self._answer_malformed(pending, error)
+            return
+        if self._admit(pending, now):
+            self._snapshot_desk.ask(self._enter(pending), request)
+
+    def _answer_malformed(self, pending: Pending, error: protocol.MalformedFrame) -> None:
+        result = msgpack.packb((protocol.BAD_REQUEST, error.reason))
+        frame = protocol.encode_results(pending.first_request_id, 1, result)
+        self.send_frame(CLIENT_PORT, pending.connection, frame)
 
     def _enter(self, pending: Pending) -> int:
         ticket = next(self._tickets)

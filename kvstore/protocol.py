@@ -65,6 +65,9 @@ from kvstore.codes import (
     SEQUENCE_FORGOTTEN as SEQUENCE_FORGOTTEN,
     SESSION_EXPIRED as SESSION_EXPIRED,
     SHUTTING_DOWN as SHUTTING_DOWN,
+    SINGLE_KINDS as SINGLE_KINDS,
+    SNAPSHOT as SNAPSHOT,
+    SNAPSHOT_GONE as SNAPSHOT_GONE,
     STALE_READ as STALE_READ,
     STATUS as STATUS,
     STREAM_TOPIC_PREFIX as STREAM_TOPIC_PREFIX,
@@ -178,8 +181,8 @@ def decode_request(payload: bytes) -> Request:
             raise MalformedFrame("a status request has no bodies")
     elif not bodies:
         raise MalformedFrame("a request without bodies")
-    elif kind == ADMIN and len(bodies) != 1:
-        raise MalformedFrame("an admin request has one body")
+    elif kind in SINGLE_KINDS and len(bodies) != 1:
+        raise MalformedFrame(f"a request of kind {REQUEST_KINDS[kind]} has one body")
     elif len(bodies) > MAX_REQUESTS_PER_FRAME:
         raise MalformedFrame("too many requests in one frame")
     elif set(map(type, bodies)) != {bytes}:
