@@ -34,6 +34,7 @@ class RecordType(IntEnum):
     HARD_STATE = 2
     SNAPSHOT_MARK = 3
     MEMBERSHIP = 4  # reserved
+    SEAL = 5  # the last one of a segment that another one follows
 
 
 class Header(NamedTuple):

@@ -19,13 +19,16 @@ from raft.entries import (
 )
 from raft.record import RecordType
 from raft.segment import (
+    FORMAT_VERSION,
     Ending,
     Identity,
     SegmentReader,
     decode_hard_state,
+    decode_seal,
     decode_segment_header,
+    segment_name,
 )
-from raft.storage import CorruptLog, Recovered, put_entries
+from raft.storage import CorruptLog, Recovered, UnknownFormat, put_entries
 
 _MARK = struct.Struct("<QQ?")
 
@@ -43,11 +46,26 @@ def encode_mark(index: Index, term: Term, *, replaces_log: bool) -> bytes:
 class Replay:
     """Rebuilds the state from the segments, in order; refuses what does not fit. Owned by one load()."""
 
-    __slots__ = ("_identity", "_reader", "base_index", "base_term", "entries", "state")
+    __slots__ = (
+        "_identity",
+        "_path",
+        "_reader",
+        "_unsealed",
+        "base_index",
+        "base_term",
+        "entries",
+        "last_switch",
+        "state",
+    )
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._reader: SegmentReader | None = None  # of the segment before
+        self._path = Path()  # its file
+        self._unsealed: CorruptLog | None = None  # what is wrong with it, if this one was written to
+        # The file and reader of the last segment but one, if nothing follows the head of the last one: only
+        # then may its seal be missing, or not be synced yet.
+        self.last_switch: tuple[Path, SegmentReader] | None = None
         self.base_index: Index = 0  # of the entry before the first of `entries`
         self.base_term: Term | None = 0  # its term; None while nothing in the log tells
         self.entries: list[Entry] = []
@@ -62,7 +80,6 @@ class Replay:
     ) -> tuple[SegmentReader, Ending]:
         """Take over all that is good in a segment, which must continue the one before it."""
         reader = self._open(path, sequence, data)
-        offset = reader.end
         for offset, record_type, payload in reader.records():
             reason = self._take(record_type, payload)
             if reason:
@@ -70,8 +87,24 @@ class Replay:
         tail = reader.tail(is_last=is_last)
         if tail.ending is Ending.CORRUPT:
             raise CorruptLog(path, reader.end, self.next_index, tail.reason)
-        self._reader = reader
+        is_only_a_head = is_last and reader.is_only_a_head()
+        if self._unsealed is not None and not is_only_a_head:
+            raise self._unsealed
+        if is_last:
+            self._expect_no_successor(path, sequence, reader)
+            if is_only_a_head and self._reader is not None:
+                self.last_switch = self._path, self._reader
+        elif reader.seal is None and (reader.header.version > 1 or tail.ending is Ending.TORN):
+            reason = f"{tail.reason or 'no seal ends this segment'}, and the next one was written to"
+            self._unsealed = CorruptLog(path, reader.end, self.next_index, reason)
+        self._path, self._reader = path, reader
         return reader, tail.ending
+
+    def _expect_no_successor(self, path: Path, sequence: int, reader: SegmentReader) -> None:
+        if reader.seal is not None:
+            successor = path.with_name(segment_name(sequence + 1))
+            reason = "this segment is missing: the one before it was sealed when it was begun"
+            raise CorruptLog(successor, 0, self.next_index, reason)
 
     def joined(self, snapshot: SnapshotMeta | None) -> Recovered | str:
         """What the log and the newest good snapshot make together, or why they make nothing."""
@@ -114,6 +147,8 @@ class Replay:
         header = decode_segment_header(data)
         if isinstance(header, str):
             raise CorruptLog(path, 0, self.next_index, header)
+        if not 1 <= header.version <= FORMAT_VERSION:
+            raise UnknownFormat(path, header.version, FORMAT_VERSION)
         before = self._reader
         if before is None and sequence > 1:
             # Those before it were released. What it continues is for the snapshot to show.
@@ -127,6 +162,11 @@ class Replay:
         for name, is_there, is_due in zip(names, found, expected):
             if is_there != is_due:
                 reason = f"the {name} in the segment header is {is_there}, expected {is_due}"
+                raise CorruptLog(path, 0, self.next_index, reason)
+        if before is not None and before.seal is not None:
+            followed_by = decode_seal(before.seal)
+            if followed_by != (sequence, header.crc):
+                reason = f"the segment before was sealed for {followed_by}, this is {(sequence, header.crc)}"
                 raise CorruptLog(path, 0, self.next_index, reason)
         return SegmentReader(data, header)
 
@@ -142,6 +182,8 @@ class Replay:
             return ""
         if record_type == RecordType.SNAPSHOT_MARK:
             return self._take_mark(payload)
+        if record_type == RecordType.SEAL:
+            return "" if decode_seal(payload) else f"a seal has {len(payload)} bytes"
         return f"a record has type {record_type}, which this program does not know"
 
     def _take_entries(self, payload: bytes) -> str:

@@ -25,11 +25,14 @@ from raft.record import (
     possible_places,
     read_header,
     read_payload,
+    record_bytes,
     stored_payload,
 )
 
 SEGMENT_HEADER_BYTES = 512
-FORMAT_VERSION = 1
+# Since version 2 a segment is sealed before anything is written behind the head of the next one; in segments
+# of version 1 a seal may be missing.
+FORMAT_VERSION = 2
 MAX_ID_BYTES = 200  # of a cluster id or node id, in UTF-8
 # No more than this is ever written between two syncs, unless a single record is longer.
 MAX_UNSYNCED_BYTES = 16 << 20
@@ -38,6 +41,8 @@ _MAGIC = b"ASSENT\x1aW"
 _FIXED = struct.Struct("<8sIIQIBB")  # magic, version, sequence, first index, previous crc, lengths of the ids
 _CRC = struct.Struct("<I")
 _HARD_STATE = struct.Struct("<QQ?")
+_SEAL = struct.Struct("<II")  # of the next segment: sequence, checksum of its header block
+SEAL_BYTES = record_bytes(_SEAL.size)
 _SUFFIX = ".wal"
 
 
@@ -49,6 +54,7 @@ class Identity(NamedTuple):
 
 
 class SegmentHeader(NamedTuple):
+    version: int
     identity: Identity
     sequence: int  # 1 for the first segment of a log, then without a gap
     first_index: Index  # of the entry that is to be written next
@@ -93,7 +99,10 @@ def encode_segment_header(
 
 
 def decode_segment_header(data: bytes) -> SegmentHeader | str:
-    """The header in the first block of a segment, or the reason why there is none."""
+    """The header in the first block of a segment, or the reason why there is none.
+
+    It may be of a version that this program does not know: then nothing behind it can be read.
+    """
     block = data[: SEGMENT_HEADER_BYTES - _CRC.size]
     if len(data) < SEGMENT_HEADER_BYTES:
         return f"the file has only {len(data)} bytes"
@@ -103,12 +112,10 @@ def decode_segment_header(data: bytes) -> SegmentHeader | str:
         return "it does not begin as a segment does"
     if crc32(block) != crc:
         return "the checksum of the segment header is wrong"
-    if version != FORMAT_VERSION:
-        return f"it has format version {version}, this program reads version {FORMAT_VERSION}"
     middle = _FIXED.size + lengths[0]
     cluster_id, node_id = block[_FIXED.size : middle], block[middle : middle + lengths[1]]
     identity = Identity(cluster_id.decode(errors="replace"), node_id.decode(errors="replace"))
-    return SegmentHeader(identity, sequence, first_index, previous_crc, crc)
+    return SegmentHeader(version, identity, sequence, first_index, previous_crc, crc)
 
 
 def encode_hard_state(state: HardState) -> bytes:
@@ -128,17 +135,22 @@ def decode_hard_state(payload: bytes) -> HardState | None:
     return HardState(term, vote if voted else None, commit_index)
 
 
+def decode_seal(payload: bytes) -> tuple[int, int] | None:
+    """Which segment a sealed one is followed by, as it was begun: its sequence, and its header's checksum."""
+    return _SEAL.unpack(payload) if len(payload) == _SEAL.size else None
+
+
 class SegmentWriter:
     """Turns payloads into the bytes of one segment, in order. Owned by the log that writes them.
 
     The head of a segment, its header and the hard state, is made at once: no segment exists without both.
     """
 
-    __slots__ = ("_seed", "_sequence", "durable", "end", "last_crc")
+    __slots__ = ("_sequence", "durable", "end", "header_crc", "last_crc")
 
-    def __init__(self, *, sequence: int, seed: int, end: int, durable: int, last_crc: int) -> None:
+    def __init__(self, *, sequence: int, header_crc: int, end: int, durable: int, last_crc: int) -> None:
         self._sequence = sequence
-        self._seed = seed
+        self.header_crc = header_crc  # of its header block; seeds the checksums of its records
         self.end = end  # where the next record goes
         self.durable = durable  # all before it is synced; durable <= end
         self.last_crc = last_crc
@@ -152,16 +164,25 @@ class SegmentWriter:
             identity, sequence=sequence, first_index=first_index, previous_crc=previous_crc
         )
         at = SEGMENT_HEADER_BYTES
-        writer = cls(sequence=sequence, seed=crc, end=at, durable=at, last_crc=crc)
+        writer = cls(sequence=sequence, header_crc=crc, end=at, durable=at, last_crc=crc)
         parts = writer.encode(RecordType.HARD_STATE, stored_payload(encode_hard_state(state)))
         writer.durable = writer.end  # A segment gets its name only after its head is synced.
         return writer, head + b"".join(parts)
+
+    def seal(self, sequence: int, header_crc: int) -> bytes:
+        """The record that ends this segment, once the one that follows it has its name.
+
+        That one links to the record before the seal, which is older than both. It depends on nothing but
+        the two, so a seal that broke off is written once more with the same bytes.
+        """
+        assert self.durable == self.end, f"records up to {self.end}, and synced only up to {self.durable}"
+        return b"".join(self.encode(RecordType.SEAL, stored_payload(_SEAL.pack(sequence, header_crc))))
 
     def encode(self, record_type: int, stored: tuple[bytes, int]) -> tuple[bytes, bytes, bytes]:
         parts, self.last_crc = encode_record(
             record_type,
             stored,
-            seed=self._seed,
+            seed=self.header_crc,
             sequence=self._sequence,
             offset=self.end,
             durable=self.durable,
@@ -174,13 +195,16 @@ class SegmentWriter:
 class SegmentReader:
     """Walks the records of one segment, then says how it ends. Owned by one recovery."""
 
-    __slots__ = ("_data", "end", "header", "last_crc")
+    __slots__ = ("_count", "_data", "_seal_end", "end", "header", "last_crc", "seal")
 
     def __init__(self, data: bytes, header: SegmentHeader) -> None:
         self._data = data
         self.header = header
-        self.end = SEGMENT_HEADER_BYTES  # end of the last good record
-        self.last_crc = header.crc  # of the last good record
+        self.end = SEGMENT_HEADER_BYTES  # end of the last good record; of the one before the seal
+        self.last_crc = header.crc  # of the same record
+        self.seal: bytes | None = None  # payload of the seal, if it is there
+        self._seal_end = 0
+        self._count = 0  # of good records before the seal
 
     def records(self) -> Iterator[tuple[int, int, bytes]]:
         """(offset, type, payload) of the good records, up to the first place where there is none."""
@@ -190,33 +214,50 @@ class SegmentReader:
                 return
             at = self.end
             payload = read_payload(data, at, header)
+            if header.record_type == RecordType.SEAL:
+                self.seal, self._seal_end = payload, header.end
+                yield at, header.record_type, payload
+                return
             self.end = header.end
             self.last_crc = header.header_crc
+            self._count += 1
             yield at, header.record_type, payload
 
     def writer(self) -> SegmentWriter:
-        """Continues this segment after its last good record; all before must have been synced."""
+        """Continues this segment after its last good record, which must have been synced.
+
+        A seal is written over: it can only be followed by the same seal.
+        """
         return SegmentWriter(
             sequence=self.header.sequence,
-            seed=self.header.crc,
+            header_crc=self.header.crc,
             end=self.end,
             durable=self.end,
             last_crc=self.last_crc,
         )
 
+    def is_only_a_head(self) -> bool:
+        """Whether nothing was written since the segment got its name; to be asked after records() too."""
+        return self._count == 1 and not self.rest()
+
     def rest(self) -> bytes:
-        """What stands after the last good record, without the zeros at its end."""
-        return self._data[self.end :].rstrip(b"\0")
+        """What stands after the last good record or the seal, without the zeros at its end."""
+        return self._data[self._seal_end or self.end :].rstrip(b"\0")
 
     def tail(self, *, is_last: bool) -> Tail:
-        """How the segment ends; to be asked after records() is exhausted."""
+        """How the segment ends; to be asked after records() is exhausted.
+
+        One that is not the last may end in a seal that broke off, and in nothing else that did.
+        """
         rest = self.rest()
+        if self.seal is not None:
+            return Tail(Ending.CORRUPT, "something stands behind its seal") if rest else Tail(Ending.CLEAN)
         reason = self._reason_of_the_stop()
         if self.end == SEGMENT_HEADER_BYTES:
             return Tail(Ending.CORRUPT, f"{reason}, yet the head of a segment is synced before it has a name")
         if not rest:
             return Tail(Ending.CLEAN)
-        if not is_last:
+        if not is_last and len(rest) > SEAL_BYTES:
             return Tail(Ending.CORRUPT, f"{reason}, and a later segment follows")
         witness = self._witness()
         if witness is not None:

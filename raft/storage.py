@@ -109,6 +109,20 @@ class WrongDirectory(StorageError):
         return f"data directory {self.path}: {self.field} is {self.found!r}, expected {self.expected!r}"
 
 
+class UnknownFormat(WrongDirectory):
+    """A file is in a format that this program does not know: a later one wrote it."""
+
+    __slots__ = ("remedy",)
+
+    def __init__(self, file: Path, found: int, newest: int) -> None:
+        super().__init__(file, "format version", expected=newest, found=found)
+        self.remedy = "Start this node with the version of Assent that wrote it, or with a later one."
+
+    def __str__(self) -> str:
+        known = f"this program reads versions up to {self.expected}"
+        return f"{self.path} has format version {self.found}, {known}. {self.remedy}"
+
+
 @dataclass(slots=True)
 class Recovered:
     """What a node still knows when it starts. All of it is on disk; the receiver owns the list.

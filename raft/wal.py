@@ -19,6 +19,7 @@ from raft.record import RecordType, record_bytes, stored_payload
 from raft.replay import Replay, encode_mark, succeeds
 from raft.segment import (
     MAX_UNSYNCED_BYTES,
+    SEAL_BYTES,
     Ending,
     Identity,
     SegmentReader,
@@ -122,6 +123,8 @@ class WriteAheadLog:
         self._capacity = len(data)
         if ending is Ending.TORN:
             self._cut(reader, replay.next_index)
+        if replay.last_switch is not None:
+            self._finish_switch(*replay.last_switch, reader)
         self._continue(reader)
         self._state, self._last_index = replay.state, recovered.last_index
         snapshot = recovered.snapshot
@@ -249,7 +252,7 @@ class WriteAheadLog:
         assert writer is not None, "load() comes before everything else"
         size = record_bytes(len(stored[0]))
         assert size <= MAX_UNSYNCED_BYTES, f"a record of {size} bytes; no more than {MAX_UNSYNCED_BYTES} fit"
-        if writer.end + size > self._capacity and writer.end > self._start:
+        if writer.end + size + SEAL_BYTES > self._capacity and writer.end > self._start:
             writer = self._switch()
         elif writer.end + size - writer.durable > MAX_UNSYNCED_BYTES:
             self._flush()
@@ -267,7 +270,10 @@ class WriteAheadLog:
         writer.durable = writer.end
 
     def _switch(self) -> SegmentWriter:
-        """Go on in the next segment. This one is durable first, so that whatever is bad in it is damage."""
+        """Go on in the next segment. This one is durable first, so that whatever is bad in it is damage.
+
+        Once the next one is there, a seal says so in this one: should the next one be lost, it is missed.
+        """
         self._flush()
         old, descriptor = self._writer, self._descriptor
         assert old is not None and descriptor is not None, "the log is not open"
@@ -276,11 +282,26 @@ class WriteAheadLog:
             self._identity, self._sequence, self._last_index + 1, old.last_crc, self._state
         )
         self._descriptor, filled = self._spare.name(self._sequence, head, self._first_fill_bytes)
-        self._disk.close(descriptor)
+        self._seal(self._path, descriptor, old, self._sequence, writer.header_crc)
         self._segments.append((self._sequence, self._last_index + 1))
         self._commit_unwritten = False
         self._write_on(writer, filled)
         return writer
+
+    def _seal(
+        self, path: Path, descriptor: Descriptor, writer: SegmentWriter, sequence: int, header_crc: int
+    ) -> None:
+        """End a segment, durably, and give its descriptor back."""
+        disk, at = self._disk, writer.end
+        disk.write(path, descriptor, writer.seal(sequence, header_crc), at)
+        disk.call(path, disk.files.fdatasync, descriptor)
+        disk.close(descriptor)
+
+    def _finish_switch(self, path: Path, before: SegmentReader, last: SegmentReader) -> None:
+        """Seal the last segment but one, though it may be sealed already: nothing in the file tells whether
+        the seal is durable, and nobody has relied on it yet."""
+        descriptor = self._disk.call(path, self._disk.files.open, path)
+        self._seal(path, descriptor, before.writer(), last.header.sequence, last.header.crc)
 
     def _write_on(self, writer: SegmentWriter, capacity: int) -> None:
         self._path = self._directory / segment_name(self._sequence)

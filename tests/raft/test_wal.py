@@ -243,7 +243,8 @@ def test_no_turn_waits_for_the_next_segment_to_be_filled(tmp_path: Path) -> None
         segments = len(list((tmp_path / "wal").glob("*.wal")))
         log.append(HardState(1, None, 0), batch(index, b"x" * 65_536))
         if len(list((tmp_path / "wal").glob("*.wal"))) > segments:
-            assert files.calls == ["write 576", "sync"]  # the head of the segment and nothing else
+            # The head of the segment, the seal of the one before, and nothing else.
+            assert files.calls == ["write 576", "sync", "write 64", "sync"]
         log.sync()
         assert files.calls.count(f"write {FILL_SLICE_BYTES}") <= 1
     assert len(list((tmp_path / "wal").glob("*.wal"))) == 3
