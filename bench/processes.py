@@ -39,8 +39,8 @@ class ProcessCluster:
     """Owns its node processes from `__enter__` to `__exit__`.
 
     Data and logs are below `directory`, and stay there. Nodes are called n1, n2, …; `endpoints` are their
-    client endpoints; `arguments` go to every node. After the `size` nodes come `absent` members, which every
-    node is told of and counts in its quorum, and which never start.
+    client endpoints; `arguments` go to every node that is started. After the `size` nodes come `absent`
+    members, which every node is told of and counts in its quorum, and which never start.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ProcessCluster:
         self.peer_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in members}
         self.client_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in self.names}
         self.watch_endpoints = {name: f"tcp://127.0.0.1:{next(ports)}" for name in self.names}
-        self._arguments = list(arguments)
+        self.arguments = list(arguments)  # of every node that is started from now on
         self._processes: dict[str, subprocess.Popen[bytes]] = {}  # those started and not ended by us
 
     @property
@@ -105,7 +105,7 @@ class ProcessCluster:
         environment["PYTHONPATH"] = str(ROOT)
         with self.log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [*command, *self._arguments], cwd=ROOT, env=environment,
+                [*command, *self.arguments], cwd=ROOT, env=environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -139,6 +139,16 @@ class ProcessCluster:
         if name in self._processes:
             self.terminate(name)
         self.start(name)
+
+    def restart_all(self, timeout_seconds: float = START_SECONDS) -> None:
+        """Ends all that run and starts all; returns when each has caught up with a leader that all know."""
+        for name in [name for name in self.names if name in self._processes]:
+            self.terminate(name)
+        for name in self.names:
+            self.start(name)
+        self.wait_for_leader(timeout_seconds)
+        for name in self.names:
+            self.wait_until_caught_up(name, timeout_seconds)
 
     def pause(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGSTOP)

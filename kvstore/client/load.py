@@ -86,6 +86,7 @@ class LoadSettings:
     value_bytes: int = 256
     total: int = 10_000
     keys: int = 1_000  # key space, drawn from uniformly
+    in_order: bool = False  # puts: not drawn, but one key after the other, and from the first again
     seed: int = 1
     timeout_seconds: float = 60.0  # for the whole run, with what it needs before and after
     silence_seconds: float = 1.0  # a connection that owes answers and is silent for longer is given up
@@ -203,7 +204,7 @@ class _Load:
         self._prepare(OpenSessions(), settings.connections, 1, "sessions could not be opened")
         work: Puts | Gets
         if settings.kind == "put":
-            work = Puts(self._random_keys(), self._values)
+            work = Puts(self._ordered_keys() if settings.in_order else self._random_keys(), self._values)
         else:
             self._write_keys()
             kind = protocol.STALE_READ if settings.kind == "local-get" else protocol.READ
@@ -248,6 +249,10 @@ class _Load:
     def _all_keys(self) -> Iterator[bytes]:
         digits = max(4, len(str(self._settings.keys - 1)))
         return (b"/bench/k%0*d" % (digits, number) for number in range(self._settings.keys))
+
+    def _ordered_keys(self) -> Iterator[bytes]:
+        while True:
+            yield from self._all_keys()
 
     def _random_keys(self) -> Iterator[bytes]:
         keys = list(self._all_keys())
