@@ -65,6 +65,9 @@ def run_node(settings: NodeSettings) -> None:
         log.info("stopped")
         return
     with closing(directory):
+        # What is read from the disk now, millions of objects in a large state, stays and is part of no cycle:
+        # collections would look at all of it again and again while it grows.
+        gc.disable()
         system = build_system(
             settings,
             directory.open_log(),
@@ -84,6 +87,7 @@ def run_node(settings: NodeSettings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+        gc.enable()
         system.run()
         log.info("stopped")
 
