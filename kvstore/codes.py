@@ -67,6 +67,7 @@ BAD_FRAME: Final = 38
 DEADLINE_EXCEEDED: Final = 39  # of a read
 EXPIRED: Final = 40  # of a write, before it was proposed
 TRANSFERRING: Final = 42  # leadership is being handed to another node
+FENCED: Final = 43  # the node's state is wrong: it serves nothing any more
 NOT_MEMBER: Final = 41  # the node waits to be added to a cluster, or was removed from it
 
 CODE_NAMES: Final = {
@@ -93,6 +94,7 @@ CODE_NAMES: Final = {
     EXPIRED: "expired",
     TRANSFERRING: "transferring",
     NOT_MEMBER: "not_member",
+    FENCED: "fenced",
 }
 
 # ---------------------------------------------------------------- limits

@@ -243,6 +243,14 @@ class NotMember(NotApplied, RequestRefused):
     retry_helps = True
 
 
+class Fenced(NotApplied, RequestRefused):
+    """The node's state differs from that of a majority, so it serves nothing any more. Go to another."""
+
+    __slots__ = ()
+    code = protocol.FENCED
+    retry_helps = True
+
+
 class DeadlineExceeded(NotApplied, RequestRefused):
     """A read was not answered in the time allowed; for a write it would be OutcomeUnknown."""
 
@@ -305,6 +313,7 @@ _REFUSALS: dict[int, type[RequestRefused]] = {
     protocol.EXPIRED: Expired,
     protocol.TRANSFERRING: Transferring,
     protocol.NOT_MEMBER: NotMember,
+    protocol.FENCED: Fenced,
 }
 
 

@@ -21,8 +21,9 @@ from kvstore import protocol
 from kvstore.backlog import Backlog
 from kvstore.membership_desk import NOTE_TICKET, MembershipDesk
 from kvstore.neighbours import Announce, Neighbours, StorageRefused
-from kvstore.protocol_admin import Initialise, decode_admin
+from kvstore.protocol_admin import Initialise, ListMembers, decode_admin
 from kvstore.protocol_snapshot import decode_snapshot_request
+from kvstore.refusals import CODES, Barrier, barrier_of, remedy_for
 from kvstore.snapshot_desk import SnapshotDesk
 from raft import Configuration
 from raft.actor_messages import (
@@ -33,6 +34,7 @@ from raft.actor_messages import (
     LeadershipTransferred,
     LocalRead,
     MembershipChanged,
+    NodeFenced,
     Propose,
     QueryStatus,
     Read,
@@ -56,20 +58,6 @@ MAX_PENDING_REQUESTS = 65_536
 MAX_PENDING_BYTES = 64 << 20
 STOP_TICKET = -1  # of the transfer that a leader asks for when it is told to stop
 
-CODES = {
-    Reason.NOT_LEADER: (protocol.NOT_LEADER, "another node leads"),
-    Reason.NO_LEADER: (protocol.NO_LEADER, "no leader is known at the moment"),
-    Reason.TRANSFERRING: (protocol.TRANSFERRING, "leadership is being handed over: try again in a moment"),
-    Reason.OVERLOADED: (protocol.OVERLOADED, "too much is waiting to be committed: try again later"),
-    Reason.SHUTTING_DOWN: (protocol.SHUTTING_DOWN, "the node is stopping"),
-    Reason.EXPIRED: (protocol.EXPIRED, "the deadline passed before the write was proposed"),
-    Reason.CONFLICT_WITH_LEADER: (
-        protocol.CONFLICT_WITH_LEADER,
-        "a new leader overwrote it here; another node may still commit it",
-    ),
-    Reason.OUTCOME_UNKNOWN: (protocol.OUTCOME_UNKNOWN, "leadership was lost before the outcome was known"),
-}
-
 
 @dataclass(slots=True)
 class Pending:
@@ -82,6 +70,7 @@ class Pending:
     size_bytes: int
     expires_at: float
     is_write: bool
+    is_status: bool = False
 
 
 class Batch:
@@ -125,7 +114,8 @@ class GatewayActor(Actor):
         self._snapshot_desk: SnapshotDesk | None = None
         self._announce_at = 0.0
         self._hasty_until = 0.0
-        self._takes_part = True
+        self._fence: NodeFenced | None = None
+        self._barrier: Barrier | None = None  # None: clients are served
         self._is_handing_over: bool | None = None  # None: nobody has told this node to stop
         self.counters: Counter[str] = Counter()
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -135,6 +125,7 @@ class GatewayActor(Actor):
             StatusReport: self._on_status,
             RoleChanged: self._on_role,
             MembershipChanged: self._on_membership,
+            NodeFenced: self._on_fenced,
             ConfigurationChanged: self._on_changed,
             ChangeRefused: self._on_change_refused,
             LeadershipTransferred: self._on_transferred,
@@ -230,6 +221,7 @@ class GatewayActor(Actor):
             )
             if kind == protocol.STATUS:
                 pending.count = pending.remaining = 1
+                pending.is_status = True
                 self._ask_status(pending)
             elif kind == protocol.ADMIN:
                 self._administer(pending, bodies[0], now)
@@ -249,10 +241,11 @@ class GatewayActor(Actor):
         if was_idle and self._pending:
             self._schedule(now)
 
-    def _admit(self, pending: Pending, now: float) -> bool:
+    def _admit(self, pending: Pending, now: float, *, is_listing: bool = False) -> bool:
         """Refuse what cannot succeed here before it costs anything, and what would break a bound."""
-        if not self._takes_part:
-            self._refuse_as_stranger(pending)
+        barrier = self._barrier
+        if barrier is not None and not (is_listing and barrier.code == protocol.FENCED):
+            self._turn_away(pending, barrier)
             return False
         if pending.is_write and not self._is_leader:
             self._refuse(pending, Reason.NO_LEADER if self._leader_id is None else Reason.NOT_LEADER)
@@ -269,13 +262,9 @@ class GatewayActor(Actor):
             return False
         return pending.count > 0
 
-    def _refuse_as_stranger(self, pending: Pending) -> None:
-        """Nobody is to read, from a node that is told nothing any more, what was so long ago."""
-        text = f"{self.node} waits to be added to a cluster"
-        if self.desk.role_of(self.node) == "removed":
-            text = f"{self.node} was removed from the cluster: go to another node"
+    def _turn_away(self, pending: Pending, barrier: Barrier) -> None:
         first = pending.first_request_id + pending.count - pending.remaining
-        self._refuse_frame(pending.connection, first, pending.remaining, protocol.NOT_MEMBER, text)
+        self._refuse_frame(pending.connection, first, pending.remaining, *barrier)
 
     def _administer(self, pending: Pending, body: bytes, now: float) -> None:
         try:
@@ -283,7 +272,8 @@ class GatewayActor(Actor):
         except protocol.MalformedFrame as error:
             self._answer_malformed(pending, error)
             return
-        if isinstance(request, Initialise) or self._admit(pending, now):
+        is_listing = isinstance(request, ListMembers)
+        if isinstance(request, Initialise) or self._admit(pending, now, is_listing=is_listing):
             self.desk.open(self._enter(pending), request, now, pending.expires_at)
             self._schedule(now)
 
@@ -395,20 +385,33 @@ class GatewayActor(Actor):
         configuration = Configuration.decode(message.configuration)
         is_news = configuration != desk.configuration
         desk.follow(configuration, is_committed=message.is_committed, is_removed=message.is_removed)
-        took_part, self._takes_part = self._takes_part, desk.role_of(self.node) not in ("waiting", "removed")
         if is_news:
             self._neighbours.follow(configuration, now)
             self._announce_at = now
             self._hasty_until = now + HASTE_SECONDS
         desk.sweep(now)
-        if took_part and not self._takes_part:
-            for pending in map(self._leave, list(self._pending)):
-                assert pending is not None
-                if pending.is_write:
-                    self._refuse(pending, Reason.OUTCOME_UNKNOWN)
-                else:
-                    self._refuse_as_stranger(pending)
+        self._decide_on_service()
         self._schedule(now)
+
+    def _on_fenced(self, message: NodeFenced) -> None:
+        self._fence = message
+        log.error("event=out_of_service reason=%r remedy=%r", message.reason, remedy_for(self.node))
+        self._decide_on_service()
+
+    def _decide_on_service(self) -> None:
+        """Whoever waits for an answer when the service ends is told so."""
+        before = self._barrier
+        self._barrier = barrier = barrier_of(self.node, self.desk.role_of(self.node), self._fence)
+        if before is not None or barrier is None:
+            return
+        for ticket, pending in list(self._pending.items()):
+            if pending.is_status:
+                continue
+            self._leave(ticket)
+            if pending.is_write:
+                self._refuse(pending, Reason.OUTCOME_UNKNOWN)
+            else:
+                self._turn_away(pending, barrier)
 
     def _on_changed(self, message: ConfigurationChanged) -> None:
         self.desk.on_changed(message)

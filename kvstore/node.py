@@ -39,8 +39,9 @@ from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.election_actor import ElectionActor
+from raft.fence import Fence, MemoryFence, restored_unless_fenced
 from raft.replication_actor import ReplicationActor
-from raft.storage import Recovered, Storage, restored_index
+from raft.storage import Recovered, Storage
 from raft.wire import FIRST_FREE_TAG, register_messages
 
 log = logging.getLogger("assent.node")
@@ -71,6 +72,7 @@ def run_node(settings: NodeSettings) -> None:
         system = build_system(
             settings,
             directory.open_log(),
+            fence=directory.fence(),
             transport=ZeroMqTransport(LIMITS),
             clock=SystemClock(),
             rng=random.Random(secrets.randbits(64)),
@@ -123,11 +125,13 @@ def build_system(
     clock: Clock,
     rng: random.Random,
     origin: Origin | None = None,
+    fence: Fence | None = None,
 ) -> System:
     """The actors and ports of one node, ready to run.
 
     What a node knows of the world comes in here: its disk, its network, its clock and its luck. So a
-    simulator gives it others, and the actors run unchanged. Without an `origin` it is that of the settings.
+    simulator gives it others, and the actors run unchanged. Without an `origin` it is that of the settings;
+    without a `fence`, one that no restart remembers.
     """
     if origin is None:
         origin = Origin(settings.cluster_id, 0, settings.cluster)
@@ -151,7 +155,7 @@ def build_system(
     gateway = _make_gateway(settings, origin)
     recovered = storage.load()
     replication = _make_replication(settings, origin, storage, recovered, rng)
-    applier = _make_applier(storage, recovered, rng)
+    applier = _make_applier(storage, recovered, rng, fence if fence is not None else MemoryFence())
     election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
         system.add(actor)
@@ -193,11 +197,11 @@ def _make_replication(
     return ReplicationActor(Core(settings.name, founding, recovered, config), storage)
 
 
-def _make_applier(storage: Storage, recovered: Recovered, rng: random.Random) -> ApplierActor:
+def _make_applier(storage: Storage, recovered: Recovered, rng: random.Random, fence: Fence) -> ApplierActor:
     watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
     machine = StoreMachine(watch_plane)
-    applied_index = restored_index(machine, storage, recovered)
-    return ApplierActor(machine, watch_plane, applied_index=applied_index)
+    applied_index = restored_unless_fenced(fence, machine, storage, recovered)
+    return ApplierActor(machine, watch_plane, applied_index=applied_index, fence=fence)
 
 
 def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:

@@ -124,6 +124,8 @@ class WaitingActor(Actor):
             "is_joint": False,
             "storages_known": False,
             "refused_by": {},
+            "fenced": None,
+            "divergence": {},
         }
 
 

@@ -197,6 +197,13 @@ class WatchPlane:
         for beat in self._beats(self._streams.values()):
             self._queue(beat)
 
+    def cut_off(self) -> list[Frame]:
+        """The store is wrong: nothing more is told of it. A new epoch in each stream makes its watchers ask
+        for the history, which this node refuses them; so they go elsewhere at once."""
+        self._queued, self._queued_bytes = [], 0
+        self.restart(self.revision)
+        return self.announcements()
+
     def announcements(self) -> list[Frame]:
         """What is queued, in order of revision, to be published now."""
         queued = self._queued

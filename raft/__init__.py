@@ -15,6 +15,7 @@ from raft.errors import (
     ConfigurationRefused,
     ConflictWithLeader,
     Expired,
+    Fenced,
     InvariantBroken,
     NotApplied,
     NotLeader,
@@ -22,6 +23,7 @@ from raft.errors import (
     Overloaded,
     RaftError,
     ShuttingDown,
+    StateDamaged,
     TooLarge,
     TransferReason,
     TransferRefused,
@@ -30,7 +32,7 @@ from raft.errors import (
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.ready import Ready, Role, RoleChange
-from raft.state_machine import Housekeeper, Restorer, StateMachine, WholeRestorer
+from raft.state_machine import Fingerprinted, Housekeeper, Restorer, StateMachine, WholeRestorer
 from raft.storage import MemoryStorage, Recovered, Storage, StorageError, StorageFailed
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "EntryBatch",
     "EntryKind",
     "Expired",
+    "Fenced",
+    "Fingerprinted",
     "HardState",
     "Housekeeper",
     "Index",
@@ -67,6 +71,7 @@ __all__ = [
     "RoleChange",
     "ShuttingDown",
     "Stage",
+    "StateDamaged",
     "StateMachine",
     "Storage",
     "StorageError",

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     OVERLOADED = "overloaded"  # a bound was reached: try again later
     SHUTTING_DOWN = "shutting_down"  # this node is about to end: go to another
     EXPIRED = "expired"  # the deadline passed before it was proposed
+    FENCED = "fenced"  # this node's state differs from the others': go to another node
     # What follows is said of what was proposed: it may have been applied, or may yet be.
     CONFLICT_WITH_LEADER = "conflict_with_leader"  # a new leader overwrote it here (Raft figure 8)
     OUTCOME_UNKNOWN = "outcome_unknown"  # leadership was lost, or time was up, before anybody knew
@@ -402,6 +403,19 @@ class SnapshotGone:
     ticket: int
 
 
+@dataclass(slots=True)
+class NodeFenced:
+    """applier to replication and gateway: this node's state is wrong. It serves nothing and leads never more.
+
+    `own` and `theirs` are fingerprints of the state at `index`; 0 if it found out by itself.
+    """
+
+    index: int
+    own: int
+    theirs: int
+    reason: str
+
+
 LOCAL_MESSAGES: tuple[type, ...] = (
     Propose,
     Queued,
@@ -444,4 +458,5 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     CloseSnapshot,
     SnapshotClosed,
     SnapshotGone,
+    NodeFenced,
 )

@@ -7,7 +7,7 @@ and has election time a transfer. Everything here is rare; none of it lies in th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raft.actor_messages import (
     Abandoned,
@@ -52,6 +52,7 @@ class Administration:
         self._changes: list[OpenChange] = []
         self._transfers: list[int] = []  # tickets, all of the transfer that is under way
         self._transfer_told: NodeId | None = None  # its target, when election was told of it
+        self._is_fenced = False
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -99,8 +100,30 @@ class Administration:
         target = self._core.transfer_target
         self._core.abort_transfer()
         self._transfer_told = None
-        if self._core.role is Role.LEADER:
+        if self._is_fenced:
+            self._step_down()
+        elif self._core.role is Role.LEADER:
             self._refuse_transfers(f"{target} did not take over within an election timeout")
+
+    def fence(self) -> None:
+        """This node's state is wrong, though its log is not: it goes on to store and to vote, but it must
+        not lead. It hands over, or, if nobody is there to take over, just stops."""
+        core = self._core
+        self._is_fenced = True
+        core.config = replace(core.config, priority=0)
+        if core.role is not Role.LEADER:
+            self._step_down()
+            return
+        try:
+            core.transfer_leadership(None)
+        except TransferRefused:
+            self._step_down()
+        else:
+            self.tell_transfer()
+
+    def _step_down(self) -> None:
+        if self._core.role is not Role.FOLLOWER:
+            self._core.become_follower(self._core.term, None)
 
     def _refuse_transfers(self, detail: str) -> None:
         for ticket in self._transfers:

@@ -2,11 +2,13 @@
 gives and takes the state as snapshots, and on the leader proposes what the machine itself wants.
 
 Owns the state machine and the applied index; nobody else touches either. May know messages and the clock;
-nothing of terms, votes or the disk. Bodies and results stay opaque bytes.
+nothing of terms, votes or the disk. Bodies and results stay opaque bytes. If the state turns out to be wrong,
+it is not used any more: nothing is applied, answered or announced behind the fence.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
@@ -19,6 +21,7 @@ from raft.actor_messages import (
     LocalRead,
     MembershipChanged,
     NextSlice,
+    NodeFenced,
     PartWanted,
     Propose,
     QueryStatus,
@@ -31,14 +34,21 @@ from raft.actor_messages import (
     StatusReport,
     TakeSnapshot,
 )
+from raft.divergence import CHECK_EVERY
+from raft.errors import StateDamaged
+from raft.fence import Fence, FenceMark, MemoryFence
+from raft.guard import Guard
 from raft.housekeeping import Housekeeping
 from raft.membership import Configuration
+from raft.messages import StateReport
 from raft.ready import Role
 from raft.slices import Slices
 from raft.state_machine import Announcer, Frame, Housekeeper, Restorer, Silent, StateMachine
 
+log = logging.getLogger("assent.applier")
+
 WATCH_PORT = "watch"
-TICK_SECONDS = 0.25  # heartbeats of the watch plane and housekeeping are looked at this often
+TICK_SECONDS = 0.25  # heartbeats of the watch plane, housekeeping and reports are looked at this often
 
 
 class ApplierActor(Actor):
@@ -53,14 +63,21 @@ class ApplierActor(Actor):
         *,
         housekeeper: Housekeeper | None = None,
         applied_index: int = 0,
+        fence: Fence | None = None,
+        check_every: int = CHECK_EVERY,
     ) -> None:
-        """`applied_index` is that of the snapshot which the machine was restored from, 0 for a new one."""
+        """`applied_index` is that of the snapshot which the machine was restored from, 0 for a new one.
+
+        Behind a `fence` that is up the machine is not used: it need not have been restored.
+        """
         super().__init__()
         self._machine = machine
         self._announcer: Announcer = announcer if announcer is not None else Silent()
         self._announces = announcer is not None
         self._housekeeping = Housekeeping(housekeeper) if housekeeper is not None else None
-        self.applied_index = applied_index  # all entries up to here are in the machine; never falls
+        self._guard = Guard(machine, fence if fence is not None else MemoryFence(), check_every=check_every)
+        # All entries up to here are in the machine, or were dropped behind the fence; never falls.
+        self.applied_index = applied_index
         self._slices: Slices | None = None  # of the snapshot that is being taken
         self._slices_index = 0  # what was applied when it was
         self._restoring: RestoreSnapshot | None = None  # nothing is applied until it is done
@@ -74,7 +91,7 @@ class ApplierActor(Actor):
             LocalRead: self._answer_now,
             QueryStatus: self._report,
             RoleChanged: self._change_role,
-            MembershipChanged: self._announce_members,
+            MembershipChanged: self._follow_members,
             TakeSnapshot: self._take_snapshot,
             NextSlice: self._give_slice,
             RestoreSnapshot: self._begin_restoring,
@@ -82,11 +99,20 @@ class ApplierActor(Actor):
         }
 
     def on_start(self) -> None:
-        if self._announces or self._housekeeping is not None:
+        if self._guard.fence.mark is not None:
+            self._retire(self._guard.fence.mark)
+        elif self._announces or self._housekeeping is not None or self._guard.compares:
             self.set_deadline(self.now() + TICK_SECONDS)
 
     def on_deadline(self) -> None:
         now = self.now()
+        report = self._guard.tick(now, self.applied_index)
+        if self._guard.verdict is not None:
+            self._put_up_fence(self._guard.verdict)
+            return
+        if report is not None:
+            for node in self._guard.audience:
+                self.send(Address(node, self.name), report)
         self._publish(self._announcer.heartbeats(now))
         if self._housekeeping is not None:
             bodies = self._housekeeping.due(now)
@@ -98,10 +124,18 @@ class ApplierActor(Actor):
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
-        for _, message in batch:
+        for sender, message in batch:
+            if type(message) is StateReport:
+                self._hear(sender.node, message)
+                continue
             handler = self._handlers.get(type(message))
             if handler is not None:
-                handler(message)
+                try:
+                    handler(message)
+                except StateDamaged as damage:
+                    self._put_up_fence(self._guard.judge_damage(self.applied_index, damage))
+                    if type(message) is Committed:
+                        self._pass_over(message)
         self._answer_waiting()
         if self._results:
             self.send_local("gateway", Applied(self._results))
@@ -113,11 +147,33 @@ class ApplierActor(Actor):
         assert message.first_index == self.applied_index + 1, (
             f"entry {message.first_index} was handed over while {self.applied_index} is the last applied"
         )
-        results = self._machine.apply(message.first_index, message.bodies)
-        self.applied_index += len(message.bodies)
+        last_index = self.applied_index + len(message.bodies)
+        if last_index < self._guard.next_check:
+            results = self._machine.apply(message.first_index, message.bodies)
+            self.applied_index = last_index
+        else:
+            results = self._apply_in_pieces(message.bodies)
+            if self._guard.verdict is not None:
+                self._put_up_fence(self._guard.verdict)
+                self._pass_over(message)
+                return
         for (ticket, offset, count), start in zip(message.slices, message.starts):
             joined = b"".join(results[start : start + count])  # type: ignore[arg-type]  # commands have results
             self._results.append((ticket, offset, count, joined))
+
+    def _apply_in_pieces(self, bodies: list[bytes | None]) -> list[bytes | None]:
+        """All nodes stop at the same indexes, to compare what they have become; nobody goes on from a state
+        that turns out to be wrong."""
+        results: list[bytes | None] = []
+        guard, at = self._guard, 0
+        while at < len(bodies) and guard.verdict is None:
+            piece = bodies[at : at + guard.next_check - self.applied_index]
+            results += self._machine.apply(self.applied_index + 1, piece)
+            self.applied_index += len(piece)
+            at += len(piece)
+            if self.applied_index == guard.next_check:
+                guard.passed(self.applied_index)
+        return results
 
     def _answer_waiting(self) -> None:
         """A read waits until its index is applied here (dissertation 6.4, step 4)."""
@@ -175,11 +231,54 @@ class ApplierActor(Actor):
             return
         restorer.finish()
         self.applied_index = restoring.index
+        self._guard.restored(restoring.index)
         self._restoring = self._restorer = None
         self.send_local("replication", SnapshotRestored(restoring.index))
 
+    # -- the fence -------------------------------------------------------------------------------------
+
+    def _hear(self, node: str, report: StateReport) -> None:
+        if self._guard.fence.mark is None and node != self.node:
+            self._guard.hear(node, report)
+            if self._guard.verdict is not None:
+                self._put_up_fence(self._guard.verdict)
+
+    def _put_up_fence(self, mark: FenceMark) -> None:
+        """First on the disk, so that no restart takes it down; what this turn had for clients is dropped."""
+        self._guard.fence.put_up(mark)
+        self._retire(mark)
+
+    def _retire(self, mark: FenceMark) -> None:
+        log.error("event=fenced index=%d own=%016x theirs=%016x reason=%r", *mark)
+        self._publish(self._announcer.cut_off())
+        self._announcer, self._announces, self._housekeeping = Silent(), False, None
+        self._slices = None
+        self._waiting_reads.clear()
+        self._results = []
+        self.set_deadline(None)
+        self._handlers = {
+            Committed: self._pass_over,
+            RestoreSnapshot: self._pass_over_snapshot,
+            QueryStatus: self._report,
+        }
+        if self._restoring is not None:
+            self._pass_over_snapshot(self._restoring)
+            self._restoring = self._restorer = None
+        for actor in ("replication", "gateway"):
+            self.send_local(actor, NodeFenced(*mark))
+
+    def _pass_over(self, message: Committed) -> None:
+        self.applied_index = message.first_index + len(message.bodies) - 1
+
+    def _pass_over_snapshot(self, message: RestoreSnapshot) -> None:
+        self.applied_index = message.index
+        self.send_local("replication", SnapshotRestored(message.index))
+
+    # -- news of others --------------------------------------------------------------------------------
+
     def _report(self, message: QueryStatus) -> None:
-        fields = {**message.fields, "applied_index": self.applied_index, **self._machine.status()}
+        about = {"applied_index": self.applied_index, **self._guard.status()}
+        fields = {**message.fields, **about, **self._machine.status()}
         self.send_local("gateway", StatusReport(message.ticket, fields))
 
     def _change_role(self, message: RoleChanged) -> None:
@@ -187,8 +286,9 @@ class ApplierActor(Actor):
             self._housekeeping.lead(message.role == Role.LEADER.value)
         self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
 
-    def _announce_members(self, message: MembershipChanged) -> None:
+    def _follow_members(self, message: MembershipChanged) -> None:
         configuration = Configuration.decode(message.configuration)
+        self._guard.follow(configuration, self.node, self.applied_index)
         if message.is_committed and not configuration.is_joint:
             self._publish(self._announcer.members_changed(configuration))
 

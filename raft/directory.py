@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from raft.fence import FileFence
 from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.segment import MAX_ID_BYTES, Identity
 from raft.storage import DirectoryInUse, WrongDirectory
@@ -85,6 +86,10 @@ class DataDirectory:
     def open_log(self, *, segment_bytes: int = DEFAULT_SEGMENT_BYTES) -> WriteAheadLog:
         """The node's log. Its owner calls load() first, and close() before this directory is closed."""
         return WriteAheadLog(self.path / LOG_NAME, self._files, self.identity, segment_bytes=segment_bytes)
+
+    def fence(self) -> FileFence:
+        """Whether the node may use its state, and how that is ended for good. To be owned by its applier."""
+        return FileFence(self.path, self._files)
 
     def close(self) -> None:
         """Let another process have it. May be called again."""

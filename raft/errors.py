@@ -92,6 +92,13 @@ class ShuttingDown(NotApplied):
     __slots__ = ()
 
 
+class Fenced(NotApplied):
+    """This node's state differs from that of a majority, so that it serves nothing any more: go to another
+    node, and have this one replaced."""
+
+    __slots__ = ()
+
+
 class Transferring(NotApplied):
     """Leadership is being handed to `target`: nothing is proposed meanwhile. Try again, soon and anywhere.
 
@@ -155,3 +162,10 @@ class TransferRefused(RaftError):
 
 class InvariantBroken(AssertionError):
     """A fact that Raft's safety rests on does not hold. Raised, not asserted: `python -O` keeps it."""
+
+
+class StateDamaged(Exception):
+    """A state machine has found that its own state is not what it was made: memory under it went bad.
+
+    It may raise this out of apply(), fingerprint(), or a piece of a snapshot. The node is fenced then.
+    """

@@ -20,6 +20,7 @@ from raft.entries import Index, NodeId, Term
 from raft.errors import (
     ConflictWithLeader,
     Expired,
+    Fenced,
     NotLeader,
     OutcomeUnknown,
     Overloaded,
@@ -58,6 +59,8 @@ class Abandonment(NamedTuple):
             return Expired()
         if self.reason is Reason.TRANSFERRING:
             return Transferring()
+        if self.reason is Reason.FENCED:
+            return Fenced()
         if self.reason is Reason.SHUTTING_DOWN:
             return ShuttingDown()
         return NotLeader(self.leader_id)

@@ -140,6 +140,17 @@ class InstallSnapshotResponse:
     offset: int  # the next that is wanted
 
 
+@dataclass(slots=True)
+class StateReport:
+    """Between appliers, and none of the core's: what my state was, at indexes that all pass.
+
+    Values that were computed in different ways, and so have different versions, are never compared.
+    """
+
+    version: int
+    pairs: bytes  # (index, fingerprint), 8 bytes each, big endian; a bounded number (raft/divergence.py)
+
+
 Message = (
     RequestPreVote
     | PreVoteResponse

@@ -21,6 +21,7 @@ from raft.actor_messages import (
     LeadershipTransferred,
     LocalRead,
     MembershipChanged,
+    NodeFenced,
     Propose,
     Queued,
     Read,
@@ -31,6 +32,7 @@ from raft.actor_messages import (
 )
 from raft.entries import NodeId
 from raft.errand import Errand, error_of
+from raft.fence import FenceMark
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.ready import Role, RoleChange
@@ -48,8 +50,9 @@ Request = Command | Query | Errand
 class ProposerActor(Actor):
     """One per node, in the gateway's place, so that replication and applier answer to it.
 
-    `on_end` gets each request once, when it is over; `on_role` and `on_members` each change of these. What a
-    callback raises is logged and goes no further: it is of the user's program, and no entry depends on it.
+    `on_end` gets each request once, when it is over; `on_role` and `on_members` each change of these, and
+    `on_fenced` why the machine is not used any more. What a callback raises is logged and goes no further:
+    it is of the user's program, and no entry depends on it.
     It also keeps the node connected to those who are members.
     """
 
@@ -61,11 +64,14 @@ class ProposerActor(Actor):
         on_end: Callable[[Request], None],
         on_role: Callable[[RoleChange], None],
         on_members: Callable[[Configuration], None],
+        on_fenced: Callable[[FenceMark], None],
     ) -> None:
         super().__init__()
         self._on_end = on_end
         self._on_role = on_role
         self._on_members = on_members
+        self._on_fenced = on_fenced
+        self._is_fenced = False
         self._is_leader = False
         self._members: frozenset[NodeId] = frozenset()  # the others in the configuration in force
         self._leaving: dict[NodeId, float] = {}  # connected, but no members any more; until then
@@ -86,6 +92,7 @@ class ProposerActor(Actor):
             ConfigurationChanged: self._on_configuration_changed,
             LeadershipTransferred: self._on_transferred,
             ChangeRefused: self._on_change_refused,
+            NodeFenced: self._fence,
         }
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
@@ -133,7 +140,9 @@ class ProposerActor(Actor):
         local_queries: dict[int, Query] = {}
         for message in posted:
             assert isinstance(message, Request)
-            if message.deadline <= now:
+            if self._is_fenced:
+                self._end(message, Abandonment(Reason.FENCED, False))
+            elif message.deadline <= now:
                 self._end(message, Abandonment(Reason.EXPIRED, False))
             elif isinstance(message, Command):
                 message.is_proposed = True
@@ -209,6 +218,15 @@ class ProposerActor(Actor):
         change = RoleChange(Role(message.role), message.term, message.leader_id)
         self._is_leader = change.role is Role.LEADER
         self._on_role(change)
+
+    def _fence(self, message: NodeFenced) -> None:
+        """The applier answers nothing any more. Other nodes will apply what is in the log."""
+        self._is_fenced = True
+        for ticket in (*self._commands, *self._errands):
+            self._abandon(ticket, Abandonment(Reason.OUTCOME_UNKNOWN, True))
+        for ticket in list(self._queries):
+            self._abandon(ticket, Abandonment(Reason.FENCED, False))
+        self._on_fenced(FenceMark(message.index, message.own, message.theirs, message.reason))
 
     # -- members ---------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from raft.election_actor import ElectionActor
 from raft.entries import NodeId
 from raft.errand import Errand, Question
 from raft.errors import NotLeader, OutcomeUnknown, TooLarge
+from raft.fence import Fence, FenceMark, MemoryFence, restored_unless_fenced
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.proposer_actor import ProposerActor, Request, call_back
@@ -35,7 +36,7 @@ from raft.ready import Role, RoleChange
 from raft.replica_settings import MOST_COMMAND_BYTES, Hooks, ReplicaSettings
 from raft.replication_actor import ReplicationActor
 from raft.state_machine import Housekeeper, StateMachine
-from raft.storage import Storage, restored_index
+from raft.storage import Storage
 from raft.wire import register_messages
 
 __all__ = ["MOST_COMMAND_BYTES", "Hooks", "Replica", "ReplicaSettings"]
@@ -46,6 +47,7 @@ log = logging.getLogger("assent.replica")
 GRACE_SECONDS = 0.25
 # A read that was refused because nobody leads at the moment is asked again after this.
 READ_PAUSE_SECONDS = 0.02
+_FINAL = (Reason.EXPIRED, Reason.SHUTTING_DOWN, Reason.FENCED)  # asking again would help nobody
 
 
 class Replica:
@@ -88,6 +90,7 @@ class Replica:
         self._open: dict[int, Request] = {}  # under way, by identity
         self._open_bytes = 0  # the sum of their bodies
         self._is_over = False
+        self.fenced: FenceMark | None = None  # why its machine is not used any more; None: it is
         self._changed = threading.Condition(self._lock)  # the role, or _is_over
         self._thread: threading.Thread | None = None
         self._directory: DataDirectory | None = None
@@ -129,12 +132,18 @@ class Replica:
         recovered = self._storage.load()
         core = Core(self.node_id, self._configuration, recovered, config)
         system.add(
-            ProposerActor(on_end=self._close_one, on_role=self._change_role, on_members=self._change_members)
+            ProposerActor(
+                on_end=self._close_one,
+                on_role=self._change_role,
+                on_members=self._change_members,
+                on_fenced=self._note_fence,
+            )
         )
         system.add(ReplicationActor(core, self._storage))
         housekeeper = machine if isinstance(machine, Housekeeper) else None
-        applied_index = restored_index(machine, self._storage, recovered)
-        system.add(ApplierActor(machine, housekeeper=housekeeper, applied_index=applied_index))
+        fence: Fence = self._directory.fence() if self._directory is not None else MemoryFence()
+        applied_index = restored_unless_fenced(fence, machine, self._storage, recovered)
+        system.add(ApplierActor(machine, housekeeper=housekeeper, applied_index=applied_index, fence=fence))
         system.add(
             ElectionActor(
                 election_timeout_seconds=settings.election_timeout_seconds,
@@ -300,14 +309,14 @@ class Replica:
     def read(self, body: bytes, *, timeout_seconds: float = 10.0) -> bytes:
         """The linearizable answer to a query, on any replica; asks again while nobody leads.
 
-        Raises a NotApplied: NotLeader(None), Overloaded, Expired or ShuttingDown. Not by hand, nor in a
-        callback.
+        Raises a NotApplied: NotLeader(None), Overloaded, Expired, Fenced or ShuttingDown. Not by hand, nor
+        in a callback.
         """
         deadline = self._clock.now() + timeout_seconds
         while True:
             query = self._ask_and_wait(body, deadline, is_local=False)
             refusal = query.abandonment
-            is_final = refusal is None or refusal.reason in (Reason.EXPIRED, Reason.SHUTTING_DOWN)
+            is_final = refusal is None or refusal.reason in _FINAL
             if is_final or self._clock.now() + READ_PAUSE_SECONDS >= deadline:
                 return query.outcome()
             with self._changed:
@@ -417,6 +426,9 @@ class Replica:
         self._configuration = configuration
         if self._hooks.on_members is not None:
             call_back(self._hooks.on_members, configuration)
+
+    def _note_fence(self, mark: FenceMark) -> None:
+        self.fenced = mark
 
     def _run(self) -> None:
         failure: BaseException | None = None

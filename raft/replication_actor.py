@@ -24,6 +24,7 @@ from raft.actor_messages import (
     HeartbeatDue,
     LeaderContact,
     LeaderSilent,
+    NodeFenced,
     OpenSnapshot,
     PartWanted,
     Propose,
@@ -149,6 +150,7 @@ class ReplicationActor(Actor):
             SnapshotSlice: self._take_slice,
             PartWanted: self._want_part,
             SnapshotRestored: self._keeper.note_restored,
+            NodeFenced: self._fence,
         }
 
     def on_start(self) -> None:
@@ -289,6 +291,10 @@ class ReplicationActor(Actor):
         if now - self._contact_told_at >= CONTACT_GRAIN_SECONDS:
             self._contact_told_at = now
             self.send_local("election", LeaderContact(self._core.term, self._core.leader_id or ""))
+
+    def _fence(self, message: NodeFenced) -> None:
+        self._keeper.fence()
+        self._administration.fence()
 
     # -- the core's answer -----------------------------------------------------------------------------
 

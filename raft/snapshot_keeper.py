@@ -52,6 +52,7 @@ class SnapshotKeeper:
         self._wants_slice = False  # the next slice is to be asked for at due_at
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
         self._written_bytes = 0  # of the snapshot that is being taken
+        self._is_fenced = False  # no snapshot of this node is taken or sent any more
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
         self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes)
 
@@ -59,7 +60,7 @@ class SnapshotKeeper:
         """Entries were handed out to be applied, or somebody asks: is it time for a snapshot?"""
         snapshots = self._core.snapshots
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
-        if not self._is_taking and (is_wanted or snapshots.is_due()):
+        if not self._is_taking and not self._is_fenced and (is_wanted or snapshots.is_due()):
             self._is_taking, self._taking_index = True, 0
             self._send_local("applier", TakeSnapshot())
 
@@ -107,6 +108,14 @@ class SnapshotKeeper:
     def _give_up(self) -> None:
         self._is_taking = self._wants_slice = False
         self._taking_index = 0
+
+    def fence(self) -> None:
+        """The state is wrong, and nobody knows since when: the log stays, from the last snapshot on."""
+        self._is_fenced = True
+        self._compact_to = 0
+        if self._is_taking:
+            self._give_up()
+            self._storage.abandon_snapshot()
 
     def _compact_step(self, now: float) -> None:
         """First the log in memory, a step at a time; then the disk, where whole segments go."""
@@ -169,7 +178,9 @@ class SnapshotKeeper:
     # -- for peers -------------------------------------------------------------------------------------
 
     def filled(self, work: SnapshotWork) -> list[tuple[NodeId, InstallSnapshot]]:
-        """The chunks that are to be sent, with their data."""
+        """The chunks that are to be sent, with their data; none of a state that turned out to be wrong."""
+        if self._is_fenced:
+            return []
         size, read = self._core.config.snapshot_chunk_bytes, self._storage.read_snapshot
         return [
             (node_id, replace(chunk, data=read(chunk.index, chunk.offset, size)))

@@ -106,6 +106,22 @@ def restore_all(machine: Restorable, chunks: Iterable[bytes]) -> None:
     restorer.finish()
 
 
+class Fingerprinted(Protocol):
+    """What a state machine may have beside: then the replicas compare their states, and one that differs
+    from a majority is fenced.
+
+    With `fingerprint_version`, an int, it says in which way it computes fingerprints; without, 0. To be
+    changed together with the way, or with what any command does: unlike versions are never compared.
+    """
+
+    def fingerprint(self) -> int:
+        """64 bits that depend on all of the state as applied so far, and on nothing else.
+
+        Equal on all nodes with an equal log, in every process, and after restore() as before snapshot().
+        Asked for every few hundred entries, so it should be kept up to date by apply(), not computed here.
+        """
+
+
 class Announcer(Protocol):
     """A state machine's voice on the watch plane: says what to publish, and never does I/O itself."""
 
@@ -117,6 +133,9 @@ class Announcer(Protocol):
 
     def heartbeats(self, now_seconds: float) -> list[Frame]:
         """Signs of life for subscribers of idle topics, due at `now_seconds` on the caller's clock."""
+
+    def cut_off(self) -> list[Frame]:
+        """The last call: the state is wrong. What makes subscribers look elsewhere; nothing of the state."""
 
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         """What subscribers of the cluster's own topic should hear of a change of leader."""
@@ -135,6 +154,9 @@ class Silent:
         return []
 
     def heartbeats(self, now_seconds: float) -> list[Frame]:
+        return []
+
+    def cut_off(self) -> list[Frame]:
         return []
 
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:

@@ -1,6 +1,7 @@
 """Which messages exist on the wire, and under which numbers. A tag is never reused for another meaning.
 
-The core's messages are let in from other nodes; those of a node's own actors are not, whoever sends them.
+The core's messages and the appliers' reports are let in from other nodes; those of a node's own actors are
+not, whoever sends them.
 Entries travel in the very bytes that the write-ahead log holds.
 """
 
@@ -24,6 +25,7 @@ from raft.messages import (
     Removed,
     RequestPreVote,
     RequestVote,
+    StateReport,
     TimeoutNow,
     VoteResponse,
 )
@@ -47,6 +49,7 @@ _PEER_TAGS: dict[int, type] = {
     14: InstallSnapshot,
     15: InstallSnapshotResponse,
     17: Removed,
+    18: StateReport,
 }
 _APPEND_ENTRIES_TAG = 5
 

@@ -99,6 +99,8 @@ def status(ctx: click.Context) -> None:
         output.write_table(
             STATUS_HEADER, [[_cell(row[name.lower()]) for name in STATUS_HEADER] for row in rows]
         )
+    for line in _differences(rows):
+        click.echo(line, err=True)
     if all(row["role"] == "unreachable" for row in rows):
         click.echo(f"assent: no node answered at {', '.join(invocation.endpoints)}", err=True)
         ctx.exit(exits.UNREACHABLE)
@@ -142,14 +144,36 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
         "members": answer.members,
         "is_joint": answer.is_joint,
         "refused_by": answer.refused_by,
+        "fenced": answer.fenced,
+        "divergence": answer.divergence,
         **{name: getattr(answer, name) for name in _MORE},
     }
+
+
+def _differences(rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence about each node that is fenced, and about those that differ where nobody can say who is
+    right: they do not fit into a table."""
+    lines = []
+    fenced = {row["node"] for row in rows if row.get("fenced")}
+    for row in rows:
+        if found := row.get("fenced"):
+            lines.append(f"assent: {row['node']} is fenced: {found.get('reason')}, {_values(found)}")
+        for other, found in (row.get("divergence") or {}).items():
+            if not fenced & {row["node"], other}:
+                lines.append(f"assent: {row['node']} has another state than {other}: {_values(found)}")
+    return lines
+
+
+def _values(found: dict[str, Any]) -> str:
+    return f"index {found.get('index')}, own {found.get('own')}, theirs {found.get('theirs')}"
 
 
 def _member(answer: NodeStatus) -> str:
     """What the node is to the cluster. "joint" while old and new voters decide together."""
     if answer.refused_by:
         return "refused"
+    if answer.fenced is not None:
+        return "fenced"
     return f"{answer.member}, joint" if answer.is_joint else answer.member
 
 

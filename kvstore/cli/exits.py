@@ -37,6 +37,7 @@ _CODES = {
     "kvstore.errors.NotLeader": NO_LEADER,
     "kvstore.errors.Transferring": NO_LEADER,
     "kvstore.errors.NotMember": NO_LEADER,
+    "kvstore.errors.Fenced": NO_LEADER,
     "kvstore.errors.DeadlineExceeded": NO_LEADER,
     "kvstore.errors.Expired": NO_LEADER,
     "kvstore.errors.MaybeApplied": OUTCOME_UNKNOWN,

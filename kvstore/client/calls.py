@@ -214,6 +214,8 @@ def split_frames(calls: list[Call], acknowledged_below: int) -> Iterator[tuple[l
 
 
 # Refusals after which a write may have been applied, or may yet be.
+# The node serves nobody, and will not by itself: all go elsewhere, and none is sent there again.
+OUT_OF_SERVICE = (protocol.NOT_MEMBER, protocol.FENCED)
 OPEN_OUTCOMES = (protocol.OUTCOME_UNKNOWN, protocol.CONFLICT_WITH_LEADER)
 
 

@@ -267,7 +267,7 @@ class ClientCore:
             refused = [link.pending[i] for i in range(first, end) if i in link.pending]
         else:
             refused = [call for i, call in link.pending.items() if first <= i < end]
-        if code == protocol.NOT_MEMBER:
+        if code in making.OUT_OF_SERVICE:
             self.links.set_aside(link)
         if not refused:
             return
@@ -285,7 +285,7 @@ class ClientCore:
         if not retried:
             return
         self._retry(retried)
-        if retried[0].kind not in making.ANYWHERE or code == protocol.NOT_MEMBER:
+        if retried[0].kind not in making.ANYWHERE or code in making.OUT_OF_SERVICE:
             self._turn_elsewhere(link, refusal, now)
         else:
             self._pause(now)

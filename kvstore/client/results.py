@@ -104,6 +104,9 @@ class NodeStatus(NamedTuple):
     peer_endpoint: str
     storage_id: str  # of its data directory; another one is another node, whatever its name
     refused_by: dict[str, str]  # nodes that do not let it in, and why
+    # Why it serves nothing: index, own, theirs (fingerprints in hexadecimal digits), reason. None: it serves.
+    fenced: dict[str, Any] | None
+    divergence: dict[str, dict[str, Any]]  # name of a node with another state, to index, own, theirs
     priority: int = 1  # in elections; 0: it never leads
     snapshot_index: int = 0  # the newest snapshot stands for the log up to here; 0: there is none
     snapshot_term: int = 0
@@ -238,6 +241,9 @@ def decode_status(result: list[Any]) -> NodeStatus:
     known["is_joint"] = bool(fields.get("is_joint", False))
     for name in ("members", "refused_by"):
         known[name] = {str(key): str(value) for key, value in _map(fields.get(name)).items()}
+    known["fenced"] = fields["fenced"] if isinstance(fields.get("fenced"), dict) else None
+    differing = _map(fields.get("divergence")).items()
+    known["divergence"] = {str(name): told for name, told in differing if isinstance(told, dict)}
     return NodeStatus(**known)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.ports import free_ports
 from kvstore import errors, protocol
-from kvstore.gateway_actor import CODES
+from kvstore.refusals import CODES
 from raft.actor_messages import Reason
 from raft.life import Abandonment
 from raft.replica import Replica

@@ -15,6 +15,7 @@ TYPES = {
     "float": (float,),
     "bool": (bool,),
     "map": (dict,),
+    "map or nil": (dict, type(None)),
 }
 
 

@@ -154,7 +154,7 @@ def status_of(number: int, role: str) -> NodeStatus:
     peers = {f"n{other}": ENDPOINTS[other - 1] for other in (1, 2, 3)}
     return NodeStatus(
         "c1", f"n{number}", role, 4, "n1", ENDPOINTS[0], 10, 9, 10, 7, ENDPOINTS[number - 1],
-        "tcp://w", peers, "0.1.0", "4.3.5", "voter", {}, False, "tcp://p", "0" * 16, {},
+        "tcp://w", peers, "0.1.0", "4.3.5", "voter", {}, False, "tcp://p", "0" * 16, {}, None, {},
     )  # fmt: skip
 
 
@@ -175,6 +175,22 @@ def test_status_finds_the_others_from_one_endpoint(cluster: FakeCluster) -> None
     assert [(row["node"], row["role"]) for row in shown["nodes"]] == [
         ("n1", "leader"), ("n2", "follower"), ("n3", "unreachable"),
     ]  # fmt: skip
+
+
+def test_status_says_which_node_is_fenced_and_who_differs(cluster: FakeCluster) -> None:
+    values = {"index": 512, "own": "00" * 8, "theirs": "0f" * 8}
+    fenced = status_of(2, "follower")._replace(fenced={**values, "reason": "because"})
+    leader = status_of(1, "leader")._replace(divergence={"n2": values, "n3": values})
+    cluster.statuses = {ENDPOINTS[0]: leader, ENDPOINTS[1]: fenced}
+    result = run(cluster, "status")
+    assert [line.split()[2] for line in result.stdout.splitlines()] == ["MEMBER", "voter", "fenced", "-"]
+    assert result.stderr.splitlines() == [
+        f"assent: n1 has another state than n3: index 512, own {'00' * 8}, theirs {'0f' * 8}",
+        f"assent: n2 is fenced: because, index 512, own {'00' * 8}, theirs {'0f' * 8}",
+    ]
+    shown = json.loads(run(cluster, "-w", "json", "status").stdout)
+    assert shown["nodes"][0]["divergence"]["n3"] == values
+    assert shown["nodes"][1]["fenced"] == {**values, "reason": "because"}
 
 
 def test_status_in_json_tells_of_the_log_the_snapshot_and_the_priority(cluster: FakeCluster) -> None:

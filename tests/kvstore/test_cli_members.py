@@ -26,7 +26,7 @@ FOUND = Membership(
 def status_of(number: int, member: str = "waiting", cluster_id: str = "0" * 16) -> NodeStatus:
     return NodeStatus(
         cluster_id, f"n{number}", "waiting", 0, None, None, 0, 0, 0, 0, ENDPOINTS[number - 1], "tcp://w",
-        {}, "", "", member, {}, False, PEERS[number - 1], "0" * 16, {},
+        {}, "", "", member, {}, False, PEERS[number - 1], "0" * 16, {}, None, {},
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from kvstore import errors, protocol
 from kvstore.client import errors as client_errors
-from kvstore.gateway_actor import CODES
 from kvstore.protocol import Refusal
+from kvstore.refusals import CODES
 from raft.actor_messages import Reason
 from tests.kvstore.fake_wire import Desk
 from tests.kvstore.memory_cluster import MemoryCluster

@@ -22,7 +22,7 @@ NO_WORLD = frozenset(
 )
 NO_DISK = frozenset({"os", "io", "pathlib", "shutil", "tempfile", "fcntl", "mmap", "subprocess"})
 STORAGE = frozenset(
-    {"storage", "wal", "spare", "replay", "snapshot", "record", "segment", "files", "directory"}
+    {"storage", "wal", "spare", "replay", "snapshot", "record", "segment", "files", "directory", "fence"}
 )
 # Beside the *_actor files: what tells the runtime how raft's messages travel.
 WIRING = frozenset({"wire"})

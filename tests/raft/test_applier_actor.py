@@ -82,6 +82,9 @@ class Speaking:
     def heartbeats(self, now_seconds: float) -> list[Frame]:
         return [[b"heartbeat", b"%g" % now_seconds]]
 
+    def cut_off(self) -> list[Frame]:
+        return [[b"cut off"]]
+
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         return [[b"role", role.encode()]]
 
@@ -146,9 +149,9 @@ def test_a_status_has_what_each_actor_knows() -> None:
     world, _ = make()
     world.tell(committed(1, b"a"))
     world.tell(QueryStatus(9, {"term": 2}))
-    assert world.take(StatusReport) == [
-        StatusReport(9, {"term": 2, "applied_index": 1, "machine": "counting"})
-    ]
+    known: dict[str, object] = {"applied_index": 1, "fenced": None, "divergence": {}}
+    fields = {"term": 2, **known, "machine": "counting"}
+    assert world.take(StatusReport) == [StatusReport(9, fields)]
 
 
 def test_what_is_announced_is_published_in_its_turn() -> None:

@@ -33,6 +33,7 @@ UNDONE = frozenset(
         protocol.EXPIRED,
         protocol.TRANSFERRING,
         protocol.NOT_MEMBER,
+        protocol.FENCED,
     }
 )
 

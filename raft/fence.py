@@ -1,0 +1,108 @@
+"""The fence around a node whose state machine is wrong: put up once, durable, never taken down.
+
+May know `Files` and where the data directory is. The mark is a file of its own, written as the identity is:
+draft, sync, rename, sync of the directory. A mark that cannot be read is a mark all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from raft.entries import Index
+from raft.files import FailStop, Files
+from raft.state_machine import Restorable
+from raft.storage import Recovered, Storage, restored_index
+
+FENCE_NAME: Final = "fenced"
+FENCE_DRAFT_NAME: Final = "fenced.tmp"
+FORMAT_VERSION: Final = 1
+UNREADABLE: Final = "the mark cannot be read"
+
+
+class FenceMark(NamedTuple):
+    """Why. Of a node that differs: where, its own fingerprint and that of a majority; else both are 0."""
+
+    index: Index  # type: ignore[assignment]  # hides tuple.index
+    own: int
+    theirs: int
+    reason: str
+
+    def fields(self) -> dict[str, object]:
+        """For people and programs: fingerprints in hexadecimal digits."""
+        return {
+            "index": self.index,
+            "own": f"{self.own:016x}",
+            "theirs": f"{self.theirs:016x}",
+            "reason": self.reason,
+        }
+
+
+class Fence(Protocol):
+    """Owned by a node's applier."""
+
+    mark: FenceMark | None  # None: the node is not fenced
+
+    def put_up(self, mark: FenceMark) -> None:
+        """Durable when it returns. Raises StorageFailed: then the process must end."""
+
+
+class MemoryFence:
+    """For nodes whose storage is memory too."""
+
+    def __init__(self) -> None:
+        self.mark: FenceMark | None = None
+
+    def put_up(self, mark: FenceMark) -> None:
+        self.mark = mark
+
+
+class FileFence:
+    """In a data directory, which is locked for as long as this is used."""
+
+    def __init__(self, directory: Path, files: Files) -> None:
+        self._directory = directory
+        self._files = files
+        self._disk = FailStop(files)
+        self.mark = self._read()
+
+    def _read(self) -> FenceMark | None:
+        names = self._disk.call(self._directory, self._files.list_directory, self._directory)
+        if FENCE_NAME not in names:
+            return None
+        path = self._directory / FENCE_NAME
+        return _parse(self._disk.call(path, self._files.read, path))
+
+    def put_up(self, mark: FenceMark) -> None:
+        disk, files, draft = self._disk, self._files, self._directory / FENCE_DRAFT_NAME
+        if FENCE_DRAFT_NAME in disk.call(self._directory, files.list_directory, self._directory):
+            disk.call(draft, files.unlink, draft)
+        descriptor = disk.call(draft, files.create, draft)
+        content = {"format": FORMAT_VERSION, **mark.fields()}
+        disk.write(draft, descriptor, (json.dumps(content) + "\n").encode(), 0)
+        disk.call(draft, files.fdatasync, descriptor)
+        disk.close(descriptor)
+        disk.call(draft, files.rename, draft, self._directory / FENCE_NAME)
+        disk.call(self._directory, files.fsync_directory, self._directory)
+        self.mark = mark
+
+
+def restored_unless_fenced(
+    fence: Fence, machine: Restorable, storage: Storage, recovered: Recovered
+) -> Index:
+    """Up to which index a new state machine has applied. Behind a fence it stays as it is: nobody would use
+    what is in the snapshot, and it may be what is wrong."""
+    if fence.mark is None:
+        return restored_index(machine, storage, recovered)
+    return 0 if recovered.snapshot is None else recovered.snapshot.index
+
+
+def _parse(data: bytes) -> FenceMark:
+    try:
+        content = json.loads(data)
+        return FenceMark(
+            int(content["index"]), int(content["own"], 16), int(content["theirs"], 16), str(content["reason"])
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return FenceMark(0, 0, 0, UNREADABLE)
