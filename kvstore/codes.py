@@ -30,6 +30,7 @@ PUT: Final = 1
 DELETE: Final = 2
 OPEN_SESSION: Final = 3
 CLOSE_SESSION: Final = 4
+COMPACT: Final = 5
 # Operations of a read body.
 RANGE: Final = 16
 WATCH_HISTORY: Final = 17

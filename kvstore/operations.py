@@ -197,6 +197,12 @@ def _check_close_session(command: list[Any]) -> bytes | None:
     return None if command[0] else BAD_SEQUENCE
 
 
+def _check_compact(command: list[Any]) -> bytes | None:
+    if len(command) != 5 or type(command[4]) is not int or not 0 <= command[4] <= MAX_INTEGER:
+        return BAD_ARGUMENTS
+    return None
+
+
 # ---------------------------------------------------------------- reads
 
 

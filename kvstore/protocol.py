@@ -23,6 +23,7 @@ from kvstore.codes import (
     CLOSE_SESSION as CLOSE_SESSION,
     CLUSTER_TOPIC as CLUSTER_TOPIC,
     CODE_NAMES as CODE_NAMES,
+    COMPACT as COMPACT,
     COMPACTED as COMPACTED,
     CONFLICT_WITH_LEADER as CONFLICT_WITH_LEADER,
     COUNT_ONLY as COUNT_ONLY,
@@ -310,6 +311,10 @@ def open_session_body(nonce: bytes) -> bytes:
 
 def close_session_body(session_id: int, sequence: int, acknowledged_below: int) -> bytes:
     return _pack((session_id, sequence, acknowledged_below, CLOSE_SESSION))
+
+
+def compact_body(session_id: int, sequence: int, acknowledged_below: int, revision: int) -> bytes:
+    return _pack((session_id, sequence, acknowledged_below, COMPACT, revision))
 
 
 # ---------------------------------------------------------------- bodies of reads

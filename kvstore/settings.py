@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore import endpoints
+from kvstore.compactor import HistoryPolicy
 from raft.config import MEBIBYTE, RaftConfig
 
 ENVIRONMENT_PREFIX = "ASSENT_"
@@ -76,6 +77,9 @@ class NodeSettings:
     snapshot_interval_entries: int = 100_000
     trailing_entries: int = 10_000
     max_log_mib: int = 256
+    history_revisions: int = 100_000  # of the past, kept at least; 0: as many as there are
+    history_mib: int = 64
+    history_seconds: int = 0
     log_format: str = "text"
     log_level: str = "info"
     insecure: bool = False
@@ -88,6 +92,10 @@ class NodeSettings:
             max_log_bytes=self.max_log_mib * MEBIBYTE,
             priority=self.priority,
         )
+
+    @property
+    def history_policy(self) -> HistoryPolicy:
+        return HistoryPolicy(self.history_revisions, self.history_mib * MEBIBYTE, self.history_seconds)
 
     @property
     def advertised_client(self) -> str:
@@ -262,6 +270,9 @@ _SETTINGS = (
     ),
     _Setting("trailing_entries", _whole_number(0, 10**9), "a whole number, at least 0", 10_000, False),
     _Setting("max_log_mib", _whole_number(1, 1 << 20), "a whole number of MiB, at least 1", 256, False),
+    _Setting("history_revisions", _whole_number(0, 10**9), "a whole number; 0: no bound", 100_000, False),
+    _Setting("history_mib", _whole_number(0, 1 << 20), "a whole number of MiB; 0: no bound", 64, False),
+    _Setting("history_seconds", _whole_number(0, 10**9), "a whole number of seconds; 0: no bound", 0, False),
     _Setting("log_format", _one_of("text", "json"), "text or json", "text", False),
     _Setting("log_level", _one_of(*_LOG_LEVELS), ", ".join(_LOG_LEVELS), "info", False),
     _Setting("insecure", _flag, "true or false", False, False),

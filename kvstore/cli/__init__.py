@@ -32,6 +32,7 @@ COMMANDS = {
     "get": ("kvstore.cli.kv", "get", "Show a value, or all below a prefix."),
     "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
     "watch": ("kvstore.cli.kv", "watch", "Follow the changes of a key, or of all below a prefix."),
+    "compact": ("kvstore.cli.kv", "compact", "Forget what keys were before a revision."),
     "import": ("kvstore.cli.tree", "import_file", "Store a JSON or TOML tree, one key for each leaf."),
     "export": ("kvstore.cli.tree", "export_prefix", "Write all below a prefix as a JSON or TOML tree."),
     "bench": ("kvstore.cli.bench", "bench", "Measure puts and gets, each acknowledged on its own."),

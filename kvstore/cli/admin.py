@@ -35,6 +35,9 @@ _FLAGS = (
     ("--snapshot-interval-entries", "N", "Take a snapshot after so many entries.  [default: 100000]"),
     ("--trailing-entries", "N", "Keep so many entries before a snapshot.  [default: 10000]"),
     ("--max-log-mib", "N", "Take a snapshot when the log is that large.  [default: 256]"),
+    ("--history-revisions", "N", "Keep at least so many revisions of the past.  [default: 100000]"),
+    ("--history-mib", "N", "Keep at least so much of the past.  [default: 64]"),
+    ("--history-seconds", "N", "Keep the past for at least so long; 0: no bound.  [default: 0]"),
     ("--log-format", "text|json", "How log lines are written.  [default: text]"),
     ("--log-level", "LEVEL", "debug, info, warning or error.  [default: info]"),
 )

@@ -1,4 +1,4 @@
-"""put, get, del and watch: the commands on keys.
+"""put, get, del, watch and compact: the commands on keys.
 
 They know the blocking client and how results are written; `exits` says what a failure means to the shell.
 """
@@ -54,6 +54,7 @@ def put(invocation: Invocation, key: str, value: str, previous: bool) -> None:
 @click.option("--keys-only", is_flag=True, help="With --prefix: no values.")
 @click.option("--limit", type=click.IntRange(1), help="With --prefix: at most so many keys.")
 @click.option("--local", is_flag=True, help="What the asked node has now, which may be old.")
+@click.option("--rev", "revision", type=click.IntRange(1), help="As of this revision, not as of now.")
 @click.option("--raw", is_flag=True, help="The value alone, without a newline after it.")
 @click.pass_obj
 def get(
@@ -63,6 +64,7 @@ def get(
     keys_only: bool,
     limit: int | None,
     local: bool,
+    revision: int | None,
     raw: bool,
 ) -> None:
     """Show the value of KEY, or with --prefix every key that begins with KEY and its value."""
@@ -74,7 +76,11 @@ def get(
     if prefix:
         with invocation.client() as client:
             found = client.prefix(
-                key_bytes(key), limit=limit or 0, keys_only=keys_only, consistency=consistency
+                key_bytes(key),
+                limit=limit or 0,
+                revision=revision or 0,
+                keys_only=keys_only,
+                consistency=consistency,
             )
         if invocation.write_out == "json":
             items = [item_json(item, keys_only=keys_only) for item in found.items]
@@ -85,7 +91,7 @@ def get(
             _write_items(invocation, found.items, keys_only=keys_only)
         return
     with invocation.client() as client:
-        item = client.get(key_bytes(key), consistency=consistency)
+        item = client.get(key_bytes(key), revision=revision or 0, consistency=consistency)
     if item is None:
         raise KeyNotFound(key)
     if raw:
@@ -146,6 +152,19 @@ def watch(
                 output.flush()
         finally:
             stream.cancel()
+
+
+@click.command("compact")
+@click.argument("revision", type=click.IntRange(1), metavar="REV")
+@click.pass_obj
+def compact(invocation: Invocation, revision: int) -> None:
+    """Forget what the keys were before revision REV: it is the oldest that can be read from now on."""
+    with invocation.client() as client:
+        result = client.compact(revision)
+    if invocation.write_out == "json":
+        output.write_json({"revision": result.revision, "compact_revision": revision})
+    else:
+        output.write_line(f"compacted {revision}".encode())
 
 
 def key_bytes(text: str) -> bytes:

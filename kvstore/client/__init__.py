@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvstore.client.blocking import BlockingWatch, Client
+from kvstore.client.blocking import Client
+from kvstore.client.blocking_watch import BlockingWatch
 from kvstore.client.cluster import Cluster
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
 from kvstore.client.results import (
+    CompactResult,
     DeleteResult,
     Event,
     KeyValue,
@@ -32,6 +34,7 @@ __all__ = [
     "Client",
     "Cluster",
     "ClusterMismatch",
+    "CompactResult",
     "DeleteResult",
     "Event",
     "KeyValue",

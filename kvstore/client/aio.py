@@ -20,6 +20,7 @@ from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.engine import Engine
 from kvstore.client.results import (
+    CompactResult,
     DeleteResult,
     KeyValue,
     NodeStatus,
@@ -89,11 +90,15 @@ class AsyncClient:
         self,
         key: str | bytes,
         *,
+        revision: int = 0,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> asyncio.Future[KeyValue | None]:
-        """The key, or None. "local" is what the first endpoint that answers has now, which may be old."""
-        return self._submit(calls.get_call(key, consistency), timeout_seconds)
+        """The key, or None. "local" is what the first endpoint that answers has now, which may be old.
+
+        With a `revision` the answer is exactly as of that one, now and later, until it is compacted.
+        """
+        return self._submit(calls.get_call(key, consistency, revision), timeout_seconds)
 
     def range(
         self,
@@ -101,14 +106,23 @@ class AsyncClient:
         end: str | bytes,
         *,
         limit: int = 0,
+        revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> asyncio.Future[RangeResult]:
-        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end."""
+        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
+
+        With a `revision`: as of that one.
+        """
         call = calls.range_call(
-            calls.key_range(key, end), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+            calls.key_range(key, end),
+            consistency,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
         )
         return self._submit(call, timeout_seconds)
 
@@ -117,14 +131,20 @@ class AsyncClient:
         prefix: str | bytes,
         *,
         limit: int = 0,
+        revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> asyncio.Future[RangeResult]:
-        """All keys that begin with `prefix`, in order; of all keys when it is empty."""
+        """All keys that begin with `prefix`, in order; all keys if it is empty. `revision` as in range()."""
         call = calls.range_call(
-            calls.key_prefix(prefix), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+            calls.key_prefix(prefix),
+            consistency,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
         )
         return self._submit(call, timeout_seconds)
 
@@ -138,6 +158,12 @@ class AsyncClient:
     ) -> asyncio.Future[DeleteResult]:
         """Deletes all keys that begin with `prefix`, in one revision."""
         return self._submit(calls.delete_call(*calls.key_prefix(prefix), previous), timeout_seconds)
+
+    def compact(
+        self, revision: int, *, timeout_seconds: float | None = None
+    ) -> asyncio.Future[CompactResult]:
+        """Gives up what older revisions than this one had: reads and watches of these fail from now on."""
+        return self._submit(calls.compact_call(revision), timeout_seconds)
 
     def status(
         self, endpoint: str | None = None, *, timeout_seconds: float | None = None

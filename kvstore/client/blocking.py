@@ -13,27 +13,28 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
 
 from kvstore import errors
 from kvstore.client import calls
+from kvstore.client.blocking_watch import BlockingWatch
 from kvstore.client.calls import Call, Consistency
 from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
 from kvstore.client.results import (
+    CompactResult,
     DeleteResult,
     KeyValue,
     NodeStatus,
     PutResult,
     RangeResult,
     State,
-    WatchBatch,
 )
-from kvstore.client.watch import Phase, Watch
+from kvstore.client.watch import Watch
 from kvstore.protocol import NONCE_BYTES
 from kvstore.protocol_admin import Initialise, Membership
 
@@ -100,11 +101,15 @@ class Client:
         self,
         key: str | bytes,
         *,
+        revision: int = 0,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> KeyValue | None:
-        """The key, or None. "local" is what the first endpoint that answers has now, which may be old."""
-        result: KeyValue | None = self._ask(calls.get_call(key, consistency), timeout_seconds)
+        """The key, or None. "local" is what the first endpoint that answers has now, which may be old.
+
+        With a `revision` the answer is exactly as of that one, now and later, until it is compacted.
+        """
+        result: KeyValue | None = self._ask(calls.get_call(key, consistency, revision), timeout_seconds)
         return result
 
     def range(
@@ -113,14 +118,23 @@ class Client:
         end: str | bytes,
         *,
         limit: int = 0,
+        revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> RangeResult:
-        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end."""
+        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
+
+        With a `revision`: as of that one.
+        """
         call = calls.range_call(
-            calls.key_range(key, end), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+            calls.key_range(key, end),
+            consistency,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
         )
         result: RangeResult = self._ask(call, timeout_seconds)
         return result
@@ -130,14 +144,20 @@ class Client:
         prefix: str | bytes,
         *,
         limit: int = 0,
+        revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
     ) -> RangeResult:
-        """All keys that begin with `prefix`, in order; of all keys when it is empty."""
+        """All keys that begin with `prefix`, in order; all keys if it is empty. `revision` as in range()."""
         call = calls.range_call(
-            calls.key_prefix(prefix), consistency, limit=limit, keys_only=keys_only, count_only=count_only
+            calls.key_prefix(prefix),
+            consistency,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
         )
         result: RangeResult = self._ask(call, timeout_seconds)
         return result
@@ -155,6 +175,11 @@ class Client:
         """Deletes all keys that begin with `prefix`, in one revision."""
         call = calls.delete_call(*calls.key_prefix(prefix), previous)
         result: DeleteResult = self._ask(call, timeout_seconds)
+        return result
+
+    def compact(self, revision: int, *, timeout_seconds: float | None = None) -> CompactResult:
+        """Gives up what older revisions than this one had: reads and watches of these fail from now on."""
+        result: CompactResult = self._ask(calls.compact_call(revision), timeout_seconds)
         return result
 
     def status(self, endpoint: str | None = None, *, timeout_seconds: float | None = None) -> NodeStatus:
@@ -390,98 +415,3 @@ class Client:
 
 def _answered(call: Call) -> None:
     call.token.ready()
-
-
-class BlockingWatch:
-    """`for batch in watch`, by one thread; cancel() by any. Raises what ended it, unless it was cancelled."""
-
-    def __init__(self, client: Client, watch: Watch) -> None:
-        self._client = client
-        self._watch = watch
-        self._waiter: Waiter | None = None
-        watch.on_ready = self._on_ready
-
-    @property
-    def revision(self) -> int:
-        """All up to here was delivered; a watch from the next revision on misses nothing."""
-        with self._client._lock:
-            return self._watch.revision
-
-    def _establish(self, timeout_seconds: float) -> None:
-        client, watch = self._client, self._watch
-        deadline = time.monotonic() + timeout_seconds
-        with client._lock:
-            client._check_usable()
-            now = time.monotonic()
-            client._engine.watches.start(watch, now)
-            client._pump(now)
-        try:
-            while not self._is_settled():
-                if time.monotonic() >= deadline:
-                    raise client._engine.core.links.why_unserved()
-                self._wait(deadline, self._is_settled)
-        except BaseException:
-            self.cancel()
-            raise
-        if not watch.is_established and watch.error is not None:
-            raise watch.error
-
-    def _is_settled(self) -> bool:
-        return self._watch.is_established or self._watch.phase is Phase.ENDED
-
-    def _has_something(self) -> bool:
-        return bool(self._watch.queue) or self._watch.phase is Phase.ENDED
-
-    def _wait(self, deadline: float, is_met: Callable[[], bool]) -> None:
-        waiter = Waiter()
-        with self._client._lock:
-            if is_met():
-                return
-            self._waiter = waiter
-        self._client._wait(waiter, deadline)
-
-    def _on_ready(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.ready()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cancel()
-
-    def __iter__(self) -> Iterator[WatchBatch]:
-        while True:
-            batch = self.next()
-            if batch is None:
-                return
-            yield batch
-
-    def next(self, timeout_seconds: float = float("inf")) -> WatchBatch | None:
-        """The next batch; None if there is none in time, or never, because the watch was cancelled."""
-        client, watch = self._client, self._watch
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            with client._lock:
-                batch = client._engine.watches.take(watch, time.monotonic())
-                if batch is not None:
-                    if watch.phase is not Phase.STREAMING:
-                        client._pump(time.monotonic())
-                    return batch
-                if watch.phase is Phase.ENDED:
-                    if watch.error is not None:
-                        raise watch.error
-                    return None
-            if time.monotonic() >= deadline:
-                return None
-            self._wait(deadline, self._has_something)
-
-    def cancel(self) -> None:
-        """Ends the watch; whoever iterates over it comes to an end."""
-        client = self._client
-        with client._lock:
-            if self._watch.phase is Phase.ENDED:
-                return
-            client._engine.watches.cancel(self._watch)
-            client._pump(time.monotonic())

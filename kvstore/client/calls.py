@@ -7,6 +7,7 @@ core sends, retries and ends calls; the builders here only turn arguments into c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kvstore import protocol, protocol_admin
@@ -108,6 +109,21 @@ def delete_call(key: bytes, range_end: bytes, previous: bool) -> Call:
     return call
 
 
+def _encode_compact(
+    revision: int, session_id: int, sequence: int, below: int, *_: bytes, flags: int
+) -> bytes:
+    assert flags == 0, f"flags {flags}"
+    return protocol.compact_body(session_id, sequence, below, revision)
+
+
+def compact_call(revision: int) -> Call:
+    if not (protocol.is_integer(revision) and revision):
+        raise ValueError(f"revision: {revision!r} is no revision")
+    call = Call(protocol.WRITE, results.decode_compact, _OVERHEAD_BYTES)
+    call.encode = partial(_encode_compact, revision)
+    return call
+
+
 def one_key(key: str | bytes) -> tuple[bytes, bytes]:
     return _checked_key(key), b""
 
@@ -128,15 +144,18 @@ def range_call(
     consistency: Consistency,
     *,
     limit: int = 0,
+    revision: int = 0,
     keys_only: bool = False,
     count_only: bool = False,
 ) -> Call:
     flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
     if limit < 0:
         raise ValueError(f"limit: {limit} is negative")
+    if not protocol.is_integer(revision):
+        raise ValueError(f"revision: {revision!r} is no revision")
     if consistency not in _CONSISTENCIES:
         raise ValueError(f"consistency: {consistency!r} is neither 'linearizable' nor 'local'")
-    body = protocol.range_body(span[0], span[1], limit=limit, flags=flags)
+    body = protocol.range_body(span[0], span[1], limit=limit, revision=revision, flags=flags)
     call = Call(_CONSISTENCIES[consistency], results.decode_range, len(body))
     call.body = body
     return call
@@ -147,8 +166,8 @@ def _first_item(result: list[Any]) -> results.KeyValue | None:
     return items[0] if items else None
 
 
-def get_call(key: str | bytes, consistency: Consistency) -> Call:
-    call = range_call(one_key(key), consistency)
+def get_call(key: str | bytes, consistency: Consistency, revision: int = 0) -> Call:
+    call = range_call(one_key(key), consistency, revision=revision)
     call.decode = _first_item
     return call
 

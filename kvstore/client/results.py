@@ -42,6 +42,12 @@ class DeleteResult(NamedTuple):
     previous: list[KeyValue]
 
 
+class CompactResult(NamedTuple):
+    """`revision` is the store's, which a compaction leaves as it is."""
+
+    revision: int
+
+
 @dataclass(slots=True)
 class RangeResult:
     """`count` is the number of keys in the range whatever the limit; `more` is true if `items` was cut."""
@@ -172,6 +178,11 @@ def decode_put(result: list[Any]) -> PutResult:
 def decode_delete(result: list[Any]) -> DeleteResult:
     _integers(result, 4, 1, 2)
     return DeleteResult(result[1], result[2], _key_values(result[3] or []))
+
+
+def decode_compact(result: list[Any]) -> CompactResult:
+    _integers(result, 2, 1)
+    return CompactResult(result[1])
 
 
 def decode_range(result: list[Any]) -> RangeResult:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kvstore.client import DeleteResult, Event, KeyValue, NodeStatus, PutResult, RangeResult, WatchBatch
+from kvstore.client import (
+    CompactResult,
+    DeleteResult,
+    Event,
+    KeyValue,
+    NodeStatus,
+    PutResult,
+    RangeResult,
+    WatchBatch,
+)
 from kvstore.errors import EmptyKey
 from kvstore.protocol import prefix_range
 
@@ -24,6 +33,8 @@ class FakeCluster:
         self.before_page: Callable[[], None] = lambda: None
         self.opened_with: tuple[tuple[str, ...], float] | None = None
         self.consistencies: list[str] = []
+        self.past: dict[int, dict[bytes, KeyValue]] = {}  # by revision, as far as a test has kept it
+        self.compacted: list[int] = []
         self.watched: tuple[bytes, bool, int] | None = None
 
     def put(self, key: bytes, value: bytes) -> PutResult:
@@ -35,6 +46,9 @@ class FakeCluster:
         version = before.version + 1 if before else 1
         self.records[key] = KeyValue(key, value, created, self.revision, version, 0)
         return PutResult(self.revision, before)
+
+    def at(self, revision: int) -> dict[bytes, KeyValue]:
+        return self.past[revision] if revision else self.records
 
     # -- what the command line asks for
 
@@ -65,13 +79,15 @@ class FakeClient:
         revision, before = self._cluster.put(key, value)
         return PutResult(revision, before if previous else None)
 
-    def get(self, key: bytes, *, consistency: str = "linearizable") -> KeyValue | None:
+    def get(self, key: bytes, *, revision: int = 0, consistency: str = "linearizable") -> KeyValue | None:
         self._cluster.consistencies.append(consistency)
-        return self._cluster.records.get(key)
+        return self._cluster.at(revision).get(key)
 
-    def range(self, key: bytes, end: bytes, *, limit: int = 0, keys_only: bool = False) -> RangeResult:
+    def range(
+        self, key: bytes, end: bytes, *, limit: int = 0, revision: int = 0, keys_only: bool = False
+    ) -> RangeResult:
         self._cluster.before_page()
-        records = self._cluster.records
+        records = self._cluster.at(revision)
         found = [records[name] for name in sorted(records) if key <= name and (end == b"\0" or name < end)]
         shown = found[: limit or PAGE_KEYS]
         if keys_only:
@@ -79,10 +95,20 @@ class FakeClient:
         return RangeResult(self._cluster.revision, len(found), len(shown) < len(found), shown)
 
     def prefix(
-        self, prefix: bytes, *, limit: int = 0, keys_only: bool = False, consistency: str = "linearizable"
+        self,
+        prefix: bytes,
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        consistency: str = "linearizable",
     ) -> RangeResult:
         self._cluster.consistencies.append(consistency)
-        return self.range(*prefix_range(prefix), limit=limit, keys_only=keys_only)
+        return self.range(*prefix_range(prefix), limit=limit, revision=revision, keys_only=keys_only)
+
+    def compact(self, revision: int) -> CompactResult:
+        self._cluster.compacted.append(revision)
+        return CompactResult(self._cluster.revision)
 
     def delete(self, key: bytes) -> DeleteResult:
         gone = [] if self._cluster.records.pop(key, None) is None else [key]

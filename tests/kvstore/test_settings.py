@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.compactor import HistoryPolicy
 from kvstore.settings import MAX_PRIORITY, NodeSettings, SettingsError, derive_cluster_id, load_settings
 
 CLUSTER = "n1=tcp://127.0.0.1:7101,n2=tcp://127.0.0.1:7102,n3=tcp://127.0.0.1:7103"
@@ -360,3 +361,23 @@ def test_a_priority_that_is_none_is_named_with_what_was_expected(value: str, wro
     expected = "a whole number, 0 (never leads) to 1000"
     said = refused(ENOUGH, {"ASSENT_PRIORITY": value})
     assert said == f"priority: {wrong} (from ASSENT_PRIORITY); expected {expected}"
+
+
+def test_how_much_of_the_past_is_kept_comes_from_flag_environment_and_file(tmp_path: Path) -> None:
+    assert load_settings(ENOUGH, {}).history_policy == HistoryPolicy() == (100_000, 64 << 20, 0)
+    config = toml(tmp_path, "history_revisions = 1\nhistory-mib = 2\nhistory_seconds = 3")
+    environment = {"ASSENT_HISTORY_REVISIONS": "10", "ASSENT_HISTORY_SECONDS": "30"}
+    settings = load_settings({**ENOUGH, "history_seconds": "300"}, environment, config)
+    assert settings.history_policy == (10, 2 << 20, 300)
+    nothing = {"ASSENT_HISTORY_REVISIONS": "0", "ASSENT_HISTORY_MIB": "0"}
+    assert load_settings(ENOUGH, nothing).history_policy == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["history_revisions", "history_mib", "history_seconds"])
+@pytest.mark.parametrize("value", ["-1", "10000000000", "0.5", "all", ""])
+def test_bounds_of_the_past_that_are_none_are_named(name: str, value: str) -> None:
+    said = refused({**ENOUGH, name: value})
+    assert (
+        said.startswith(f"{name}: ") and f"(from --{name.replace('_', '-')}); expected a whole number" in said
+    )
+    assert said.endswith("; 0: no bound")

@@ -1,0 +1,113 @@
+"""A watch of the blocking client.
+
+May know: the client that it belongs to, whose threads move the bytes and whose lock guards the engine, and
+the clock. Whoever waits for a batch drives the sockets, as for any other answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Self
+
+from kvstore.client.driver import Waiter
+from kvstore.client.results import WatchBatch
+from kvstore.client.watch import Phase, Watch
+
+if TYPE_CHECKING:
+    from kvstore.client.blocking import Client
+
+
+class BlockingWatch:
+    """`for batch in watch`, by one thread; cancel() by any. Raises what ended it, unless it was cancelled."""
+
+    def __init__(self, client: Client, watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+        self._waiter: Waiter | None = None
+        watch.on_ready = self._on_ready
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        with self._client._lock:
+            return self._watch.revision
+
+    def _establish(self, timeout_seconds: float) -> None:
+        client, watch = self._client, self._watch
+        deadline = time.monotonic() + timeout_seconds
+        with client._lock:
+            client._check_usable()
+            now = time.monotonic()
+            client._engine.watches.start(watch, now)
+            client._pump(now)
+        try:
+            while not self._is_settled():
+                if time.monotonic() >= deadline:
+                    raise client._engine.core.links.why_unserved()
+                self._wait(deadline, self._is_settled)
+        except BaseException:
+            self.cancel()
+            raise
+        if not watch.is_established and watch.error is not None:
+            raise watch.error
+
+    def _is_settled(self) -> bool:
+        return self._watch.is_established or self._watch.phase is Phase.ENDED
+
+    def _has_something(self) -> bool:
+        return bool(self._watch.queue) or self._watch.phase is Phase.ENDED
+
+    def _wait(self, deadline: float, is_met: Callable[[], bool]) -> None:
+        waiter = Waiter()
+        with self._client._lock:
+            if is_met():
+                return
+            self._waiter = waiter
+        self._client._wait(waiter, deadline)
+
+    def _on_ready(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.ready()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Iterator[WatchBatch]:
+        while True:
+            batch = self.next()
+            if batch is None:
+                return
+            yield batch
+
+    def next(self, timeout_seconds: float = float("inf")) -> WatchBatch | None:
+        """The next batch; None if there is none in time, or never, because the watch was cancelled."""
+        client, watch = self._client, self._watch
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            with client._lock:
+                batch = client._engine.watches.take(watch, time.monotonic())
+                if batch is not None:
+                    if watch.phase is not Phase.STREAMING:
+                        client._pump(time.monotonic())
+                    return batch
+                if watch.phase is Phase.ENDED:
+                    if watch.error is not None:
+                        raise watch.error
+                    return None
+            if time.monotonic() >= deadline:
+                return None
+            self._wait(deadline, self._has_something)
+
+    def cancel(self) -> None:
+        """Ends the watch; whoever iterates over it comes to an end."""
+        client = self._client
+        with client._lock:
+            if self._watch.phase is Phase.ENDED:
+                return
+            client._engine.watches.cancel(self._watch)
+            client._pump(time.monotonic())
