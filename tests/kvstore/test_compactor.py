@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.compactor import PATIENCE_SECONDS, SAMPLES, Compactor, HistoryPolicy, KeptHistory
-from kvstore.operations import decode_write
 from kvstore.protocol import COMPACT
 
 TICK_SECONDS = 0.25
@@ -52,10 +52,8 @@ class PretendedStore:
 
 
 def wanted(body: bytes) -> int:
-    command = decode_write(body)
-    assert isinstance(command, list), command
-    assert command[:4] == [0, 0, 0, COMPACT]
-    revision = command[4]
+    *header, revision = msgpack.unpackb(body)
+    assert header == [0, 0, 0, COMPACT]
     assert isinstance(revision, int)
     return revision
 
