@@ -13,9 +13,9 @@ import msgpack
 
 from kvstore import protocol
 from kvstore.protocol import NONCE_BYTES, UNPACK_ERRORS, MalformedFrame, is_integer, unpack_guarded
-from raft.entries import MAX_CONFIGURATION_BYTES
 
 SLICE_BYTES: Final = 256 << 10  # of every answer to READ but the last
+_MAX_CONFIGURATION_BYTES: Final = 1 << 20
 _MAX_CHECKSUM: Final = (1 << 32) - 1
 _MAX_NAME_CHARACTERS: Final = 1024
 
@@ -130,7 +130,7 @@ def decode_opened(result: list[Any]) -> Opened | Pending:
         raise MalformedFrame("an opened snapshot has index, term, size and checksum")
     if not opened.log_index or not opened.term:
         raise MalformedFrame("an opened snapshot stands for something")
-    if type(opened.configuration) is not bytes or len(opened.configuration) > MAX_CONFIGURATION_BYTES:
+    if type(opened.configuration) is not bytes or len(opened.configuration) > _MAX_CONFIGURATION_BYTES:
         raise MalformedFrame("an opened snapshot has a configuration")
     return opened
 

@@ -209,6 +209,11 @@ def _cluster(value: object) -> dict[str, str]:
     return cluster
 
 
+def parse_cluster(text: str) -> dict[str, str]:
+    """Members and their peer endpoints, from n1=ENDPOINT,n2=…; ValueError says what is wrong."""
+    return _cluster(text)
+
+
 def _cluster_pairs(value: object) -> Iterable[tuple[str, str]]:
     if isinstance(value, dict):
         for name, endpoint in value.items():

@@ -9,7 +9,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -52,6 +52,26 @@ def encode_state(
         yield _pack(batch)
     for session in sessions:
         yield _pack(session)
+
+
+class Contents(NamedTuple):
+    """What the first item of a snapshot tells of the rest."""
+
+    applied_index: int
+    revision: int
+    keys: int
+
+
+def contents_of(data: bytes) -> Contents:
+    """`data` is the beginning of a snapshot, as much as there is or a kilobyte. Raises CorruptState."""
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=_MAX_BUFFER_BYTES)
+    try:
+        unpacker.feed(data)
+        header = unpacker.unpack()
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptState(f"a snapshot begins with an item that is none: {error!r}") from error
+    _, applied_index, revision, keys, _ = _checked_header(header)
+    return Contents(applied_index, revision, keys)
 
 
 class StateReader:
@@ -107,7 +127,15 @@ class StateReader:
             raise CorruptState("something follows the last session")
 
     def _begin(self, header: Any) -> None:
-        if type(header) is not tuple or len(header) != 5 or header[0] != FORMAT_VERSION:
-            raise CorruptState(f"a snapshot begins with {header!r}, expected format version {FORMAT_VERSION}")
-        _, self.applied_index, self.revision, self._records_left, self._sessions_left = header
+        _, applied_index, revision, records, sessions = _checked_header(header)
+        self.applied_index, self.revision = applied_index, revision
+        self._records_left, self._sessions_left = records, sessions
         self._has_begun = True
+
+
+def _checked_header(header: Any) -> tuple[int, int, int, int, int]:
+    if type(header) is not tuple or len(header) != 5 or header[0] != FORMAT_VERSION:
+        raise CorruptState(f"a snapshot begins with {header!r}, expected format version {FORMAT_VERSION}")
+    if not all(type(field) is int and field >= 0 for field in header):
+        raise CorruptState(f"a snapshot begins with {header!r}, expected whole numbers")
+    return header

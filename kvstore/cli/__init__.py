@@ -18,6 +18,7 @@ from kvstore.cli.invocation import DEFAULT_ENDPOINTS, ClusterClients, Invocation
 
 # name -> (module, attribute, its line in `--help`, which thereby imports nothing)
 COMMANDS = {
+    "snapshot": ("kvstore.cli.disk", "snapshot", "Save all keys to a file, and begin a cluster with it."),
     "node": ("kvstore.cli.admin", "node", "Run one node of a cluster."),
     "status": ("kvstore.cli.admin", "status", "Show every node: role, term, indexes, revision."),
     "cluster": ("kvstore.cli.members", "cluster", "Begin a cluster."),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from kvstore import errors
 from kvstore.client import calls
@@ -32,6 +34,9 @@ from kvstore.client.results import (
 from kvstore.client.watch import Phase, Watch
 from kvstore.protocol import NONCE_BYTES
 from kvstore.protocol_admin import Initialise, Membership
+
+if TYPE_CHECKING:
+    from kvstore.client.saving import Progress, SavedSnapshot
 
 CLOSE_SECONDS = 0.25
 STATUS_ALL_SECONDS = 1.0
@@ -64,7 +69,7 @@ class AsyncClient:
         self._timer_at = 0.0
         self._listeners: list[StateListener] = []
         self._is_closed = False
-        self.cluster: Cluster[asyncio.Future[Membership]] = Cluster(self._submit)
+        self.cluster = AsyncCluster(self)
 
     async def __aenter__(self) -> Self:
         self._running_loop()
@@ -171,7 +176,7 @@ class AsyncClient:
         """The node at `endpoint` about itself, or whichever of the cluster answers first."""
         call = calls.status_call()
         if endpoint is not None:
-            call.pinned = self._engine.core.links.pin(endpoint)
+            return self._ask_node(endpoint, call, timeout_seconds)
         return self._submit(call, timeout_seconds)
 
     async def status_all(
@@ -188,8 +193,7 @@ class AsyncClient:
     ) -> asyncio.Future[Membership]:
         """The node at `endpoint`, which waits, becomes the first and only member of a new cluster."""
         call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
-        call.pinned = self._engine.core.links.pin(endpoint)
-        return self._submit(call, timeout_seconds)
+        return self._ask_node(endpoint, call, timeout_seconds)
 
     def watch(
         self,
@@ -251,6 +255,10 @@ class AsyncClient:
             self._is_pump_due = True
             loop.call_soon(self._pump)
         return future
+
+    def _ask_node(self, endpoint: str, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
+        call.pinned = self._engine.core.links.pin(endpoint)
+        return self._submit(call, timeout_seconds)
 
     def _start_watch(self, watch: Watch) -> None:
         loop = self._running_loop()
@@ -322,6 +330,38 @@ def _resolve(call: Call) -> None:
         future.set_exception(call.error)
     else:
         future.set_result(call.value)
+
+
+class AsyncCluster(Cluster[asyncio.Future[Membership]]):
+    """Of the client for asyncio. It can save the cluster's state, too."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        super().__init__(client._submit)
+        self._client = client
+
+    async def save_snapshot(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        on_progress: Progress | None = None,
+        timeout_seconds: float = 5.0,
+    ) -> SavedSnapshot:
+        """As that of the client that blocks. The file is written to in the event loop."""
+        from kvstore.client.saving import drive_async, save_steps, saving_to
+
+        client = self._client
+        endpoints = client._engine.core.links.configured if endpoint is None else (endpoint,)
+        with saving_to(target, overwrite=overwrite) as sink:
+            steps = save_steps(
+                endpoints,
+                sink,
+                timeout_seconds=timeout_seconds,
+                now=time.monotonic,
+                on_progress=on_progress,
+            )
+            return await drive_async(steps, lambda one: client._ask_node(*one), asyncio.sleep)
 
 
 class AsyncWatch:

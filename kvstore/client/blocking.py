@@ -21,7 +21,7 @@ from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.blocking_watch import BlockingWatch
 from kvstore.client.calls import Call, Consistency
-from kvstore.client.cluster import Cluster
+from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
@@ -75,7 +75,8 @@ class Client:
         self._end_of_housekeeping = threading.Event()
         self._pumped_at = 0.0
         self._is_closed = False
-        self.cluster: Cluster[Membership] = Cluster(self._ask)  # who takes part, and who leads
+        # Who takes part, and who leads; and all that they keep, as one file.
+        self.cluster = BlockingCluster(self._ask, self._ask_node, self._engine.core.links.configured)
 
     def __enter__(self) -> Self:
         return self
@@ -212,9 +213,7 @@ class Client:
         Once for each node: whoever asks again, other than with the same nonce, is refused.
         """
         call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
-        with self._lock:
-            call.pinned = self._engine.core.links.pin(endpoint)
-        result: Membership = self._ask(call, timeout_seconds)
+        result: Membership = self._ask_node(endpoint, call, timeout_seconds)
         return result
 
     def watch(
@@ -299,6 +298,11 @@ class Client:
         if call.error is not None:
             raise call.error
         return call.value
+
+    def _ask_node(self, endpoint: str, call: Call, timeout_seconds: float | None) -> Any:
+        with self._lock:
+            call.pinned = self._engine.core.links.pin(endpoint)
+        return self._ask(call, timeout_seconds)
 
     def _begin(self, call: Call, timeout_seconds: float | None) -> tuple[Call, Waiter]:
         waiter = Waiter()

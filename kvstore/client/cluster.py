@@ -6,13 +6,22 @@ no error. `Answer` is what a face gives for a call: the membership itself, or a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from kvstore import protocol_admin as admin
 from kvstore.client.calls import Call, admin_call
 from kvstore.errors import BadRequest
 from kvstore.protocol import MalformedFrame
+from kvstore.protocol_admin import Membership
+
+if TYPE_CHECKING:
+    from kvstore.client.saving import Progress, SavedSnapshot
+
+AskNode = Callable[[str, Call, float | None], Any]
+"""Ask the node at this endpoint and no other."""
 
 Answer = TypeVar("Answer")
 
@@ -72,6 +81,46 @@ class Cluster(Generic[Answer]):
 
     def _ask(self, request: admin.AdminRequest, timeout_seconds: float | None) -> Answer:
         return self._ask_call(admin_call(request), timeout_seconds)
+
+
+class BlockingCluster(Cluster[Membership]):
+    """Of the client that blocks. It can save the cluster's state, too."""
+
+    def __init__(
+        self, ask: Callable[[Call, float | None], Membership], ask_node: AskNode, endpoints: tuple[str, ...]
+    ) -> None:
+        super().__init__(ask)
+        self._ask_node = ask_node
+        self._endpoints = endpoints
+
+    def save_snapshot(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        on_progress: Progress | None = None,
+        timeout_seconds: float = 5.0,
+    ) -> SavedSnapshot:
+        """Writes all keys as of one moment, which is not before this call, to a file: docs/operations.md.
+
+        It is read from the node at `endpoint`, or from the first one that answers. `timeout_seconds` is for
+        each answer; all of it takes as long as it takes. At a path there is a whole file or none in the end;
+        to a file object the bytes are written as they come, and after an error they are of no use.
+        Raises SnapshotBroken, SnapshotDamaged, BackupRefused, or what a request raises.
+        """
+        from kvstore.client.saving import drive, save_steps, saving_to
+
+        endpoints = self._endpoints if endpoint is None else (endpoint,)
+        with saving_to(target, overwrite=overwrite) as sink:
+            steps = save_steps(
+                endpoints,
+                sink,
+                timeout_seconds=timeout_seconds,
+                now=time.monotonic,
+                on_progress=on_progress,
+            )
+            return drive(steps, lambda one: self._ask_node(*one), time.sleep)
 
 
 def _name(name: str) -> str:

@@ -34,3 +34,28 @@ class RevisionWentBack(MaybeApplied):
         super().__init__(f"the store answered at revision {found_revision}, after {known_revision} was seen")
         self.known_revision = known_revision
         self.found_revision = found_revision
+
+
+class SnapshotBroken(NotApplied):
+    """The node at `endpoint` ceased to give its snapshot, because of `cause`; `read_bytes` of it had come."""
+
+    __slots__ = ("cause", "endpoint", "read_bytes", "size_bytes")
+
+    def __init__(self, endpoint: str, read_bytes: int, size_bytes: int, cause: Exception) -> None:
+        how_far = f"{read_bytes} of {size_bytes} bytes" if size_bytes else "it was opened"
+        super().__init__(f"the snapshot of {endpoint} broke off after {how_far}: {cause}. Save it again")
+        self.endpoint = endpoint
+        self.read_bytes = read_bytes
+        self.size_bytes = size_bytes
+        self.cause = cause
+
+
+class SnapshotDamaged(NotApplied):
+    """What came from the node at `endpoint` is not what it said it would be."""
+
+    __slots__ = ("endpoint", "reason")
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        super().__init__(f"the snapshot of {endpoint} is damaged: {reason}. Save it from another member")
+        self.endpoint = endpoint
+        self.reason = reason
