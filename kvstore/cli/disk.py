@@ -18,8 +18,8 @@ from kvstore.cli import output
 from kvstore.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from kvstore.client.saving import SavedSnapshot
     from kvstore.backup_restore import RestoredNode
+    from kvstore.client.saving import SavedSnapshot
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PROGRESS_SECONDS = 0.1
