@@ -96,7 +96,7 @@ class ProcessCluster:
         command = [
             sys.executable,
             "-m",
-            "kvstore.cli",
+            self.module_of(name),
             "node",
             *(word for pair in flags.items() for word in pair),
         ]
@@ -108,6 +108,10 @@ class ProcessCluster:
                 [*command, *self.arguments], cwd=ROOT, env=environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def module_of(self, name: str) -> str:
+        """What is run; tests have nodes that can be harmed."""
+        return "kvstore.cli"
 
     def membership_flags(self) -> dict[str, str]:
         """How a node learns who takes part: here all begin together, and know one another."""

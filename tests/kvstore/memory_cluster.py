@@ -15,6 +15,7 @@ from kvstore.node import LIMITS, build_system
 from kvstore.protocol import Refusal, Results
 from kvstore.protocol_admin import AdminRequest, Membership, decode_membership, encode_admin
 from kvstore.settings import NodeSettings
+from raft.fence import MemoryFence
 from raft.storage import MemoryStorage
 
 STEP_SECONDS = 0.005
@@ -52,6 +53,7 @@ class MemoryCluster:
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self._cluster = {name: peer_of(name) for name in self.names}
         self.disks = {name: MemoryStorage() for name in self.names}
+        self.fences = {name: MemoryFence() for name in self.names}  # they survive a crash, as disks do
         self.storage_ids = {name: self.rng.getrandbits(63) for name in self.names}
         self._waiting: set[str] = set()  # those that began without a cluster
         self.systems: dict[str, System] = {}
@@ -67,6 +69,7 @@ class MemoryCluster:
 
     def lose_disk(self, name: str) -> None:
         self.disks[name] = MemoryStorage()
+        self.fences[name] = MemoryFence()
         self.storage_ids[name] = self.rng.getrandbits(63)
 
     def start(self, name: str) -> None:
@@ -78,6 +81,7 @@ class MemoryCluster:
             clock=self.clock,
             rng=random.Random(self.rng.getrandbits(64)),
             origin=Origin(7, self.storage_ids[name], members),
+            fence=self.fences[name],
         )
 
     def crash(self, name: str) -> None:
