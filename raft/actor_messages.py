@@ -296,6 +296,21 @@ class SnapshotSlice:
 
 
 @dataclass(slots=True)
+class SnapshotGivenUp:
+    """replication to applier: no more slices of the snapshot at `index` are wanted."""
+
+    index: int
+
+
+@dataclass(slots=True)
+class SpaceChanged:
+    """replication to gateway: the disk has too little room for anything that grows, or enough again."""
+
+    is_low: bool
+    free_bytes: int
+
+
+@dataclass(slots=True)
 class RestoreSnapshot:
     """replication to applier: the leader's snapshot takes the place of the state. Ask for its parts."""
 
@@ -459,4 +474,6 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     SnapshotClosed,
     SnapshotGone,
     NodeFenced,
+    SnapshotGivenUp,
+    SpaceChanged,
 )

@@ -28,6 +28,7 @@ from raft.actor_messages import (
     ReadReady,
     RestoreSnapshot,
     RoleChanged,
+    SnapshotGivenUp,
     SnapshotPart,
     SnapshotRestored,
     SnapshotSlice,
@@ -94,6 +95,7 @@ class ApplierActor(Actor):
             MembershipChanged: self._follow_members,
             TakeSnapshot: self._take_snapshot,
             NextSlice: self._give_slice,
+            SnapshotGivenUp: self._drop_slices,
             RestoreSnapshot: self._begin_restoring,
             SnapshotPart: self._take_part,
         }
@@ -207,6 +209,10 @@ class ApplierActor(Actor):
         if is_last:
             self._slices = None
         self.send_local("replication", SnapshotSlice(message.index, offset, data, is_last))
+
+    def _drop_slices(self, message: SnapshotGivenUp) -> None:
+        if message.index == self._slices_index:
+            self._slices = None  # the state need not be kept as it was any longer
 
     def _begin_restoring(self, message: RestoreSnapshot) -> None:
         assert message.index > self.applied_index, f"{message} while {self.applied_index} is applied"

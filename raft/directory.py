@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from raft.fence import FileFence
 from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.segment import MAX_ID_BYTES, Identity
-from raft.storage import DirectoryInUse, WrongDirectory
+from raft.storage import DirectoryInUse, DiskFull, WrongDirectory
 from raft.wal import DEFAULT_SEGMENT_BYTES, WriteAheadLog
 
 FORMAT_VERSION = 1
@@ -110,7 +111,8 @@ class DataDirectory:
         if self._lock is None:
             raise DirectoryInUse(self.path, _number(disk.call(path, files.read, path)))
         disk.call(path, files.truncate, self._lock, 0)
-        disk.write(path, self._lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(DiskFull):  # a message to others is no reason not to start
+            disk.attempt_write(path, self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _claim(self) -> None:
         """Check that the directory is this node's; make it so if it is nobody's."""

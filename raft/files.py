@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from raft.storage import StorageFailed
+from raft.storage import DiskFull, StorageFailed
+
+# What a disk says that has no room left, and a user's or a project's share of it that is used up.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -66,6 +69,9 @@ class Files(Protocol):
 
     def lock(self, path: Path) -> Descriptor:
         """Hold this file against all other processes until close(); BlockingIOError if another one does."""
+
+    def free_bytes(self, path: Path) -> int:
+        """How much more this process may write to the file system of `path`, as far as that can be told."""
 
 
 class OsFiles:
@@ -139,6 +145,10 @@ class OsFiles:
             raise
         return descriptor
 
+    def free_bytes(self, path: Path) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
 
 def _advise_not_needed(descriptor: Descriptor, offset: int, length_bytes: int) -> None:
     if hasattr(os, "posix_fadvise"):
@@ -185,14 +195,37 @@ class FailStop:
             reason = f"{written} of {len(data)} bytes were written: {os.strerror(errno.ENOSPC)}?"
             raise self._fail("pwrite", path, reason)
 
+    def attempt(
+        self, path: Path, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """As call(), for a file that nothing depends on yet and that can be given up: for want of room it
+        raises DiskFull, and other calls may follow. Any other error is as final as ever."""
+        self.check()
+        try:
+            return call(*args, **kwargs)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull(path, str(error)) from error
+            raise self._fail(getattr(call, "__name__", "call"), path, str(error)) from error
+
+    def attempt_write(self, path: Path, descriptor: Descriptor, data: bytes, offset: int) -> None:
+        """As write(), for a file that can be given up."""
+        written = self.attempt(path, self.files.pwrite, descriptor, data, offset)
+        if written != len(data):
+            raise DiskFull(path, f"{written} of {len(data)} bytes were written")
+
+    def give_in(self, full: DiskFull) -> StorageFailed:
+        """What has no room cannot be done without: now it is final."""
+        return self._fail("finding room", full.path, full.cause)
+
     def close(self, descriptor: Descriptor) -> None:
         """Give a descriptor back; also after a failure, since nothing depends on it any more."""
         try:
             self.files.close(descriptor)
-        except OSError:
+        except OSError as error:
             if self._failure is None:
-                raise
+                raise self._fail("close", f"descriptor {descriptor}", str(error)) from error
 
-    def _fail(self, action: str, path: Path, cause: str) -> StorageFailed:
+    def _fail(self, action: str, path: Path | str, cause: str) -> StorageFailed:
         self._failure = StorageFailed(action, path, cause)
         return self._failure

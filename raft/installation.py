@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Installation:
     """Owned by a core's Snapshots, over all leaders: the next one may go on where the last one ended."""
 
-    __slots__ = ("_checksum", "_configuration", "_core", "_leader_term", "_meta", "_offset")
+    __slots__ = ("_checksum", "_configuration", "_core", "_leader_term", "_meta", "_offset", "is_suspended")
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -31,6 +31,13 @@ class Installation:
         self._leader_term = 0  # of the leader whose chunk was taken last
         self._offset = 0  # all before it was taken
         self._checksum = 0  # CRC-32 of that
+        # The core's owner has no room for chunks; every one is passed over, as though it were lost.
+        self.is_suspended = False
+
+    def suspend(self) -> None:
+        """What was received could not be kept. The leader hears of it once is_suspended is taken back."""
+        self._meta, self._offset, self._checksum = None, 0, 0
+        self.is_suspended = True
 
     @property
     def is_under_way(self) -> bool:
@@ -53,6 +60,8 @@ class Installation:
             # The one that came to its end in this turn is not on disk under its name yet: a chunk of the
             # next one would be written into it.
             core.send(leader_id, InstallSnapshotResponse(core.term, message.index, 0))
+            return None
+        if self.is_suspended:
             return None
         if not self._is_continued_by(message) and not self._begin(message):
             return None

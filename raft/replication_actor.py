@@ -47,6 +47,7 @@ from raft.entries import EntryBatch, EntryKind
 from raft.errors import NotLeader, Overloaded, Transferring
 from raft.messages import AppendEntries, Heartbeat
 from raft.snapshot_keeper import SnapshotKeeper
+from raft.space_watch import DEFAULT_RESERVE_BYTES, SpaceWatch
 from raft.storage import Storage
 
 log = logging.getLogger("assent.replication")
@@ -121,7 +122,9 @@ class ReplicationActor(Actor):
 
     name = "replication"
 
-    def __init__(self, core: Core, storage: Storage) -> None:
+    def __init__(
+        self, core: Core, storage: Storage, *, disk_reserve_bytes: int = DEFAULT_RESERVE_BYTES
+    ) -> None:
         super().__init__()
         self._core = core
         self._storage = storage
@@ -129,6 +132,7 @@ class ReplicationActor(Actor):
         self._noticed: set[int] = set()  # tickets in _tickets whose owner wants to hear of each stage
         self._administration = Administration(core, self.send_local)
         self._keeper = SnapshotKeeper(core, storage, self.send_local)
+        self._space = SpaceWatch(storage, self.send_local, disk_reserve_bytes)
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read | OpenSnapshot]] = {}  # waiting for a quorum, by context
         self._contact_told_at = 0.0
@@ -156,6 +160,7 @@ class ReplicationActor(Actor):
     def on_start(self) -> None:
         self._tell_role(RoleChange(self._core.role, self._core.term, self._core.leader_id))
         self._administration.tell_membership()
+        self._space.check(self.now())
         self._drive()
 
     def on_stop(self) -> None:
@@ -187,6 +192,9 @@ class ReplicationActor(Actor):
         self._forget_stale_reads(now)
         self._keeper.on_time(now)
         self._keeper.streams.on_time(now)
+        if now >= self._space.due_at:
+            self._space.check(now)
+            self._keeper.try_again()
         self._drive()
 
     # -- what the gateway asks -------------------------------------------------------------------------
@@ -260,6 +268,7 @@ class ReplicationActor(Actor):
             snapshot_index=0 if snapshot is None else snapshot.index,
             snapshot_term=0 if snapshot is None else snapshot.term,
             priority=core.config.priority,
+            **self._space.fields(),
         )
         self.send_local("applier", message)
 
@@ -312,7 +321,7 @@ class ReplicationActor(Actor):
             self._tell_commit_at = None
         elif self._tell_commit_at is None:
             self._tell_commit_at = now + COMMIT_NEWS_SECONDS
-        deadlines = [now] if is_unfinished else []
+        deadlines = [now if is_unfinished else self._space.due_at]
         if self._tell_commit_at is not None:
             deadlines.append(self._tell_commit_at)
         if self._keeper.due_at is not None:
@@ -321,7 +330,7 @@ class ReplicationActor(Actor):
             deadlines.append(streams_due_at)
         if self._reads:
             deadlines.append(next(iter(self._reads.values()))[0])  # the oldest comes first
-        self.set_deadline(min(deadlines, default=None))
+        self.set_deadline(min(deadlines))
 
     def _take_slice(self, message: SnapshotSlice) -> None:
         self._keeper.take_slice(message, self.now())

@@ -115,7 +115,7 @@ class SnapshotWriter:
         self._buffer = bytearray()  # shorter than a chunk
         self._chunks = 0  # written
         self._end = len(self._header.encode())  # of what is written
-        self._descriptor: Descriptor = disk.call(self._path, disk.files.create, self._path)
+        self._descriptor: Descriptor = disk.attempt(self._path, disk.files.create, self._path)
 
     def append(self, data: bytes) -> None:
         """Take over the next bytes; whole chunks are written, not synced."""
@@ -137,12 +137,12 @@ class SnapshotWriter:
             self._write_chunk(bytes(self._buffer))
             self._buffer.clear()
         meta = self._header.meta._replace(size_bytes=self.size_bytes, checksum=self.checksum)
-        disk.write(path, self._descriptor, self._header._replace(meta=meta).encode(), 0)
-        disk.call(path, disk.files.fdatasync, self._descriptor)
-        disk.close(self._descriptor)
+        disk.attempt_write(path, self._descriptor, self._header._replace(meta=meta).encode(), 0)
+        disk.attempt(path, disk.files.fdatasync, self._descriptor)
         target = self._directory / snapshot_name(self.index, self.term)
-        disk.call(path, disk.files.rename, path, target)
+        disk.attempt(path, disk.files.rename, path, target)
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
+        disk.close(self._descriptor)
         log.info("snapshot index=%d term=%d bytes=%d", self.index, self.term, self.size_bytes)
         return meta
 
@@ -154,10 +154,10 @@ class SnapshotWriter:
 
     def _write_chunk(self, data: bytes) -> None:
         disk, chunk = self._disk, encode_chunk(self._header.meta, self._chunks, data)
-        disk.write(self._path, self._descriptor, chunk, self._end)
+        disk.attempt_write(self._path, self._descriptor, chunk, self._end)
         length = len(chunk)
         # So that the sync at the end finds little left to do, and no turn waits for it.
-        disk.call(self._path, disk.files.start_writeback, self._descriptor, self._end, length)
+        disk.attempt(self._path, disk.files.start_writeback, self._descriptor, self._end, length)
         self._chunks += 1
         self._end += length
 
@@ -309,9 +309,10 @@ class SnapshotDirectory:
         self._writer.append(data)
 
     def commit(self) -> SnapshotMeta:
-        writer, self._writer = self._writer, None
+        writer = self._writer
         assert writer is not None, "no snapshot was begun"
         meta = writer.commit()
+        self._writer = None
         old = self._readers.pop(meta.index, None)
         if old is not None:
             old.close()

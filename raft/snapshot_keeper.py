@@ -14,6 +14,7 @@ from raft.actor_messages import (
     NextSlice,
     PartWanted,
     RestoreSnapshot,
+    SnapshotGivenUp,
     SnapshotPart,
     SnapshotRestored,
     SnapshotSlice,
@@ -24,7 +25,7 @@ from raft.entries import Index, NodeId
 from raft.messages import InstallSnapshot
 from raft.ready import Ready, SnapshotWork
 from raft.snapshot_streams import SnapshotStreams
-from raft.storage import Storage
+from raft.storage import DiskFull, Storage, StorageFailed
 
 # Between two slices of a snapshot that is being taken, and two steps of a compaction. With slices of 256 KiB
 # it makes 64 MiB a second, and leaves the disk and nine tenths of the loop to the commands.
@@ -53,6 +54,8 @@ class SnapshotKeeper:
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
         self._written_bytes = 0  # of the snapshot that is being taken
         self._is_fenced = False  # no snapshot of this node is taken or sent any more
+        # A snapshot was given up for want of room; none is begun before try_again().
+        self._waits_for_room = False
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
         self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes)
 
@@ -60,9 +63,15 @@ class SnapshotKeeper:
         """Entries were handed out to be applied, or somebody asks: is it time for a snapshot?"""
         snapshots = self._core.snapshots
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
-        if not self._is_taking and not self._is_fenced and (is_wanted or snapshots.is_due()):
+        may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
+        if may_begin and (is_wanted or snapshots.is_due()):
             self._is_taking, self._taking_index = True, 0
             self._send_local("applier", TakeSnapshot())
+
+    def try_again(self) -> None:
+        """What was given up for want of room may find some by now. To be called every second or so."""
+        self._waits_for_room = self._core.snapshots.installation.is_suspended = False
+        self.consider()
 
     def on_time(self, now: float) -> None:
         """Ask for the next slice, give the next part, and compact the next step."""
@@ -81,9 +90,18 @@ class SnapshotKeeper:
 
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
-        core = self._core
-        if not self._is_taking or message.index <= core.snapshots.index:
+        if not self._is_taking or message.index <= self._core.snapshots.index:
             return  # a leader's snapshot has come in between
+        try:
+            self._write_slice(message)
+        except DiskFull:
+            self._give_up()
+            self._waits_for_room = True
+            self._send_local("applier", SnapshotGivenUp(message.index))
+        self._wake(now)
+
+    def _write_slice(self, message: SnapshotSlice) -> None:
+        core = self._core
         if message.offset == 0:
             self._written_bytes = 0
             term = core.log.term_at(message.index)
@@ -103,7 +121,6 @@ class SnapshotKeeper:
             self.consider()  # it may have begun before somebody asked for one
         else:
             self._wants_slice = True
-        self._wake(now)
 
     def _give_up(self) -> None:
         self._is_taking = self._wants_slice = False
@@ -147,13 +164,20 @@ class SnapshotKeeper:
             return
         if self._is_taking:
             self._give_up()  # this node is so far behind that its own is of no use
-        for meta, offset, data in work.received:
-            if offset == 0:
-                storage.begin_snapshot(meta.index, meta.term, meta.configuration)
-            storage.append_snapshot(data)
+        try:
+            for meta, offset, data in work.received:
+                if offset == 0:
+                    storage.begin_snapshot(meta.index, meta.term, meta.configuration)
+                storage.append_snapshot(data)
+            if work.installed is not None:
+                storage.append(ready.hard_state, None)
+                meta = storage.commit_snapshot(replaces_log=True)
+        except DiskFull as full:
+            if work.installed is not None:
+                # The core has given its log up for it already.
+                raise StorageFailed("installing a snapshot", full.path, full.cause) from full
+            self._core.snapshots.installation.suspend()
         if work.installed is not None:
-            storage.append(ready.hard_state, None)
-            meta = storage.commit_snapshot(replaces_log=True)
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
             storage.compact(meta.index, self.streams.in_use())
             self._compact_to = 0

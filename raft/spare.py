@@ -6,10 +6,12 @@ is damaged, so the head is there and synced before the name is given.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from raft.files import Descriptor, FailStop
 from raft.segment import segment_name
+from raft.storage import DiskFull
 
 FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
 SPARE_NAME = "next.tmp"
@@ -32,29 +34,38 @@ class Spare:
         self._descriptor: Descriptor | None = None
         self._filled = 0
 
-    def fill(self, goal_bytes: int) -> None:
-        """Have at least so many zeros in it, not yet synced."""
+    def fill(self, goal_bytes: int) -> bool:
+        """Have at least so many zeros in it, not yet synced; True if some were missing. Raises DiskFull: what
+        there is of it stays, since it is the log's room."""
         start = self._filled
         if start >= goal_bytes:
-            return
+            return False
         disk, path = self._disk, self._directory / SPARE_NAME
         if self._descriptor is None:
-            self._descriptor = disk.call(path, disk.files.create, path)
-        self._filled = write_zeros(disk, path, self._descriptor, start, goal_bytes, self._slice_bytes)
-        disk.call(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
+            self._descriptor = disk.attempt(path, disk.files.create, path)
+        for offset, zeros in zeros_between(start, goal_bytes, self._slice_bytes):
+            disk.attempt_write(path, self._descriptor, zeros, offset)
+            self._filled = offset + len(zeros)
+        disk.attempt(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
+        return True
 
     def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
         """Make it a segment of the log, durably; its descriptor, and how many bytes of it are filled.
 
-        The head is synced before the name is given: a named segment without its head is damaged.
+        The head is synced before the name is given: a named segment without its head is damaged. Raises
+        DiskFull, and it has not got its name then.
         """
-        self.fill(minimum_bytes)
+        try:
+            self.fill(minimum_bytes)
+        except DiskFull:
+            if not self._filled:
+                raise  # else a short one has to do
         disk, path = self._disk, self._directory / SPARE_NAME
         descriptor, filled = self._descriptor, self._filled
         assert descriptor is not None, f"segment {sequence} was to be made of nothing"
-        disk.write(path, descriptor, head, 0)
-        disk.call(path, disk.files.fdatasync, descriptor)
-        disk.call(path, disk.files.rename, path, self._directory / segment_name(sequence))
+        disk.attempt_write(path, descriptor, head, 0)
+        disk.attempt(path, disk.files.fdatasync, descriptor)
+        disk.attempt(path, disk.files.rename, path, self._directory / segment_name(sequence))
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
         self._descriptor, self._filled = None, 0
         return descriptor, filled
@@ -70,12 +81,8 @@ class Spare:
             disk.call(path, disk.files.unlink, path)
 
 
-def write_zeros(
-    disk: FailStop, path: Path, descriptor: Descriptor, start: int, stop: int, slice_bytes: int
-) -> int:
-    """Zeros from `start` on, in whole slices, up to `stop` at least; where they end."""
+def zeros_between(start: int, stop: int, slice_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """What is to be written, and where, for zeros from `start` on, in whole slices, up to `stop` at least."""
     zeros = _ZEROS[:slice_bytes]
-    while start < stop:
-        disk.write(path, descriptor, zeros, start)
-        start += slice_bytes
-    return start
+    for offset in range(start, stop, slice_bytes):
+        yield offset, zeros

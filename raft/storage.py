@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from raft.entries import Entry, EntryBatch, HardState, Index, Term
@@ -43,6 +43,20 @@ class StorageFailed(StorageError):
 
     def __str__(self) -> str:
         return f"{self.action} of {self.path} failed: {self.cause}"
+
+
+class DiskFull(StorageError):
+    """There is no room for something that can wait. It was given up, and the log goes on without it."""
+
+    __slots__ = ("cause", "path")
+
+    def __init__(self, path: Path | str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"there is no room for {self.path}: {self.cause}"
 
 
 class CorruptLog(StorageError):
@@ -142,6 +156,14 @@ class Recovered:
         return self.first_index + len(self.entries) - 1
 
 
+class Space(NamedTuple):
+    """How much room a storage has."""
+
+    free_bytes: int  # that it may still write, as far as that can be told
+    wanted_bytes: int  # what it may need next: one more segment, and one more snapshot
+    gave_up: bool  # something was given up for want of room, and not made good yet
+
+
 class Storage(Protocol):
     """Where the replicated state outlives the process. Owned by the owner of the core, called by no other."""
 
@@ -160,7 +182,8 @@ class Storage(Protocol):
     def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
         """A snapshot is to be written; one that was begun before, and not committed, is given up.
 
-        Nothing of it is durable before commit_snapshot(), and a restart forgets it.
+        Nothing of it is durable before commit_snapshot(), and a restart forgets it. Until then each call
+        may raise DiskFull: then it is given up, and the rest goes on.
         """
 
     def append_snapshot(self, data: bytes) -> None:
@@ -199,6 +222,13 @@ def restored_index(machine: Restorable, storage: Storage, recovered: Recovered) 
         return 0
     restore_all(machine, snapshot_content(storage, snapshot))
     return snapshot.index
+
+
+class Measured(Protocol):
+    """What a Storage does besides, if its room is limited. A Storage may be without."""
+
+    def check_space(self) -> Space:
+        """Called once a second or so. What was given up for want of room is tried again from now on."""
 
 
 class MemoryStorage:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop, Files
 from raft.record import RecordType, record_bytes, stored_payload
 from raft.replay import Replay, encode_mark, succeeds
+from raft.reserve import RESERVE_BYTES, RESERVE_DRAFT_NAME
 from raft.segment import (
     MAX_UNSYNCED_BYTES,
     SEAL_BYTES,
@@ -29,8 +31,9 @@ from raft.segment import (
     sequence_of,
 )
 from raft.snapshot import DRAFT_NAME, SnapshotDirectory
-from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare, write_zeros
-from raft.storage import CorruptLog, CorruptSnapshot, Recovered, WrongDirectory
+from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare, zeros_between
+from raft.storage import CorruptLog, CorruptSnapshot, DiskFull, Recovered, Space, WrongDirectory
+from raft.supply import Supply
 
 log = logging.getLogger("assent.wal")
 
@@ -59,7 +62,10 @@ class WriteAheadLog:
         self._first_fill_bytes = min(FIRST_FILL_BYTES, segment_bytes)
         self._slice_bytes = min(FILL_SLICE_BYTES, segment_bytes)
         self._disk = FailStop(files)
-        self._spare = Spare(directory, self._disk, self._slice_bytes)
+        reserve_bytes = min(RESERVE_BYTES, segment_bytes)
+        self._supply = Supply(
+            directory, self._disk, reserve_bytes=reserve_bytes, slice_bytes=self._slice_bytes
+        )
         self._writer: SegmentWriter | None = None  # None before load() and after close()
         self._descriptor: Descriptor | None = None  # of the segment that is written to
         self._path = directory
@@ -83,7 +89,10 @@ class WriteAheadLog:
         sequences = _clean_listing(disk, directory)
         if not sequences:
             _, head = SegmentWriter.begin(identity, 1, 1, 0, HardState())
-            descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, head, len(head))
+            try:
+                descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, head, len(head))
+            except DiskFull as full:
+                raise disk.give_in(full) from full
             disk.close(descriptor)
             return
         disk.call(directory, files.fsync_directory, directory)
@@ -125,6 +134,7 @@ class WriteAheadLog:
             self._cut(reader, replay.next_index)
         if replay.last_switch is not None:
             self._finish_switch(*replay.last_switch, reader)
+        self._supply.load()
         self._continue(reader)
         self._state, self._last_index = replay.state, recovered.last_index
         snapshot = recovered.snapshot
@@ -176,25 +186,44 @@ class WriteAheadLog:
         self._disk.check()
         if self._pending:
             self._flush()
-            self._spare.fill(self._spare_goal_bytes())
+            self._supply.fill(self._spare_goal_bytes())
 
     def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
         self._disk.check()
-        self._snapshots.begin(index, term, configuration)
+        with self._draft_given_up():
+            self._snapshots.begin(index, term, configuration)
 
     def append_snapshot(self, data: bytes) -> None:
-        self._snapshots.append(data)
+        with self._draft_given_up():
+            self._snapshots.append(data)
 
     def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
         """First what was appended, since a snapshot must not be of a later term than the log; then the file,
         durable under its name; then the mark of it."""
         self.sync()
-        meta = self._snapshots.commit()
+        with self._draft_given_up():
+            meta = self._snapshots.commit()
         self._mark(meta.index, meta.term, replaces_log=replaces_log)
         return meta
 
+    @contextmanager
+    def _draft_given_up(self) -> Iterator[None]:
+        """A snapshot can wait until there is room: nothing of it is left behind that takes some."""
+        try:
+            yield
+        except DiskFull as full:
+            self._supply.note(full)
+            self._snapshots.abandon()
+            raise
+
     def abandon_snapshot(self) -> None:
         self._snapshots.abandon()
+
+    def check_space(self) -> Space:
+        disk, newest = self._disk, self._snapshots.newest
+        free_bytes = disk.call(self._directory, disk.files.free_bytes, self._directory)
+        wanted_bytes = self._segment_bytes + (0 if newest is None else newest.size_bytes)
+        return Space(free_bytes, wanted_bytes, self._supply.check(free_bytes))
 
     def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
         return self._snapshots.read(index, offset, size_bytes)
@@ -239,7 +268,7 @@ class WriteAheadLog:
             descriptor, self._descriptor, self._writer = self._descriptor, None, None
             if descriptor is not None:
                 self._disk.close(descriptor)
-            self._spare.discard()
+            self._supply.close()
             self._snapshots.close()
 
     def _add_state(self) -> None:
@@ -281,7 +310,7 @@ class WriteAheadLog:
         writer, head = SegmentWriter.begin(
             self._identity, self._sequence, self._last_index + 1, old.last_crc, self._state
         )
-        self._descriptor, filled = self._spare.name(self._sequence, head, self._first_fill_bytes)
+        self._descriptor, filled = self._supply.name(self._sequence, head, self._first_fill_bytes)
         self._seal(self._path, descriptor, old, self._sequence, writer.header_crc)
         self._segments.append((self._sequence, self._last_index + 1))
         self._commit_unwritten = False
@@ -324,10 +353,7 @@ class WriteAheadLog:
         copy = self._directory / f"{path.name}.{reader.end}{BROKEN_SUFFIX}"
         if copy.name in disk.call(self._directory, disk.files.list_directory, self._directory):
             disk.call(copy, disk.files.unlink, copy)
-        copied = disk.call(copy, disk.files.create, copy)
-        disk.write(copy, copied, rest, 0)
-        disk.call(copy, disk.files.fdatasync, copied)
-        disk.close(copied)
+        kept = self._keep_copy(copy, rest)
         # Cut, not overwritten: bytes that stay behind would be taken for records one day.
         disk.call(path, disk.files.truncate, descriptor, reader.end)
         self._capacity = reader.end
@@ -337,25 +363,48 @@ class WriteAheadLog:
             reader.end,
             len(rest),
             next_index,
-            copy.name,
+            copy.name if kept else "none",
         )
+
+    def _keep_copy(self, path: Path, content: bytes) -> bool:
+        """For whoever wants to look at it. A full disk must not keep a node from starting."""
+        disk = self._disk
+        descriptor = None
+        try:
+            descriptor = disk.attempt(path, disk.files.create, path)
+            disk.attempt_write(path, descriptor, content, 0)
+            disk.attempt(path, disk.files.fdatasync, descriptor)
+        except DiskFull as full:
+            self._supply.note(full)
+            if descriptor is not None:
+                disk.close(descriptor)
+                disk.call(path, disk.files.unlink, path)
+            return False
+        disk.close(descriptor)
+        return True
 
     def _continue(self, reader: SegmentReader) -> None:
         """Make the last segment ready to be written to, and all that was read in it durable."""
         disk, path, descriptor = self._disk, self._path, self._descriptor
         assert descriptor is not None, "the log is not open"
-        capacity = write_zeros(
-            disk, path, descriptor, self._capacity, reader.end + self._first_fill_bytes, self._slice_bytes
-        )
+        capacity, goal = self._capacity, reader.end + self._first_fill_bytes
+        try:
+            for offset, zeros in zeros_between(capacity, goal, self._slice_bytes):
+                disk.attempt_write(path, descriptor, zeros, offset)
+                capacity = offset + len(zeros)
+        except DiskFull as full:
+            self._supply.note(full)
         disk.call(path, disk.files.fdatasync, descriptor)
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
         self._write_on(reader.writer(), capacity)
+        if capacity < goal:
+            self._start = 0  # It is short, and may be left before a record of this object's is in it.
 
 
 def _clean_listing(disk: FailStop, directory: Path) -> list[int]:
     """The sequences of the segments that are there. What was in the making is thrown away."""
     names = disk.call(directory, disk.files.list_directory, directory)
-    for draft in (SPARE_NAME, DRAFT_NAME):
+    for draft in (SPARE_NAME, RESERVE_DRAFT_NAME, DRAFT_NAME):
         if draft in names:
             disk.call(directory / draft, disk.files.unlink, directory / draft)
     return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)

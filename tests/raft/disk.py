@@ -240,6 +240,9 @@ class SimulatedDisk:
         self._locked[path] = descriptor = self._describe(path)
         return descriptor
 
+    def free_bytes(self, path: Path) -> int:
+        return max(0, self.capacity_bytes - sum(len(inode.cached) for inode in self.names.values()))
+
     def _step(self, name: str) -> int | None:
         self.calls.append(name)
         outcome = self.fault(name) if self.fault is not None else None
