@@ -36,6 +36,7 @@ from raft.actor_messages import (
 )
 
 _GONE: Final = "the snapshot is not open at this node (any more): begin again"
+_NO_ROOM: Final = "the node's disk has no room for another snapshot: ask another member, or make room"
 
 
 class SnapshotDesk:
@@ -94,4 +95,5 @@ class SnapshotDesk:
         self._answer(message.ticket, encode_closed())
 
     def _on_gone(self, message: SnapshotGone) -> None:
-        self._answer(message.ticket, error_result(SNAPSHOT_GONE, _GONE))
+        text = _NO_ROOM if message.is_for_want_of_room else _GONE
+        self._answer(message.ticket, error_result(SNAPSHOT_GONE, text))

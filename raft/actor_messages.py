@@ -413,9 +413,10 @@ class SnapshotClosed:
 
 @dataclass(slots=True)
 class SnapshotGone:
-    """replication to gateway: what was asked of is not open (any more)."""
+    """replication to gateway: what was asked of is not open (any more), or has no room on this disk."""
 
     ticket: int
+    is_for_want_of_room: bool = False
 
 
 @dataclass(slots=True)

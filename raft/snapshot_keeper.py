@@ -98,6 +98,7 @@ class SnapshotKeeper:
             self._give_up()
             self._waits_for_room = True
             self._send_local("applier", SnapshotGivenUp(message.index))
+            self.streams.give_up()
         self._wake(now)
 
     def _write_slice(self, message: SnapshotSlice) -> None:

@@ -136,6 +136,13 @@ class SnapshotStreams:
                 ticket, stream.ticket = stream.ticket, None
                 self._send_local("gateway", SnapshotOpened(ticket, *stream.meta))
 
+    def give_up(self) -> None:
+        """The one that was being taken has no room on the disk: another node may have some."""
+        waiting = [name for name, stream in self._streams.items() if stream.meta is None]
+        for stream in map(self._streams.pop, waiting):
+            if stream.ticket is not None:
+                self._send_local("gateway", SnapshotGone(stream.ticket, is_for_want_of_room=True))
+
     def in_use(self) -> frozenset[Index]:
         """Indexes of the snapshots that are being read."""
         return frozenset(stream.meta.index for stream in self._streams.values() if stream.meta is not None)

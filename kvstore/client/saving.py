@@ -17,7 +17,7 @@ from zlib import crc32
 from kvstore.backup_file import BackupFile
 from kvstore.client.calls import Call
 from kvstore.client.errors import SnapshotBroken, SnapshotDamaged
-from kvstore.errors import AssentError, DeadlineExceeded, Overloaded, Unreachable
+from kvstore.errors import AssentError, DeadlineExceeded, Overloaded, SnapshotGone, Unreachable
 from kvstore.protocol import NONCE_BYTES, SNAPSHOT
 from kvstore.protocol_snapshot import (
     SLICE_BYTES,
@@ -159,7 +159,10 @@ def _find(
                 answer = yield Ask(endpoint, snapshot_call(Open(nonce)), max(left_seconds, 0.001))
                 return endpoint, answer
             except AssentError as error:
-                is_passing = error.retry_helps or isinstance(error, Unreachable | DeadlineExceeded)
+                # A node that has no room for one says that it is gone.
+                is_passing = error.retry_helps or isinstance(
+                    error, Unreachable | DeadlineExceeded | SnapshotGone
+                )
                 if not is_passing:
                     raise
                 # Of several reasons the one of a node that answered says more.

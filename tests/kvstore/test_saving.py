@@ -136,7 +136,14 @@ def test_it_waits_for_the_snapshot_however_long_it_takes() -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    [Unreachable((A,)), NoLeader(""), NotMember(""), Overloaded(""), DeadlineExceeded("")],
+    [
+        Unreachable((A,)),
+        NoLeader(""),
+        NotMember(""),
+        Overloaded(""),
+        DeadlineExceeded(""),
+        SnapshotGone("full"),
+    ],
     ids=lambda reason: type(reason).__name__,
 )
 def test_another_node_is_asked_if_the_first_cannot_open_one(reason: AssentError) -> None:
@@ -230,7 +237,7 @@ def cluster_of(nodes: Nodes) -> BlockingCluster:
     def ask(call: Any, timeout_seconds: float | None) -> Any:
         raise AssertionError("nobody is asked for the membership")
 
-    return BlockingCluster(ask, lambda *one: nodes.ask(Ask(*one)), (A,))  # type: ignore[arg-type]
+    return BlockingCluster(ask, lambda *one: nodes.ask(Ask(*one)), (A,))
 
 
 def test_a_path_has_a_whole_file_or_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,7 @@ from raft.snapshot_streams import (
     SLICE_PAUSE_SECONDS,
     STREAM_SLICE_BYTES,
 )
+from raft.storage import DiskFull, MemoryStorage
 from tests.raft.network import entries_of
 from tests.raft.snapshot_network import chunks_of
 from tests.raft.test_snapshot_keeper import Bench, install
@@ -279,3 +281,23 @@ def test_a_stream_closed_while_its_moment_is_looked_for_takes_no_snapshot() -> N
     desk.streams.set_moment(STREAM, 10)
     desk.bench.keeper.consider()
     assert desk.heard() == [SnapshotGone(1), SnapshotClosed(3)] and desk.asked == []
+
+
+def test_who_waits_on_a_full_disk_is_told_so_and_who_reads_goes_on() -> None:
+    desk = Desk()
+    desk.open(moment=10)
+    desk.take(10, b"at 10")
+    desk.commit_more(5)
+    desk.open(moment=15, stream=b"late", ticket=5)
+    desk.heard()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryStorage, "begin_snapshot", _no_room)
+        desk.take(15, b"at 15")
+    assert desk.heard() == [SnapshotGone(5, is_for_want_of_room=True)]
+    desk.bench.keeper.try_again()
+    desk.read(0)
+    assert desk.heard() == [SnapshotData(2, 0, b"at 10")] and desk.asked == []
+
+
+def _no_room(*_: object) -> None:
+    raise DiskFull(Path("snapshot.tmp"), "no room")
