@@ -1,25 +1,27 @@
-"""The recent past: what each of the last revisions changed, for watchers that come late or come back.
+"""What each revision changed, for watchers that come late or come back, and for the memory of old versions.
 
-May know: changes and revisions; nothing of streams, sockets or time. In memory, bounded in revisions and
-in bytes. It is no part of what replicas agree on: a node that has kept less says Compacted, and the
-watcher asks another.
+May know: versions, changes and revisions; nothing of streams, sockets or time. The changes are made of the
+store's own versions, shared with it; how far back they go is decided by compaction, the same on every node.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from kvstore.protocol import EVENT_PUT, Event
-from kvstore.store import ALL_FROM_KEY, FIRST_REVISION, Change, change_revision
+from kvstore.protocol import Event
+from kvstore.versions import (
+    ALL_FROM_KEY,
+    FIRST_REVISION,
+    Change,
+    change_revision,
+    event_of,
+)
 
-MAX_REVISIONS: Final = 100_000
-MAX_BYTES: Final = 64 << 20
 MAX_SCANNED_REVISIONS: Final = 16_384  # by one read; a few milliseconds
 EVENT_OVERHEAD_BYTES: Final = 160  # of one event, beside its key and value
-_CHUNK_REVISIONS: Final = 256
+_SWEPT: Final[Change] = (0, [])  # in the place of a change that was given up
+_LEAST_CUT: Final = 4096  # places given up are cut off when they are as many, and a quarter of all
 
 
 class HistoryPage(NamedTuple):
@@ -33,125 +35,80 @@ class HistoryPage(NamedTuple):
     revisions: list[tuple[int, list[Event]]]
 
 
-class Chunk:
-    """A run of consecutive revisions, dropped as a whole; owned by EventHistory."""
+class History:
+    """Owned by one store, which appends to `changes` itself: one for each revision, without a gap."""
 
-    __slots__ = ("changes", "first_revision", "size_bytes")
+    def __init__(self, first_revision: int = FIRST_REVISION + 1) -> None:
+        self.changes: list[Change] = []
+        self._first_revision = first_revision  # of changes[0], be it given up or not
+        self._swept = 0  # so many at the beginning are given up
+        self.oldest_start = 0  # reads begin here or later; all from here on is kept
 
-    def __init__(self, first_revision: int) -> None:
-        self.first_revision = first_revision
-        self.changes: list[Change] = []  # never empty but while it is made
-        self.size_bytes = 0  # of `changes`, overhead included
+    @property
+    def newest_revision(self) -> int:
+        return self._first_revision + len(self.changes) - 1
 
+    @property
+    def oldest_revision(self) -> int:
+        """Of those that are not given up; beyond the newest one if there is none."""
+        return self._first_revision + self._swept
 
-class EventHistory:
-    """Owned by one state machine. Old revisions go in runs, so both bounds are kept, and nearly used up."""
+    def __len__(self) -> int:
+        """How many are not given up."""
+        return len(self.changes) - self._swept
 
-    def __init__(
+    def since(self, revision: int) -> list[Change]:
+        """All changes after a revision."""
+        return self.changes[max(0, revision - self._first_revision + 1) :]
+
+    def oldest(self) -> Change:
+        return self.changes[self._swept]
+
+    def sweep_oldest(self) -> None:
+        """Give up the change of the oldest revision."""
+        self.changes[self._swept] = _SWEPT
+        self._swept += 1
+        if self._swept >= max(_LEAST_CUT, len(self.changes) // 4):
+            del self.changes[: self._swept]
+            self._first_revision += self._swept
+            self._swept = 0
+
+    def read(
         self,
-        *,
-        max_revisions: int = MAX_REVISIONS,
-        max_bytes: int = MAX_BYTES,
+        key: bytes,
+        range_end: bytes,
+        start_revision: int,
+        limit_bytes: int,
         max_scanned_revisions: int = MAX_SCANNED_REVISIONS,
-    ) -> None:
-        assert min(max_revisions, max_bytes, max_scanned_revisions) >= 1, "a history needs room"
-        self._max_revisions = max_revisions
-        self._max_bytes = max_bytes
-        self._max_scanned_revisions = max_scanned_revisions
-        self._chunk_revisions = min(_CHUNK_REVISIONS, 1 + max_revisions // 8)
-        self._chunk_bytes = 1 + max_bytes // 8
-        self._chunks: list[Chunk] = []  # in order of revision, without a gap
-        self.newest_revision = FIRST_REVISION  # of those that were ever appended
-        self.compact_revision = FIRST_REVISION  # the oldest that can be read; the first one has no events
-        self.size_bytes = 0  # sum over _chunks
-
-    def extend(self, changes: list[Change]) -> None:
-        """Appends the changes of the revisions that follow, no gap; drops the oldest beyond the bounds.
-
-        The newest run always stays, whatever its size.
-        """
-        for start in range(0, len(changes), self._chunk_revisions):
-            self._append(changes[start : start + self._chunk_revisions])
-
-    def _append(self, changes: list[Change]) -> None:
-        first = change_revision(changes[0])
-        assert first == self.newest_revision + 1, f"revision {first} after {self.newest_revision}"
-        chunk = self._chunks[-1] if self._chunks else None
-        if (
-            chunk is None
-            or len(chunk.changes) + len(changes) > self._chunk_revisions
-            or chunk.size_bytes > self._chunk_bytes
-        ):
-            chunk = Chunk(first)
-            self._chunks.append(chunk)
-        size_bytes = changes_size_bytes(changes)
-        chunk.changes.extend(changes)
-        chunk.size_bytes += size_bytes
-        self.size_bytes += size_bytes
-        self.newest_revision += len(changes)
-        self._drop()
-
-    def _drop(self) -> None:
-        chunks = self._chunks
-        while len(chunks) > 1 and (
-            self.newest_revision - chunks[0].first_revision >= self._max_revisions
-            or self.size_bytes > self._max_bytes
-        ):
-            self.size_bytes -= chunks.pop(0).size_bytes
-            self.compact_revision = chunks[0].first_revision
-
-    def restart(self, revision: int) -> None:
-        """A snapshot at `revision` took the place of the store: of how it came about nothing is known."""
-        self._chunks.clear()
-        self.size_bytes = 0
-        self.newest_revision = revision
-        self.compact_revision = revision + 1
-
-    def read(self, key: bytes, range_end: bytes, start_revision: int, limit_bytes: int) -> HistoryPage | None:
+    ) -> HistoryPage | None:
         """Events of the range from start_revision on, inclusive; None if that revision is no longer kept.
 
         Whole revisions only, at least one if there is any, then as many as fit into limit_bytes. A start in
         the future is no error: nothing is there yet.
         """
-        if start_revision < self.compact_revision:
+        if start_revision < self.oldest_start:
             return None
-        if start_revision > self.newest_revision:
+        newest = self.newest_revision
+        if start_revision > newest:
             return HistoryPage(False, [])
         concerns = range_filter(key, range_end)
         revisions: list[tuple[int, list[Event]]] = []
         size_bytes = 0
-        for change in self._from(start_revision):
+        first = max(0, start_revision - self._first_revision)
+        for change in self.changes[first : first + max_scanned_revisions]:
             events = _events_in(change, concerns)
             if events:
                 revision = change_revision(change)
                 revisions.append((revision, events))
                 size_bytes += events_size_bytes(events)
                 if size_bytes >= limit_bytes:
-                    return HistoryPage(revision < self.newest_revision, revisions)
-        scanned = max(start_revision, FIRST_REVISION + 1) + self._max_scanned_revisions - 1
-        if scanned >= self.newest_revision:
+                    return HistoryPage(revision < newest, revisions)
+        scanned = self._first_revision + first + max_scanned_revisions - 1
+        if scanned >= newest:
             return HistoryPage(False, revisions)
         if not revisions or revisions[-1][0] != scanned:
             revisions.append((scanned, []))
         return HistoryPage(True, revisions)
-
-    def _from(self, start_revision: int) -> Iterator[Change]:
-        """The changes of as many revisions as one read may look at."""
-        chunks = self._chunks
-        position = max(0, bisect_right(chunks, start_revision, key=lambda chunk: chunk.first_revision) - 1)
-        skipped = max(0, start_revision - chunks[position].first_revision) if chunks else 0
-        following = chain.from_iterable(chunk.changes for chunk in chunks[position:])
-        return islice(following, skipped, skipped + self._max_scanned_revisions)
-
-
-def changes_size_bytes(changes: list[Change]) -> int:
-    size_bytes = 0
-    for change in changes:
-        if len(change) == 6:
-            size_bytes += len(change[0]) + len(change[1]) + EVENT_OVERHEAD_BYTES
-        else:
-            size_bytes += events_size_bytes(change[1])
-    return size_bytes
 
 
 def events_size_bytes(events: list[Event]) -> int:
@@ -169,5 +126,5 @@ def range_filter(key: bytes, range_end: bytes) -> Callable[[bytes], bool]:
 
 def _events_in(change: Change, concerns: Callable[[bytes], bool]) -> list[Event]:
     if len(change) == 6:
-        return [(EVENT_PUT, *change)] if concerns(change[0]) else []
-    return [event for event in change[1] if concerns(event[1])]
+        return [event_of(change)] if concerns(change[0]) else []
+    return [event_of(version) for version in change[1] if concerns(version[0])]

@@ -6,31 +6,57 @@ place at once, so the work of a piece is in proportion to that piece, and the en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 
+import msgpack
+
+from kvstore.protocol import KeyValue
 from kvstore.sessions import Sessions
-from kvstore.snapshots import StateReader
+from kvstore.snapshots import CorruptState, StateHeader, StateReader
 from kvstore.store import Store
+from kvstore.store_builder import ImpossibleStore, StoreBuilder
+
+
+def state_fingerprint(applied_index: int, store: Store, sessions: Sessions) -> int:
+    """64 bits of all that replicas which have applied the same must agree on."""
+    packed = msgpack.packb((applied_index, store.fingerprint, sessions.fingerprint))
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "big")
 
 
 class StoreRestorer:
     """Implements raft's Restorer. Owned by the applier, until the snapshot is whole or given up."""
 
-    def __init__(
-        self, store: Store, sessions: Sessions, take_over: Callable[[int, Store, Sessions], None]
-    ) -> None:
-        """`store` and `sessions` are empty ones; `take_over` gets the applied index, and them when full."""
-        self._store = store
+    def __init__(self, sessions: Sessions, take_over: Callable[[int, Store, Sessions], None]) -> None:
+        """`sessions` are empty ones; `take_over` gets the applied index, the store, and them when full."""
         self._sessions = sessions
         self._take_over = take_over
-        self._reader = StateReader(store.load, sessions.load)
+        self._reader = StateReader(self._begin, self._take_versions, sessions.load)
+        self._builder: StoreBuilder | None = None  # there from the first item on
 
     def feed(self, data: bytes) -> None:
         """Raises CorruptState."""
-        self._reader.feed(data)
+        try:
+            self._reader.feed(data)
+        except ImpossibleStore as error:
+            raise CorruptState(str(error)) from error
 
     def finish(self) -> None:
-        """Raises CorruptState unless all of it is there."""
-        self._reader.finish()
-        self._store.revision = self._reader.revision
-        self._take_over(self._reader.applied_index, self._store, self._sessions)
+        """Raises CorruptState unless all of it is there, and is what it was when it was written."""
+        header = self._reader.finish()
+        assert self._builder is not None, "a header has come"
+        try:
+            store = self._builder.finish()
+        except ImpossibleStore as error:
+            raise CorruptState(str(error)) from error
+        fingerprint = state_fingerprint(header.applied_index, store, self._sessions)
+        if header.fingerprint not in (None, fingerprint):
+            raise CorruptState(f"the state has fingerprint {fingerprint:016x}, not {header.fingerprint:016x}")
+        self._take_over(header.applied_index, store, self._sessions)
+
+    def _begin(self, header: StateHeader) -> None:
+        self._builder = StoreBuilder(header.revision, header.compact_revision, header.known_from)
+
+    def _take_versions(self, versions: Sequence[KeyValue]) -> None:
+        assert self._builder is not None, "versions before a header"
+        self._builder.add(versions)

@@ -162,6 +162,18 @@ class Sessions:
         self._by_nonce[nonce] = session_id
         self._remembered_bytes += session.remembered_bytes
 
+    @property
+    def fingerprint(self) -> int:
+        """64 bits of who is there, how much is remembered, and the last result of whoever came last.
+
+        No more than that, so that remembering costs nothing more; the rest follows from what the store is.
+        """
+        newest = next(reversed(self._sessions), 0)
+        session = self._sessions.get(newest)
+        last = None if session is None else (session.floor, *next(reversed(session.results.items()), ()))
+        state = _pack((len(self._sessions), newest, self._remembered_bytes, last))
+        return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "big")
+
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on, the order of use included."""
         state = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What a snapshot of the store is made of: revision, records in key order, sessions in order of use.
+"""What a snapshot of the store is made of: the revisions, versions in key order, sessions in order of use.
 
 May know: the shapes that the store and the sessions give and take; nothing of files, time or Raft. A stream
 of msgpack items, which a reader takes as its bytes come, so neither side ever holds more than a batch of it
@@ -15,10 +15,11 @@ import msgpack
 
 from kvstore.protocol import KeyValue
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 BATCH_BYTES: Final = 64 << 10  # of keys and values in one piece, or one record if that is larger
 _RECORD_OVERHEAD_BYTES: Final = 32
 _MAX_BUFFER_BYTES: Final = 64 << 20  # of one item, when read back
+_HEADERS: Final = (((1,), 5), ((FORMAT_VERSION,), 8))  # those that can be read, and their lengths
 
 SessionState = tuple[int, bytes, bytes, int, Sequence[tuple[int, bytes]]]
 """Session id, nonce, result of the opening, floor, and the remembered results by sequence."""
@@ -30,26 +31,34 @@ class CorruptState(Exception):
     """A snapshot that is intact and yet is none of this state machine."""
 
 
+class StateHeader(NamedTuple):
+    """The first item of a snapshot, behind the version of the format."""
+
+    applied_index: int
+    revision: int
+    compact_revision: int
+    known_from: int  # as the store has it
+    fingerprint: int | None  # of the whole state; None in a snapshot of version 1
+    key_count: int  # of the records that are current
+    session_count: int
+
+
 def encode_state(
-    applied_index: int,
-    revision: int,
-    records: Iterable[KeyValue],
-    record_count: int,
-    sessions: Iterable[SessionState],
-    session_count: int,
+    header: StateHeader, versions: Iterable[KeyValue], sessions: Iterable[SessionState]
 ) -> Iterator[bytes]:
     """The pieces of a snapshot, made as they are asked for."""
-    yield _pack((FORMAT_VERSION, applied_index, revision, record_count, session_count))
+    yield _pack((FORMAT_VERSION, *header))
     batch: list[KeyValue] = []
     size_bytes = 0
-    for record in records:
-        batch.append(record)
-        size_bytes += len(record[0]) + len(record[1]) + _RECORD_OVERHEAD_BYTES
+    for version in versions:
+        batch.append(version)
+        size_bytes += len(version[0]) + len(version[1]) + _RECORD_OVERHEAD_BYTES
         if size_bytes >= BATCH_BYTES:
             yield _pack(batch)
             batch, size_bytes = [], 0
     if batch:
         yield _pack(batch)
+    yield _pack(())  # the end of the versions
     for session in sessions:
         yield _pack(session)
 
@@ -70,8 +79,8 @@ def contents_of(data: bytes) -> Contents:
         header = unpacker.unpack()
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CorruptState(f"a snapshot begins with an item that is none: {error!r}") from error
-    _, applied_index, revision, keys, _ = _checked_header(header)
-    return Contents(applied_index, revision, keys)
+    state = _checked_header(header)
+    return Contents(state.applied_index, state.revision, state.key_count)
 
 
 class StateReader:
@@ -82,16 +91,18 @@ class StateReader:
 
     def __init__(
         self,
-        take_records: Callable[[Sequence[KeyValue]], None],
+        begin: Callable[[StateHeader], None],
+        take_versions: Callable[[Sequence[KeyValue]], None],
         take_session: Callable[[SessionState], None],
     ) -> None:
-        """Records are handed over in batches, in key order; after them the sessions, as frozen() had them."""
-        self.applied_index = 0  # this and the revision are known from the first item on
-        self.revision = 0
+        """Versions are handed over in batches, in key order; then the sessions, as frozen() had them."""
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=_MAX_BUFFER_BYTES)
-        self._take_records = take_records
+        self._begin = begin
+        self._take_versions = take_versions
         self._take_session = take_session
-        self._has_begun = False
+        self._header: StateHeader | None = None
+        self._more_versions = False
+        self._counts_down = False  # version 1 says beforehand how many records there are
         self._records_left = 0
         self._sessions_left = 0
 
@@ -104,38 +115,57 @@ class StateReader:
         except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             raise CorruptState(f"a snapshot has an item that is none: {error!r}") from error
 
-    def finish(self) -> None:
+    def finish(self) -> StateHeader:
         """Nothing follows. Raises CorruptState unless everything has come."""
-        if not self._has_begun:
+        if self._header is None:
             raise CorruptState("a snapshot has nothing in it")
-        if self._records_left or self._sessions_left:
-            left = f"{self._records_left} records and {self._sessions_left} sessions"
-            raise CorruptState(f"a snapshot ends too early: {left} are missing")
+        if self._more_versions or self._sessions_left:
+            versions = "versions" if self._more_versions else "no versions"
+            raise CorruptState(
+                f"a snapshot ends too early: {versions} and {self._sessions_left} sessions are missing"
+            )
+        return self._header
 
     def _take(self, item: Any) -> None:
-        if not self._has_begun:
-            self._begin(item)
-        elif self._records_left:
-            if not item or len(item) > self._records_left:
-                raise CorruptState(f"{len(item)} records where {self._records_left} are missing")
-            self._take_records(item)
-            self._records_left -= len(item)
+        if self._header is None:
+            self._take_header(item)
+        elif self._more_versions:
+            self._take_batch(item)
         elif self._sessions_left:
             self._take_session(item)
             self._sessions_left -= 1
         else:
             raise CorruptState("something follows the last session")
 
-    def _begin(self, header: Any) -> None:
-        _, applied_index, revision, records, sessions = _checked_header(header)
-        self.applied_index, self.revision = applied_index, revision
-        self._records_left, self._sessions_left = records, sessions
-        self._has_begun = True
+    def _take_header(self, item: Any) -> None:
+        header = _checked_header(item)
+        self._more_versions = True
+        if header.fingerprint is None:
+            self._counts_down, self._records_left = True, header.key_count
+            self._more_versions = header.key_count > 0
+        self._sessions_left = header.session_count
+        self._header = header
+        self._begin(header)
+
+    def _take_batch(self, item: Any) -> None:
+        if self._counts_down:
+            if not item or len(item) > self._records_left:
+                raise CorruptState(f"{len(item)} records where {self._records_left} are missing")
+            self._records_left -= len(item)
+            self._more_versions = self._records_left > 0
+        elif not item:
+            self._more_versions = False
+            return
+        self._take_versions(item)
 
 
-def _checked_header(header: Any) -> tuple[int, int, int, int, int]:
-    if type(header) is not tuple or len(header) != 5 or header[0] != FORMAT_VERSION:
-        raise CorruptState(f"a snapshot begins with {header!r}, expected format version {FORMAT_VERSION}")
-    if not all(type(field) is int and field >= 0 for field in header):
-        raise CorruptState(f"a snapshot begins with {header!r}, expected whole numbers")
-    return header
+def _checked_header(item: Any) -> StateHeader:
+    if type(item) is not tuple or (item[:1], len(item)) not in _HEADERS:
+        raise CorruptState(f"a snapshot begins with {item!r}, expected format version {FORMAT_VERSION}")
+    if not all(type(field) is int and field >= 0 for field in item):
+        raise CorruptState(f"a snapshot begins with {item!r}, expected whole numbers")
+    if item[0] != 1:
+        return StateHeader(*item[1:])
+    # Of what was before its revision, a snapshot of version 1 knew nothing.
+    _, applied_index, revision, key_count, session_count = item
+    return StateHeader(applied_index, revision, 0, revision, None, key_count, session_count)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from kvstore import protocol
-from kvstore.history import EventHistory
+from kvstore.history import MAX_SCANNED_REVISIONS
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
     CLOSE_SESSION,
@@ -30,19 +30,24 @@ from kvstore.protocol import (
     RANGE,
     WATCH_HISTORY,
 )
-from kvstore.restoring import StoreRestorer
+from kvstore.restoring import StoreRestorer, state_fingerprint
 from kvstore.sessions import EXPIRED, Sessions
-from kvstore.snapshots import encode_state
+from kvstore.snapshots import StateHeader, encode_state
 from kvstore.store import Store
 from kvstore.watch_plane import WatchPlane
 
 DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
+SWEEP_VERSIONS: Final = (
+    1024  # of what was compacted, given back with each call of apply() or query(); a millisecond
+)
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
+COMPACTED: Final = "required revision has been compacted"
+FUTURE: Final = "required revision is a future revision"
 TOO_MUCH_PREVIOUS: Final = error_result(
     protocol.TOO_LARGE, f"the deleted records exceed {MAX_PREV_KVS_BYTES} bytes: nothing deleted"
 )
@@ -58,14 +63,14 @@ class StoreMachine:
         self,
         watch_plane: WatchPlane,
         *,
-        history: EventHistory | None = None,
         sessions: Sessions | None = None,
+        max_scanned_revisions: int = MAX_SCANNED_REVISIONS,
     ) -> None:
         self.watch_plane = watch_plane
         self.applied_index = 0  # every entry up to here has had its effect, once
         self._store = Store()
         self._sessions = sessions if sessions is not None else Sessions()
-        self._history = history if history is not None else EventHistory()
+        self._max_scanned_revisions = max_scanned_revisions  # by one read of the history
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {PUT: self._put, DELETE: self._delete}
         self._reads: dict[int, Callable[[list[Any]], bytes]] = {
             RANGE: self._range,
@@ -108,13 +113,14 @@ class StoreMachine:
                     append(result)
         self.applied_index += len(bodies)
         self._tell_watchers()
+        if self._store.is_sweeping:
+            self._store.sweep(SWEEP_VERSIONS + 2 * len(bodies))
         return results
 
     def _tell_watchers(self) -> None:
         """Within apply, so that no read can see a revision which history and streams do not know yet."""
         changes = self._store.take_changes()
         if changes:
-            self._history.extend(changes)
             self.watch_plane.feed(changes)
 
     def _put(self, command: list[Any]) -> bytes:
@@ -159,6 +165,8 @@ class StoreMachine:
                     size_bytes -= size
                     result = TOO_MUCH_AT_ONCE
             results.append(result)
+        if self._store.is_sweeping:
+            self._store.sweep(SWEEP_VERSIONS)  # though nobody writes
         return results
 
     def _range(self, read: list[Any]) -> bytes:
@@ -167,22 +175,23 @@ class StoreMachine:
         current = store.revision
         if revision and revision != current:
             if revision > current:
-                message = "required revision is a future revision"
-                return error_result(protocol.FUTURE_REVISION, message, current)
-            # Only the newest version of a key is kept, so every older revision counts as compacted.
-            return error_result(protocol.COMPACTED, "required revision has been compacted", current)
-        if flags & COUNT_ONLY:
-            return _pack((OK, current, store.count(key, range_end), False, ()))
-        if flags & KEYS_ONLY:
-            answer = store.range(key, range_end, limit=limit)
-            stripped = [(record[0], b"", *record[2:]) for record in answer.records]
-            return _pack((OK, current, answer.total, answer.more, stripped))
-        if not range_end:
+                return error_result(protocol.FUTURE_REVISION, FUTURE, current)
+            if revision < store.oldest_revision:
+                return error_result(protocol.COMPACTED, COMPACTED, store.oldest_revision)
+        elif not range_end and not flags:
             record = store.get(key)
             return _pack(
                 (OK, current, 0, False, ()) if record is None else (OK, current, 1, False, (record,))
             )
-        total, more, records = store.range(key, range_end, limit=limit, max_bytes=MAX_RANGE_REPLY_BYTES)
+        if flags & COUNT_ONLY:
+            return _pack((OK, current, store.count(key, range_end, revision=revision), False, ()))
+        if flags & KEYS_ONLY:
+            answer = store.range(key, range_end, limit=limit, revision=revision)
+            stripped = [(record[0], b"", *record[2:]) for record in answer.records]
+            return _pack((OK, current, answer.total, answer.more, stripped))
+        total, more, records = store.range(
+            key, range_end, limit=limit, max_bytes=MAX_RANGE_REPLY_BYTES, revision=revision
+        )
         return _pack((OK, current, total, more, records))
 
     def _watch_history(self, read: list[Any]) -> bytes:
@@ -192,30 +201,32 @@ class StoreMachine:
         if start_revision == 0:
             return _pack((OK, current, epoch, sequence, False, ()))
         limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
-        page = self._history.read(key, range_end, start_revision, limit_bytes)
+        history = self._store.history
+        page = history.read(key, range_end, start_revision, limit_bytes, self._max_scanned_revisions)
         if page is None:
-            message = "required revision has been compacted"
-            return error_result(protocol.COMPACTED, message, self._history.compact_revision)
+            return error_result(protocol.COMPACTED, COMPACTED, history.oldest_start)
         return _pack((OK, current, epoch, sequence, page.more, page.revisions))
 
     # -- snapshots -------------------------------------------------------------------------------------
 
     def snapshot(self) -> Iterator[bytes]:
-        """The state as of this call. Everything that decides a result is in it; the history is not."""
+        """The state as of this call: everything that decides a result, now or later.
+
+        Reading it raises StateDamaged if the records are not what was put, once.
+        """
         store, sessions = self._store, self._sessions.frozen()
-        return encode_state(
-            self.applied_index, store.revision, store.frozen(), len(store), sessions, len(sessions)
-        )
+        revisions = store.revision, store.compact_revision, store.known_from
+        header = StateHeader(self.applied_index, *revisions, self.fingerprint(), len(store), len(sessions))
+        return encode_state(header, store.frozen(), sessions)
 
     def restorer(self) -> StoreRestorer:
         """What it is fed is built beside the state in force, and takes its place at the end."""
-        return StoreRestorer(Store(), self._sessions.empty(), self._take_over)
+        return StoreRestorer(self._sessions.empty(), self._take_over)
 
     def _take_over(self, applied_index: int, store: Store, sessions: Sessions) -> None:
-        """Replaces everything. Watchers hear that they missed something, and older events are compacted."""
+        """Replaces everything. Watchers hear that they missed something, and find it in the history."""
         self._store, self._sessions = store, sessions
         self.applied_index = applied_index
-        self._history.restart(store.revision)
         self.watch_plane.restart(store.revision)
 
     # -- for operators and tests -----------------------------------------------------------------------
@@ -225,10 +236,14 @@ class StoreMachine:
             "revision": self._store.revision,
             "keys": len(self._store),
             "sessions": len(self._sessions),
-            "compact_revision": self._history.compact_revision,
-            "history_bytes": self._history.size_bytes,
+            "compact_revision": self._store.compact_revision,
+            "history_bytes": self._store.history_bytes,
             **self.watch_plane.status(),
         }
+
+    def fingerprint(self) -> int:
+        """64 bits that replicas with the same applied_index have in common; takes no more than a moment."""
+        return state_fingerprint(self.applied_index, self._store, self._sessions)
 
     def digest(self) -> bytes:
         """A hash of all that replicas with the same applied_index must agree on."""

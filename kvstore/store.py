@@ -1,41 +1,43 @@
-"""The store: keys with their revisions, as of now. Facts and names are those of the etcd v3 data model.
+"""The store: keys with their revisions, now and as of each revision since the last compaction.
 
-May know: keys, values and revisions; nothing of sessions, encodings, watchers or time. Deterministic: the
-same calls in the same order leave the same state on every node, and iteration is always in key order.
-Arguments are valid when they come here; `operations` sees to that.
+Facts and names are those of the etcd v3 data model. May know: keys, values and revisions; nothing of
+sessions, encodings, watchers or time. Deterministic: the same calls in the same order leave the same state
+on every node, and iteration is always in key order. Arguments are valid when they come here; `operations`
+sees to that.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
+from heapq import merge
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
+from zlib import crc32
 
 import msgpack
 from sortedcontainers import SortedList
 
-from kvstore.key_order import extend_in_order
-from kvstore.protocol import EVENT_DELETE, EVENT_PUT, Event, KeyValue
+from kvstore.frozen import Frozen
+from kvstore.history import History, range_filter
+from kvstore.protocol import KeyValue
+from kvstore.versions import (
+    ALL_FROM_KEY,
+    FIRST_REVISION,
+    VERSION_OVERHEAD_BYTES,
+    Change,
+    OlderVersions,
+    change_versions,
+    record_sum,
+    tombstone,
+)
 
-Change: TypeAlias = KeyValue | tuple[int, list[Event]]
-"""What one revision did: the record that a put left, or else (revision, its events in order).
+_MASK_64: Final = (1 << 64) - 1
+_PLACE_BYTES: Final = 8  # of a change in the history
 
-A put shares its record with the store, so remembering it costs one reference. Told apart by length.
-"""
-
-FIRST_REVISION: Final = 1  # of a store that nobody has written to
-ALL_FROM_KEY: Final = b"\x00"
-
-
-def change_revision(change: Change) -> int:
-    return change[3] if len(change) == 6 else change[0]
-
-
-def change_events(change: Change) -> list[Event]:
-    if len(change) == 6:
-        return [(EVENT_PUT, *change)]
-    return change[1]
+_pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
 
 class RangeAnswer(NamedTuple):
@@ -49,12 +51,25 @@ class Store:
 
     def __init__(self) -> None:
         self.revision = FIRST_REVISION  # grows by one with each command that changes anything
-        self._records: dict[bytes, KeyValue] = {}
+        self.compact_revision = 0  # what was before it is forgotten; 0: nothing was compacted yet
+        self.known_from = 0  # if not 0: of revisions before this one nothing was ever known here
+        self.history = History()  # a change for each revision from oldest_revision on
+        self.is_sweeping = False  # some of what was compacted still takes room
+        self._records: dict[bytes, KeyValue] = {}  # the current ones
         self._keys: Any = SortedList()  # exactly the keys of _records; touched on create and delete only
-        self._changes: list[Change] = []  # since the last take_changes(), one for each revision
+        self._versions = OlderVersions(self._records)
+        self._older = self._versions.older
+        self._changes = self.history.changes
+        self._taken_revision = FIRST_REVISION  # up to here take_changes() has given the changes
+        self._checksum = 0  # sum of record_sum over the current records
+        self._readers: WeakSet[Frozen] = WeakSet()
+        self._swept_revision = 0  # a compaction here has left nothing to be given up, but at this revision
+        self._swept_there = 0  # so many versions made by _swept_revision are done too
 
     def __len__(self) -> int:
         return len(self._records)
+
+    # -- writes ----------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> KeyValue | None:
         return self._records.get(key)
@@ -64,14 +79,37 @@ class Store:
         self.revision = revision = self.revision + 1
         previous = self._records.get(key)
         if previous is None:
-            self._keys.add(key)
-            record = (key, value, revision, revision, 1, lease)
+            record = self._create(key, value, lease)
         else:
             # The key object of the first put stays: index, table and history share it.
-            record = (previous[0], value, previous[2], revision, previous[4] + 1, lease)
+            key, old_value, create_revision, old_revision, old_version, old_lease = previous
+            version = old_version + 1
+            record = (key, value, create_revision, revision, version, lease)
+            older = self._older.get(key)
+            if older is None:
+                self._older[key] = [previous]
+            else:
+                older.append(previous)
+            self._versions.size_bytes += len(old_value) + VERSION_OVERHEAD_BYTES
+            # As content_sum(record) - content_sum(previous): here alone a call is too dear. What was put once
+            # is looked at again, so that memory which has changed since does not go unnoticed.
+            self._checksum += (
+                crc32(value, revision + version + lease) * revision
+                - crc32(old_value, old_revision + old_version + old_lease) * old_revision
+            )
         self._records[key] = record
         self._changes.append(record)
         return previous
+
+    def _create(self, key: bytes, value: bytes, lease: int) -> KeyValue:
+        older = self._older.get(key)
+        if older is not None:
+            key = older[-1][0]
+            self._versions.gone.remove(key)
+        self._keys.add(key)
+        record = (key, value, self.revision, self.revision, 1, lease)
+        self._checksum += record_sum(record)
+        return record
 
     def delete(self, key: bytes, range_end: bytes) -> list[KeyValue]:
         """Removes the range in one revision, none if nothing is there. Returns the removed records."""
@@ -79,24 +117,44 @@ class Store:
         if not removed:
             return removed
         self.revision = revision = self.revision + 1
-        records = self._records
         if len(removed) == 1:
             self._keys.remove(removed[0][0])
         else:
             low, high = self._bounds(key, range_end)
             del self._keys[low:high]
-        events: list[Event] = []
+        records, older, size_bytes = self._records, self._older, 0
+        tombstones: list[KeyValue] = []
         for record in removed:
-            del records[record[0]]
-            events.append((EVENT_DELETE, record[0], b"", 0, revision, 0, 0))
-        self._changes.append((revision, events))
+            name = record[0]
+            del records[name]
+            self._checksum -= record_sum(record)
+            end = tombstone(name, revision)
+            older.setdefault(name, []).extend((record, end))
+            size_bytes += len(record[1]) + 2 * VERSION_OVERHEAD_BYTES
+            tombstones.append(end)
+        self._versions.size_bytes += size_bytes
+        self._versions.gone.update([record[0] for record in removed])
+        self._changes.append(tombstones[0] if len(tombstones) == 1 else (revision, tombstones))
         return removed
 
-    def range(self, key: bytes, range_end: bytes, *, limit: int = 0, max_bytes: int = 0) -> RangeAnswer:
+    def take_changes(self) -> list[Change]:
+        """What happened since the last call, in order of revision, with no revision missing."""
+        changes = self.history.since(self._taken_revision)
+        self._taken_revision = self.revision
+        return changes
+
+    # -- reads -----------------------------------------------------------------------------------------
+
+    def range(
+        self, key: bytes, range_end: bytes, *, limit: int = 0, max_bytes: int = 0, revision: int = 0
+    ) -> RangeAnswer:
         """Records of [key, range_end) in key order; 0 for no limit. At least one record, if there is any.
 
-        An empty `range_end` means the one key, a zero byte all keys from `key` on.
+        An empty `range_end` means the one key, a zero byte all keys from `key` on. As of `revision`, if it
+        is not 0: one from oldest_revision to the current one.
         """
+        if revision and revision != self.revision:
+            return self._past_range(key, range_end, limit, max_bytes, revision)
         records = self._records
         if not range_end:
             record = records.get(key)
@@ -109,11 +167,18 @@ class Store:
             _cut(found, max_bytes)
         return RangeAnswer(count, len(found) < count, found)
 
-    def count(self, key: bytes, range_end: bytes) -> int:
+    def count(self, key: bytes, range_end: bytes, *, revision: int = 0) -> int:
+        if revision and revision != self.revision:
+            return self._past_count(key, range_end, revision)
         if not range_end:
             return 1 if key in self._records else 0
         low, high = self._bounds(key, range_end)
         return max(0, high - low)
+
+    @property
+    def oldest_revision(self) -> int:
+        """The oldest that can be read."""
+        return max(self.compact_revision, self.known_from)
 
     def _bounds(self, key: bytes, range_end: bytes) -> tuple[int, int]:
         keys = self._keys
@@ -121,37 +186,146 @@ class Store:
         high: int = len(keys) if range_end == ALL_FROM_KEY else keys.bisect_left(range_end)
         return low, high
 
-    def take_changes(self) -> list[Change]:
-        """What happened since the last call, in order of revision, with no revision missing."""
-        changes = self._changes
-        self._changes = []
-        return changes
+    def _past_range(
+        self, key: bytes, range_end: bytes, limit: int, max_bytes: int, revision: int
+    ) -> RangeAnswer:
+        assert self.oldest_revision <= revision <= self.revision, f"{revision} is not kept"
+        total = self._past_count(key, range_end, revision)
+        wanted = min(total, limit) if limit else total
+        at = self._versions.at
+        versions = (at(name, revision) for name in self._names(key, range_end))
+        found = list(islice((record for record in versions if record is not None), wanted))
+        if max_bytes:
+            _cut(found, max_bytes)
+        return RangeAnswer(total, len(found) < total, found)
 
-    def frozen(self) -> Iterator[KeyValue]:
-        """The records as of this call, in key order, though they are read later.
+    def _past_count(self, key: bytes, range_end: bytes, revision: int) -> int:
+        """By looking at the keys of the range, or at what has changed since, whichever is less."""
+        at = self._versions.at
+        if not range_end:
+            return 0 if at(key, revision) is None else 1
+        present = self.count(key, range_end)
+        if present + len(self._versions.gone) <= self.revision - revision:
+            return sum(at(name, revision) is not None for name in self._names(key, range_end))
+        concerns, records = range_filter(key, range_end), self._records
+        changed = {
+            version[0]
+            for change in self.history.since(revision)
+            for version in change_versions(change)
+            if concerns(version[0])
+        }
+        return present + sum((at(name, revision) is not None) - (name in records) for name in changed)
 
-        Records are never changed, only replaced: so two tables of references are copied, and no record. That
-        takes about 0.05 s for a million keys.
+    def _names(self, key: bytes, range_end: bytes) -> Iterator[bytes]:
+        """The keys of the range that are there or were, in order."""
+        if not range_end:
+            return iter((key,))
+        high = None if range_end == ALL_FROM_KEY else range_end
+        if high is not None and high <= key:
+            return iter(())
+        indexes = (self._keys, self._versions.gone)
+        names: Iterator[bytes] = merge(*(index.irange(key, high, (True, False)) for index in indexes))
+        return names
+
+    # -- compaction ------------------------------------------------------------------------------------
+
+    def compact(self, revision: int) -> None:
+        """Forget what was before: each key's newest version up to `revision` is left, and what came later.
+
+        That is so at once, for all who read from now on; sweep() gives the memory back, bit by bit.
         """
-        records, keys = self._records.copy(), list(self._keys)
-        return map(records.__getitem__, keys)
+        assert self.compact_revision < revision <= self.revision, f"{revision} after {self.compact_revision}"
+        self.compact_revision = revision
+        if revision >= self.known_from:
+            self.known_from = 0
+        self.history.oldest_start = _oldest_start(revision, self.known_from)
+        self.is_sweeping = True
 
-    def load(self, records: Sequence[KeyValue]) -> None:
-        """Records of a snapshot, in key order, all after those that are there: a new store takes it in parts.
+    @property
+    def history_bytes(self) -> int:
+        """What a compaction at the current revision would give back, about."""
+        return self._versions.size_bytes + _PLACE_BYTES * len(self.history)
 
-        No revision comes of it: whoever loads sets it at the end.
+    def sweep(self, limit: int) -> None:
+        """Give back at most about so many versions of what was compacted, unless a reader may want them.
+
+        Goes over the changes up to the compacted revision, and prunes the keys which they name. The change of
+        that revision itself is kept, for watchers that begin there, so it is looked at again the next time.
         """
-        keys = [record[0] for record in records]
-        self._records.update(zip(keys, records))
-        extend_in_order(self._keys, keys)
+        goal = min((reader.compact_revision for reader in self._readers), default=self.compact_revision)
+        goal = min(goal, self.compact_revision, self._taken_revision)
+        if goal > self._swept_revision:
+            self._swept_revision, self._swept_there = goal, 0
+        goal, history, prune = self._swept_revision, self.history, self._versions.prune
+        while limit > 0 and history.oldest_revision < goal:
+            versions = change_versions(history.oldest())
+            while limit > 0 and versions:
+                pruned = prune(versions[-1][0], goal, limit)
+                limit -= pruned + 1
+                if limit >= 0:
+                    versions.pop()
+            if not versions:
+                history.sweep_oldest()
+        if history.oldest_revision != goal:
+            self.is_sweeping = history.oldest_revision < self.compact_revision
+            return
+        versions = change_versions(history.oldest()) if history.newest_revision >= goal else []
+        while limit > 0 and self._swept_there < len(versions):
+            pruned = prune(versions[self._swept_there][0], goal, limit)
+            limit -= pruned + 1
+            self._swept_there += limit >= 0
+        self.is_sweeping = goal < self.compact_revision or self._swept_there < len(versions)
+
+    # -- as a whole ------------------------------------------------------------------------------------
+
+    def frozen(self) -> Frozen:
+        """All kept versions as of this call, in key order, though they are read later, bit by bit."""
+        reader = Frozen(self._keys, self._versions, self.revision, self.compact_revision, self._checksum)
+        self._readers.add(reader)
+        return reader
+
+    @classmethod
+    def assembled(
+        cls,
+        revisions: tuple[int, int, int],
+        records: dict[bytes, KeyValue],
+        keys: Any,
+        older: tuple[dict[bytes, list[KeyValue]], Any, int],
+        changes: list[Change],
+        checksum: int,
+    ) -> Store:
+        """Of parts that fit together: a StoreBuilder made them. `changes` end with the current revision."""
+        store = cls()
+        store.revision, store.compact_revision, store.known_from = revisions
+        store._records, store._keys, store._checksum = records, keys, checksum
+        versions = store._versions = OlderVersions(records)
+        versions.older, versions.gone, versions.size_bytes = older
+        store._older = versions.older
+        store.history = History(store.revision - len(changes) + 1)
+        store.history.changes = store._changes = changes
+        store.history.oldest_start = _oldest_start(store.compact_revision, store.known_from)
+        store._taken_revision = store.revision
+        store._swept_revision = store.compact_revision
+        store._swept_there = sys.maxsize
+        return store
+
+    @property
+    def fingerprint(self) -> int:
+        """64 bits of all current records and of the revisions, whatever way they came about."""
+        state = _pack((self.revision, self.compact_revision, len(self._records), self._checksum & _MASK_64))
+        return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "big")
 
     def digest(self) -> bytes:
         """A hash of all that replicas must agree on. Reads the whole store: for tests and diagnosis."""
-        pack: Callable[[Any], bytes] = msgpack.Packer().pack
-        state = hashlib.sha256(pack(self.revision))
-        for key in self._keys:
-            state.update(pack(self._records[key]))
+        state = hashlib.sha256(_pack((self.revision, self.compact_revision, self.known_from)))
+        for version in self.frozen():
+            state.update(_pack(version))
         return state.digest()
+
+
+def _oldest_start(compact_revision: int, known_from: int) -> int:
+    """Where a watch may begin: the events of known_from itself are not known."""
+    return max(compact_revision, known_from + 1 if known_from else 0)
 
 
 def _cut(records: list[KeyValue], max_bytes: int) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from kvstore import protocol, watch_frames
 from kvstore.history import range_filter
 from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
-from kvstore.store import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
+from kvstore.versions import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
 from raft import Configuration
 
 Frame = list[bytes]
@@ -154,13 +154,12 @@ class WatchPlane:
                 for stream in streams:
                     self._say(stream, change[3], events)
             return
-        revision, all_events = change
         concerned: dict[Stream, list[Event]] = {}
-        for event in all_events:
+        for event in change_events(change):
             for stream in self._interests.of(event[1]):
                 concerned.setdefault(stream, []).append(event)
         for stream, some_events in concerned.items():
-            self._say(stream, revision, watch_frames.encode_events(some_events))
+            self._say(stream, change[0], watch_frames.encode_events(some_events))
 
     def _say(self, stream: Stream, revision: int, events: bytes) -> None:
         stream.sequence += 1

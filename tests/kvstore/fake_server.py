@@ -19,7 +19,6 @@ import msgpack
 import zmq
 
 from kvstore import protocol, watch_frames
-from kvstore.history import EventHistory
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
 
@@ -40,11 +39,11 @@ class Plan(Enum):
 class FakeNode:
     """Owned by a FakeCluster, whose thread touches its sockets."""
 
-    def __init__(self, cluster: FakeCluster, name: str, history: EventHistory | None) -> None:
+    def __init__(self, cluster: FakeCluster, name: str) -> None:
         self.cluster = cluster
         self.name = name
         self.cluster_id = cluster.cluster_id
-        self.machine = StoreMachine(WatchPlane(cluster.take_incarnation()), history=history)
+        self.machine = StoreMachine(WatchPlane(cluster.take_incarnation()))
         self.plan: deque[Plan | int] = deque()  # for the next write frames; an int is a code of a refusal
         self.seen: list[protocol.Request] = []  # all but STATUS
         self.statuses = 0  # STATUS requests that came
@@ -218,7 +217,7 @@ def payload_of_nothing(request: protocol.Request) -> bytes:
 class FakeCluster:
     """`with FakeCluster(3) as cluster:`; n1 leads at first. Its thread does all, also what tests ask for."""
 
-    def __init__(self, size: int = 3, *, history_revisions: int | None = None) -> None:
+    def __init__(self, size: int = 3) -> None:
         self.cluster_id = "fake"
         self.leader: str | None = "n1"
         self.term = 1
@@ -230,9 +229,8 @@ class FakeCluster:
         self._failure: BaseException | None = None
         self.nodes: dict[str, FakeNode] = {}
         for number in range(1, size + 1):
-            history = None if history_revisions is None else EventHistory(max_revisions=history_revisions)
             name = f"n{number}"
-            self.nodes[name] = FakeNode(self, name, history)
+            self.nodes[name] = FakeNode(self, name)
             self.nodes[name].bind()
 
     def take_incarnation(self) -> int:

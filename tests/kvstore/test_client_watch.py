@@ -9,7 +9,6 @@ import pytest
 
 from kvstore import errors, protocol, watch_frames
 from kvstore.client.watch import MAX_BATCHES, Phase, Watch
-from kvstore.history import EventHistory
 from kvstore.protocol import STALE_READ
 from tests.kvstore.watch_desk import Frame, WatchDesk
 
@@ -98,7 +97,7 @@ def test_history_comes_in_pages() -> None:
 
 
 def test_a_page_may_end_with_a_revision_that_does_not_concern_the_range() -> None:
-    desk = WatchDesk(history=lambda: EventHistory(max_scanned_revisions=7))
+    desk = WatchDesk(max_scanned_revisions=7)
     for number in range(100):
         desk.store(f"/{number}" if number % 20 == 0 else f"other{number}")
     watch = desk.watch("/", 1)
@@ -284,9 +283,10 @@ def test_garbage_on_the_stream_is_counted_and_made_good() -> None:
 
 
 def test_a_compacted_start_ends_the_watch() -> None:
-    desk = WatchDesk(history=lambda: EventHistory(max_revisions=10))
+    desk = WatchDesk()
     for number in range(50):
         desk.store(f"/{number}")
+    desk.compact(42)
     watch = desk.watch("/", 5)
     desk.run(1.5)
     assert watch.phase == Phase.ENDED
@@ -297,11 +297,11 @@ def test_a_compacted_start_ends_the_watch() -> None:
 
 
 def test_another_node_may_have_kept_more() -> None:
-    desk = WatchDesk(history=lambda: EventHistory(max_revisions=10))
-    desk.machines["c"] = desk.new_machine()
-    desk.machines["c"]._history = EventHistory()
+    """It has not come as far in the log."""
+    desk = WatchDesk()
     for number in range(50):
         desk.store(f"/{number}")
+    desk.compact(42, "ab")
     watch = desk.watch("/", 5)
     desk.run(2.0)
     assert place(desk, watch) == "c"
@@ -310,10 +310,11 @@ def test_another_node_may_have_kept_more() -> None:
 
 def test_a_consumer_that_is_too_slow_for_the_history_is_told() -> None:
     """Complete or cancelled, nothing between."""
-    desk = WatchDesk(history=lambda: EventHistory(max_revisions=100))
+    desk = WatchDesk()
     watch = desk.established()
     for number in range(MAX_BATCHES + 500):
         desk.store(f"/{number}")
+    desk.compact(MAX_BATCHES + 400)
     desk.run(0.1)
     seen = []
     while (batch := desk.watches.take(watch, desk.now)) is not None:

@@ -80,9 +80,10 @@ def test_streams_of_a_new_epoch(cluster: FakeCluster) -> None:
 
 
 def test_a_compacted_start_is_an_error_of_the_call() -> None:
-    with FakeCluster(1, history_revisions=5) as cluster, Client(cluster.endpoints) as client:
+    with FakeCluster(1) as cluster, Client(cluster.endpoints) as client:
         for number in range(20):
             client.put(f"/{number}", "v")
+        cluster.do(lambda: cluster.nodes["n1"].machine._store.compact(17))
         with pytest.raises(errors.Compacted) as caught:
             client.watch("/", prefix=True, start_revision=3)
         assert caught.value.compact_revision == 17
@@ -152,10 +153,11 @@ def test_the_node_of_an_asyncio_watch_dies_in_the_middle(cluster: FakeCluster) -
 
 def test_an_asyncio_watch_that_cannot_begin_says_why() -> None:
     async def main() -> None:
-        with FakeCluster(1, history_revisions=5) as cluster:
+        with FakeCluster(1) as cluster:
             async with AsyncClient(cluster.endpoints) as client:
                 for number in range(20):
                     await client.put(f"/{number}", "v")
+                cluster.do(lambda: cluster.nodes["n1"].machine._store.compact(17))
                 with pytest.raises(errors.Compacted):
                     await client.watch("/", prefix=True, start_revision=3)
                 cluster.mute("n1")

@@ -13,7 +13,6 @@ import msgpack
 import pytest
 
 from kvstore import protocol
-from kvstore.history import EventHistory
 from kvstore.state_machine import MAX_QUERY_BYTES, StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
@@ -70,15 +69,26 @@ def test_results_of_range() -> None:
     assert log.ask(body(b"b", flags=protocol.KEYS_ONLY))[4] == [[b"b", b"", 4, 4, 1, 0]]
 
 
-def test_a_range_can_be_read_at_the_current_revision_only() -> None:
+def test_a_range_can_be_read_at_each_revision_that_is_kept() -> None:
     log = Log()
-    log.put(b"a")
-    log.put(b"a")
-    assert log.ask(protocol.range_body(b"a", revision=3))[:3] == [0, 3, 1]
-    past = log.ask(protocol.range_body(b"a", revision=2))
-    assert past == [protocol.COMPACTED, "required revision has been compacted", 3]
-    future = log.ask(protocol.range_body(b"a", revision=4))
-    assert future == [protocol.FUTURE_REVISION, "required revision is a future revision", 3]
+    for key, value in ((b"a", b"1"), (b"b", b"1"), (b"a", b"2")):
+        log.put(key, value)
+    log.delete(b"b")
+    body, everything = protocol.range_body, (b"\0", b"\0")
+    assert log.ask(body(b"a", revision=3)) == [0, 5, 1, False, [[b"a", b"1", 2, 2, 1, 0]]]
+    assert log.ask(body(b"b", revision=3))[4] == [[b"b", b"1", 3, 3, 1, 0]]
+    assert log.ask(body(*everything, revision=2)) == [0, 5, 1, False, [[b"a", b"1", 2, 2, 1, 0]]]
+    assert log.ask(body(*everything, revision=4, flags=protocol.COUNT_ONLY)) == [0, 5, 2, False, []]
+    keys_only = log.ask(body(*everything, revision=4, limit=1, flags=protocol.KEYS_ONLY))
+    assert keys_only == [0, 5, 2, True, [[b"a", b"", 2, 4, 2, 0]]]
+    assert log.ask(body(b"b", revision=5))[:3] == log.ask(body(b"b"))[:3] == [0, 5, 0]
+    assert log.ask(body(b"a", revision=1))[2] == 0
+    log.machine._store.compact(4)
+    assert log.ask(body(*everything, revision=4))[2] == 2
+    past = log.ask(body(b"a", revision=3))
+    assert past == [protocol.COMPACTED, "required revision has been compacted", 4]
+    future = log.ask(body(b"a", revision=6))
+    assert future == [protocol.FUTURE_REVISION, "required revision is a future revision", 5]
 
 
 def test_a_very_long_range_is_cut_and_says_so() -> None:
@@ -320,7 +330,7 @@ def test_the_status_says_what_an_operator_asks_for() -> None:
 
 
 def test_a_key_with_a_value_of_100_bytes_costs_at_most_700_bytes() -> None:
-    log = Log(history=EventHistory(max_revisions=1))
+    log = Log()
     count = 4000
     tracemalloc.start()
     try:

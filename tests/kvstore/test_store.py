@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.protocol import KeyValue, prefix_range
-from kvstore.store import Store, change_events, change_revision
+from kvstore.store import Store
+from kvstore.versions import change_events, change_revision
 
 
 def filled(*keys: bytes) -> Store:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from random import Random
 
@@ -103,6 +104,39 @@ def test_the_same_log_gives_the_same_bytes_in_another_process() -> None:
     assert digests == {hashlib.sha256(b"".join(machine.snapshot())).hexdigest() + "\n"}
 
 
+def test_e12_the_same_state_gives_the_same_bytes_whether_or_not_its_memory_was_given_back() -> None:
+    """When that is done depends on batches, reads and readers, which are others on each node."""
+    chance = Random(8)
+    bodies = [random_body(chance, 8) for _ in range(500)]
+    plain, busy, held = fresh(), fresh(), fresh()
+    reader = None
+    for machine in (plain, busy, held):
+        machine.apply(1, bodies)
+        if machine is held:
+            reader = machine.snapshot()
+            next(reader)
+        machine._store.compact(machine.revision - 100)
+        if machine is plain:
+            machine._store.is_sweeping = False  # it never gets to it
+        for index in range(500, 520):
+            machine.apply(index + 1, [protocol.put_body(0, 0, 0, b"k", b"v")])
+    assert busy._store.history_bytes < plain._store.history_bytes == held._store.history_bytes
+    contents = {b"".join(machine.snapshot()) for machine in (plain, busy, held)}
+    assert len(contents) == len({machine.fingerprint() for machine in (plain, busy, held)}) == 1
+    assert restored(list(contents)).fingerprint() == plain.fingerprint()
+
+
+def test_a_snapshot_of_another_state_than_it_says_is_refused() -> None:
+    log = Log()
+    log.open_session()
+    log.put(b"a", b"1")
+    items = list(msgpack.Unpacker(BytesIO(b"".join(log.machine.snapshot()))))
+    assert restored([msgpack.packb(item) for item in items]).digest() == log.machine.digest()
+    items[1][0][1] = b"2"
+    with pytest.raises(CorruptState, match="fingerprint"):
+        restored([msgpack.packb(item) for item in items])
+
+
 def test_a_retry_across_a_restored_snapshot_is_no_second_write() -> None:
     log = Log()
     session_id = log.open_session()
@@ -131,17 +165,44 @@ def test_a_large_store_comes_in_pieces_that_are_made_when_they_are_asked_for() -
     assert restored(cut).digest() == log.machine.digest()
 
 
-def test_history_before_a_restored_snapshot_is_compacted_and_goes_on_after_it() -> None:
+def test_h9_history_before_a_restored_snapshot_is_there_and_goes_on_after_it() -> None:
+    """From each revision on from which the other node has it, and from no earlier one."""
     log = Log()
-    for number in range(5):
-        log.put(b"a", b"%d" % number)
+    for number in range(20):
+        log.put(b"%d" % (number % 3), b"%d" % number)
+        log.delete(b"%d" % (number % 7), b"2")
+    log.machine._store.compact(9)
     other = Log()
     restore_all(other.machine, log.machine.snapshot())
+    for one in (log, other):
+        one.put(b"1", b"new")
+    for start in range(1, log.machine.revision + 2):
+        body = protocol.watch_history_body(b"\0", b"\0", start_revision=start)
+        assert (there := log.ask(body)) == other.ask(body)
+        assert there[0] == (protocol.COMPACTED if start < 9 else protocol.OK)
+
+
+def test_history_before_a_snapshot_of_version_1_is_not_known() -> None:
+    """Nor is it compacted: that is for all nodes alike to say, and such a snapshot was another on each."""
+    log, other = Log(), Log()
+    for number in range(5):
+        log.put(b"a", b"%d" % number)
+    [record] = log.machine._store.range(b"a", b"").records
+    restore_all(other.machine, [msgpack.packb([1, 5, 6, 1, 0]), msgpack.packb([record])])
+    assert other.machine.fingerprint() == log.machine.fingerprint()
+    assert other.ask(protocol.range_body(b"a", revision=6))[4] == [list(record)]
+    assert other.ask(protocol.range_body(b"a", revision=5))[0] == protocol.COMPACTED
     code, message, compacted = other.ask(protocol.watch_history_body(b"a", start_revision=6))
     assert (code, compacted) == (protocol.COMPACTED, 7) and "compacted" in message
     assert other.ask(protocol.watch_history_body(b"a", start_revision=7))[5] == []
     other.put(b"a", b"new")
     assert other.ask(protocol.watch_history_body(b"a", start_revision=7))[5][0][0] == 7
+    again = restored(list(other.machine.snapshot()))
+    assert again.digest() == other.machine.digest() != log.machine.digest()
+    log.put(b"a", b"new")
+    for one in (log.machine, other.machine, again):
+        one._store.compact(6)
+    assert again.digest() == other.machine.digest() == log.machine.digest()
 
 
 def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
@@ -167,7 +228,10 @@ def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
     "content",
     [
         [],
+        [msgpack.packb([3, 1, 1, 0, 0, 0, 0, 0])],
         [msgpack.packb([2, 1, 1, 0, 0])],
+        [msgpack.packb([2, 0, 1, 0, 0, 0, 0, 0])],
+        [msgpack.packb([2, 0, 1, 0, 0, 0, 0, 0]), msgpack.packb([])],
         [msgpack.packb(7)],
         [msgpack.packb([1, 5, 5, 1, 0])],
         [msgpack.packb([1, 5, 5, 0, 1])],
@@ -228,8 +292,8 @@ def test_a_piece_costs_no_more_than_itself_however_much_is_there_already() -> No
     restorer = fresh().restorer()
     restorer.feed(pieces[0])
     costs = [calls_of(lambda piece=piece: restorer.feed(piece)) for piece in pieces[1:]]  # type: ignore[misc]
-    assert len(costs) > 20 and max(costs) < 2 * min(costs[:-1])
-    assert calls_of(restorer.finish) < 30
+    assert len(costs) > 20 and max(costs) < 2 * min(costs[:-2])  # what is last is small
+    assert calls_of(restorer.finish) < 60
 
 
 def calls_of(work: Callable[[], object]) -> int:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore import protocol, watch_frames
-from kvstore.history import EventHistory
 from kvstore.protocol import prefix_range
 from kvstore.watch_frames import stream_topic
 from tests.kvstore.machine_log import Log
@@ -38,9 +37,10 @@ def test_history_carries_the_position_of_the_stream_at_the_same_moment() -> None
 
 
 def test_h5_history_below_the_compacted_revision_is_refused_with_that_revision() -> None:
-    log = Log(history=EventHistory(max_revisions=10))
+    log = Log()
     for _ in range(50):
         log.put(b"k")
+    log.machine._store.compact(42)
     result = log.ask(protocol.watch_history_body(b"k", start_revision=2))
     assert result[:2] == [protocol.COMPACTED, "required revision has been compacted"]
     oldest = result[2]
@@ -82,7 +82,7 @@ def test_history_comes_in_pages() -> None:
 @given(st.data())
 def test_h1_h2_h10_a_watcher_misses_nothing_and_sees_nothing_twice(data: st.DataObject) -> None:
     """Subscribe, then history, then what the stream says beyond it; a gap means: ask again."""
-    log = Log(history=EventHistory(max_revisions=1000))
+    log = Log()
     plane, topic = log.machine.watch_plane, stream_topic(*APP)
     start = data.draw(st.integers(1, 6))
     written = 0

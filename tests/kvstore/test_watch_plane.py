@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kvstore import protocol, watch_frames
 from kvstore.protocol import CLUSTER_TOPIC, Event, prefix_range
 from kvstore.store import Store
+from kvstore.versions import change_events
 from kvstore.watch_frames import StreamHeader, stream_topic
 from kvstore.watch_plane import MAX_SCANNED_STREAMS, Frame, WatchPlane, prefix_of
 from raft import Configuration
@@ -397,7 +398,7 @@ def test_every_stream_says_exactly_what_concerns_its_range(
             plane.plane.feed(changes)
             frames = plane.plane.announcements()
             for change in changes:
-                events = [(0, *change)] if len(change) == 6 else change[1]
+                events = change_events(change)
                 for watched, (low, high) in ranges.items():
                     found = [event for event in events if within(event[1], low, high)]
                     expected.setdefault(watched, []).extend(found)

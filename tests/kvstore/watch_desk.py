@@ -12,7 +12,7 @@ import msgpack
 from kvstore import protocol
 from kvstore.client.results import WatchBatch
 from kvstore.client.watch import Phase, Watch, Watches
-from kvstore.history import EventHistory
+from kvstore.history import MAX_SCANNED_REVISIONS
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
 from tests.kvstore.fake_wire import Desk, Sent
@@ -24,11 +24,11 @@ STEP_SECONDS = 0.01
 class WatchDesk(Desk):
     """Nodes a, b, c, each with a replica of its own."""
 
-    def __init__(self, names: str = "abc", *, history: Callable[[], EventHistory] = EventHistory) -> None:
+    def __init__(self, names: str = "abc", *, max_scanned_revisions: int = MAX_SCANNED_REVISIONS) -> None:
         super().__init__(names)
         self.watches = Watches(self.core, self.wire)
         self.names = names
-        self.make_history = history
+        self.max_scanned_revisions = max_scanned_revisions
         self.log: list[bytes] = []
         self.incarnations = 0
         self.machines = {name: self.new_machine() for name in names}
@@ -40,7 +40,7 @@ class WatchDesk(Desk):
 
     def new_machine(self) -> StoreMachine:
         self.incarnations += 1
-        return StoreMachine(WatchPlane(self.incarnations), history=self.make_history())
+        return StoreMachine(WatchPlane(self.incarnations), max_scanned_revisions=self.max_scanned_revisions)
 
     # -- the store ---------------------------------------------------------------------------------------
 
@@ -56,6 +56,10 @@ class WatchDesk(Desk):
         for name in self.names:
             self.catch_up(name)
         return max(machine.revision for machine in self.machines.values())
+
+    def compact(self, revision: int, names: str = "abc") -> None:
+        for name in names:
+            self.machines[name]._store.compact(revision)
 
     def catch_up(self, name: str) -> None:
         machine = self.machines[name]

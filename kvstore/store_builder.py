@@ -1,0 +1,114 @@
+"""A store in the making: from the versions that a snapshot has, with the history that follows from them.
+
+May know: versions and revisions. What comes is put into its place at once, so that the work of a batch is in
+proportion to the batch; and nothing is believed that no store could have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from kvstore.key_order import extend_in_order
+from kvstore.protocol import KeyValue
+from kvstore.store import Store
+from kvstore.versions import FIRST_REVISION, Change, record_sum, versions_bytes
+
+
+class ImpossibleStore(Exception):
+    """These versions are not those of any store at that revision."""
+
+
+class StoreBuilder:
+    """Owned by one restore. What is added comes in order of key and then of revision, as frozen() has it."""
+
+    def __init__(self, revision: int, compact_revision: int, known_from: int) -> None:
+        """`known_from` as the store has it: of earlier revisions only the last version of a key is there."""
+        if not (
+            0 <= compact_revision <= revision and 0 <= known_from <= revision and revision >= FIRST_REVISION
+        ):
+            raise ImpossibleStore(
+                f"revision {revision}, compacted at {compact_revision}, known from {known_from}"
+            )
+        self._revision = revision
+        self._compact_revision = compact_revision
+        self._known_from = known_from
+        # From here on each revision has its change in the history, and all its versions are here.
+        self._first_change = max(compact_revision, known_from + 1 if known_from else 0, FIRST_REVISION + 1)
+        self._records: dict[bytes, KeyValue] = {}
+        self._keys: Any = SortedList()
+        self._older: dict[bytes, list[KeyValue]] = {}
+        self._gone: Any = SortedList()
+        self._older_bytes = 0
+        self._changes: dict[int, Change] = {}  # by revision
+        self._checksum = 0
+        self._newest: KeyValue | None = None  # the last one that came; of its key there may be a newer one
+
+    def add(self, versions: Sequence[KeyValue]) -> None:
+        records, first_change = self._records, self._first_change
+        keys: list[bytes] = []
+        newest = self._newest
+        for version in versions:
+            if newest is not None:
+                key = newest[0]
+                if version[0] == key:
+                    if version[3] <= newest[3]:
+                        raise ImpossibleStore(f"key {key!r}: revision {version[3]} after {newest[3]}")
+                    self._add_older(newest)
+                    version = (key, *version[1:])  # one key object serves them all
+                elif version[0] < key:
+                    raise ImpossibleStore(f"key {version[0]!r} after {key!r}")
+                elif newest[4]:
+                    records[key] = newest
+                    keys.append(key)
+                    self._checksum += record_sum(newest)
+                else:
+                    self._add_gone(newest)
+            if version[3] >= first_change:
+                self._note_change(version)
+            newest = version
+        self._newest = newest
+        extend_in_order(self._keys, keys)
+
+    def finish(self) -> Store:
+        newest = self._newest
+        if newest is not None and newest[4]:
+            self._records[newest[0]] = newest
+            extend_in_order(self._keys, [newest[0]])
+            self._checksum += record_sum(newest)
+        elif newest is not None:
+            self._add_gone(newest)
+        try:
+            changes = [self._changes[revision] for revision in range(self._first_change, self._revision + 1)]
+        except KeyError as error:
+            raise ImpossibleStore(f"what revision {error} changed is missing") from None
+        if len(changes) != len(self._changes):
+            raise ImpossibleStore(f"a version is of a revision after {self._revision}")
+        return Store.assembled(
+            (self._revision, self._compact_revision, self._known_from),
+            self._records,
+            self._keys,
+            (self._older, self._gone, self._older_bytes),
+            changes,
+            self._checksum,
+        )
+
+    def _add_older(self, version: KeyValue) -> None:
+        self._older.setdefault(version[0], []).append(version)
+        self._older_bytes += versions_bytes([version])
+
+    def _add_gone(self, version: KeyValue) -> None:
+        self._add_older(version)
+        extend_in_order(self._gone, [version[0]])
+
+    def _note_change(self, version: KeyValue) -> None:
+        changes, revision = self._changes, version[3]
+        known = changes.get(revision)
+        if known is None:
+            changes[revision] = version
+        elif len(known) == 6:
+            changes[revision] = (revision, [known, version])
+        else:
+            known[1].append(version)
