@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from raft.discarded import Discarded
 from raft.entries import LIMIT, MAX_CONFIGURATION_BYTES, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop
 from raft.storage import CorruptSnapshot
@@ -269,12 +270,15 @@ def decode_header(fixed: bytes, pread: Callable[[int, int], bytes]) -> SnapshotH
 class SnapshotDirectory:
     """All snapshot files of a log, in the log's directory. Owned by one log."""
 
-    __slots__ = ("_cluster_id", "_directory", "_disk", "_readers", "_writer", "newest")
+    __slots__ = ("_cluster_id", "_directory", "_discarded", "_disk", "_readers", "_writer", "newest")
 
-    def __init__(self, directory: Path, disk: FailStop, cluster_id: str) -> None:
+    def __init__(
+        self, directory: Path, disk: FailStop, cluster_id: str, discarded: Discarded | None = None
+    ) -> None:
         self._directory = directory
         self._disk = disk
         self._cluster_id = cluster_id
+        self._discarded = discarded if discarded is not None else Discarded(directory, disk)
         self._readers: dict[Index, SnapshotReader] = {}  # every snapshot that may be read, by index
         self._writer: SnapshotWriter | None = None
         self.newest: SnapshotMeta | None = None  # of those in _readers
@@ -343,8 +347,8 @@ class SnapshotDirectory:
             reader = self._readers.pop(place[0], None)
             if reader is not None:
                 reader.close()
-            path = self._directory / name
-            self._disk.call(path, self._disk.files.unlink, path)
+            size_bytes = (newest if reader is None else reader.meta).size_bytes
+            self._discarded.add(self._directory / name, size_bytes)
 
     def close(self) -> None:
         self.abandon()

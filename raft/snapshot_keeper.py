@@ -57,7 +57,7 @@ class SnapshotKeeper:
         # A snapshot was given up for want of room; none is begun before try_again().
         self._waits_for_room = False
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
-        self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes)
+        self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes, self._release)
 
     def consider(self) -> None:
         """Entries were handed out to be applied, or somebody asks: is it time for a snapshot?"""
@@ -143,8 +143,16 @@ class SnapshotKeeper:
         if core.log.snapshot_index < goal:
             self._wake(now)
             return
-        self._compact_to = 0
-        self._storage.compact(core.log.snapshot_index, self._in_use())
+        if self._storage.compact(core.log.snapshot_index, self._in_use()):
+            self._wake(now)  # the space of large files is given back bit by bit
+        else:
+            self._compact_to = 0
+
+    def _release(self) -> None:
+        """A snapshot that was kept may go."""
+        self._compact_to = self._core.snapshots.index
+        if self.due_at is None:
+            self.due_at = 0.0
 
     def _in_use(self) -> frozenset[Index]:
         return self._core.snapshots.in_use(self._core.progress) | self.streams.in_use()
@@ -180,8 +188,9 @@ class SnapshotKeeper:
             self._core.snapshots.installation.suspend()
         if work.installed is not None:
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
-            storage.compact(meta.index, self.streams.in_use())
             self._compact_to = 0
+            if storage.compact(meta.index, self.streams.in_use()):
+                self._release()
             self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
 
     def want_part(self, message: PartWanted, now: float) -> None:

@@ -52,7 +52,16 @@ class _Stream:
 class SnapshotStreams:
     """One per snapshot keeper."""
 
-    __slots__ = ("_core", "_free_at", "_reads", "_send_local", "_storage", "_streams", "_written_bytes")
+    __slots__ = (
+        "_core",
+        "_free_at",
+        "_reads",
+        "_release",
+        "_send_local",
+        "_storage",
+        "_streams",
+        "_written_bytes",
+    )
 
     def __init__(
         self,
@@ -60,11 +69,13 @@ class SnapshotStreams:
         storage: Storage,
         send_local: Callable[[str, object], None],
         written_bytes: Callable[[], int],
+        release: Callable[[], None],
     ) -> None:
         self._core = core
         self._storage = storage
         self._send_local = send_local
         self._written_bytes = written_bytes  # of the snapshot that is being taken
+        self._release = release  # to be called when a snapshot that was kept is of no use any more
         self._streams: dict[bytes, _Stream] = {}  # by the name that its reader gave it
         self._reads: deque[ReadSnapshot] = deque()  # of streams that were open when it was asked
         self._free_at = 0.0  # no slice is read before
@@ -199,7 +210,6 @@ class SnapshotStreams:
             return
         if stream.ticket is not None:
             self._send_local("gateway", SnapshotGone(stream.ticket))
-        core, meta = self._core, stream.meta
-        snapshots = core.snapshots
+        meta, snapshots = stream.meta, self._core.snapshots
         if meta is not None and meta.index < snapshots.index and not snapshots.awaits_installation:
-            self._storage.compact(core.log.snapshot_index, self.in_use() | snapshots.in_use(core.progress))
+            self._release()

@@ -202,8 +202,11 @@ class Storage(Protocol):
     def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
         """Part of the content of the snapshot at `index`; shorter only where it ends."""
 
-    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
-        """Entries up to `index`, which a snapshot covers, may go, and older snapshots but for those."""
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> bool | None:
+        """Entries up to `index`, which a snapshot covers, may go, and older snapshots but for those.
+
+        True if not all that may go is gone: then the same call soon does some more of it.
+        """
 
     def close(self) -> None:
         """Give back what is held. Anything appended and not synced may be lost."""
@@ -293,7 +296,7 @@ class MemoryStorage:
     def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
         return self._snapshots[index][offset : offset + size_bytes]
 
-    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> bool:
         durable = self._durable
         assert durable.snapshot is not None and index <= durable.snapshot.index, f"no snapshot covers {index}"
         count = index - durable.first_index + 1
@@ -304,6 +307,7 @@ class MemoryStorage:
         for old in [old for old in self._snapshots if old < durable.snapshot.index]:
             if old not in keep_snapshots:
                 del self._snapshots[old]
+        return False
 
     def close(self) -> None:
         self._unsynced.clear()

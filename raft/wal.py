@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raft.discarded import Discarded
 from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop, Files
 from raft.record import RecordType, record_bytes, stored_payload
@@ -78,7 +79,8 @@ class WriteAheadLog:
         self._last_index: Index = 0
         # Of each segment that is there, in order: (sequence, index of the entry to be written first).
         self._segments: deque[tuple[int, Index]] = deque()
-        self._snapshots = SnapshotDirectory(directory, self._disk, identity.cluster_id)
+        self._discarded = Discarded(directory, self._disk)
+        self._snapshots = SnapshotDirectory(directory, self._disk, identity.cluster_id, self._discarded)
 
     @classmethod
     def create(cls, directory: Path, files: Files, identity: Identity) -> None:
@@ -228,20 +230,20 @@ class WriteAheadLog:
     def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
         return self._snapshots.read(index, offset, size_bytes)
 
-    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> None:
+    def compact(self, index: Index, keep_snapshots: frozenset[Index] = frozenset()) -> bool:
         """Release the segments in which no entry is beyond `index`, oldest first, and the older snapshots.
 
         Entries up to `index` are committed, so none of those that a segment's successors begin with can
-        still be replaced from before it.
+        still be replaced from before it. Names go at once, the space of large files a step at a call.
         """
-        newest, segments, disk = self._snapshots.newest, self._segments, self._disk
+        newest, segments = self._snapshots.newest, self._segments
         assert newest is not None and index <= newest.index, f"no snapshot covers {index}"
         while len(segments) > 1 and segments[1][1] <= index + 1:
             sequence, _ = segments.popleft()
-            path = self._directory / segment_name(sequence)
-            disk.call(path, disk.files.unlink, path)
+            self._discarded.add(self._directory / segment_name(sequence), self._segment_bytes)
         self._snapshots.release(keep_snapshots)
         self._release_copies()
+        return self._discarded.step()
 
     def _release_copies(self) -> None:
         """What was cut off from segments that are gone: or crash by crash it would fill the disk."""
@@ -270,6 +272,7 @@ class WriteAheadLog:
                 self._disk.close(descriptor)
             self._supply.close()
             self._snapshots.close()
+            self._discarded.close()
 
     def _add_state(self) -> None:
         self._add(RecordType.HARD_STATE, stored_payload(encode_hard_state(self._state)))

@@ -167,6 +167,7 @@ def test_what_is_read_is_kept_while_newer_ones_are_taken_and_goes_with_its_last_
         desk.pass_time(SLICE_PAUSE_SECONDS)
         assert desk.heard() == [SnapshotData(2, 0, b"at 10")]
         desk.close(stream)
+        desk.pass_time(PAUSE_SECONDS)
         desk.heard()
     with pytest.raises(KeyError):
         desk.bench.storage.read_snapshot(10, 0, 1)
@@ -182,6 +183,7 @@ def test_what_is_read_outlasts_a_snapshot_of_the_leader() -> None:
     desk.read(0)
     assert desk.heard() == [SnapshotData(2, 0, b"at 10")]
     desk.close()
+    desk.pass_time(PAUSE_SECONDS)
     with pytest.raises(KeyError):
         desk.bench.storage.read_snapshot(10, 0, 1)
 

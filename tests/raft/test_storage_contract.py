@@ -85,12 +85,12 @@ class Broken(MemoryStorage):
         if self.mistake == "goes on with a snapshot that was given up" and before and self._draft:
             self._draft[3].extend(before[3])
 
-    def compact(self, index: int, keep_snapshots: frozenset[int] = frozenset()) -> None:
+    def compact(self, index: int, keep_snapshots: frozenset[int] = frozenset()) -> bool:
         if self.mistake == "compacts up to the snapshot" and self._durable.snapshot is not None:
             index = self._durable.snapshot.index
         if self.mistake == "keeps one snapshot only":
             keep_snapshots = frozenset()
-        super().compact(index, keep_snapshots)
+        return super().compact(index, keep_snapshots)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Files that are of no use any more: how their space is given back without a long turn.
+
+Knows Files and nothing of what was in them. To give back the blocks of a large file takes a file system tens
+of milliseconds, all in one call. So the name goes at once, and the space in steps, while a descriptor holds
+what is left; whatever ends the process, the system gives back the rest by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from raft.files import Descriptor, FailStop
+
+STEP_BYTES: Final = 2 << 20  # about a millisecond
+
+
+class Discarded:
+    """Owned by one log; all files are in its directory."""
+
+    __slots__ = ("_directory", "_disk", "_files", "_names_are_gone")
+
+    def __init__(self, directory: Path, disk: FailStop) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._files: list[tuple[Path, Descriptor, int]] = []  # with at most so many bytes left
+        self._names_are_gone = True  # durably
+
+    def add(self, path: Path, most_bytes: int) -> None:
+        """Take its name away. The file has no more than `most_bytes`, or the first step takes longer."""
+        disk, files = self._disk, self._disk.files
+        if most_bytes <= STEP_BYTES:
+            disk.call(path, files.unlink, path)
+            return
+        descriptor = disk.call(path, files.open, path)
+        self._files.append((path, descriptor, most_bytes))
+        is_large = bool(disk.call(path, files.pread, descriptor, 1, STEP_BYTES))
+        disk.call(path, files.unlink, path)
+        if is_large:
+            self._names_are_gone = False
+        else:
+            self._files.pop()
+            disk.close(descriptor)
+
+    def step(self) -> bool:
+        """Give a little back; whether there is more."""
+        if not self._files:
+            return False
+        disk, files = self._disk, self._disk.files
+        if not self._names_are_gone:
+            # If the power fails, no file may come back under its name with a part missing.
+            disk.call(self._directory, files.fsync_directory, self._directory)
+            self._names_are_gone = True
+            return True
+        path, descriptor, left_bytes = self._files.pop()
+        left_bytes = max(0, left_bytes - STEP_BYTES)
+        self._files.append((path, descriptor, left_bytes))
+        disk.call(path, files.truncate, descriptor, left_bytes)
+        if not left_bytes:
+            self._files.pop()
+            disk.close(descriptor)
+        return bool(self._files)
+
+    def close(self) -> None:
+        """What is left is given back by the system."""
+        while self._files:
+            self._disk.close(self._files.pop()[1])

@@ -1,0 +1,140 @@
+"""Large files that are of no use any more: their names go at once and durably, their space in small steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from raft import discarded
+from raft.actor_messages import SnapshotSlice
+from raft.directory import DataDirectory
+from raft.discarded import Discarded
+from raft.entries import EntryBatch, HardState
+from raft.files import FailStop, OsFiles
+from raft.snapshot_keeper import PAUSE_SECONDS
+from raft.storage import MemoryStorage, Recovered
+from raft.wal import WriteAheadLog
+from tests.raft.disk import PowerLoss, SimulatedDisk
+from tests.raft.network import entries_of
+from tests.raft.test_snapshot_keeper import Bench, install
+
+HOME = Path("/data")
+SEGMENT_BYTES = 4096
+CALLS = frozenset({"open", "pread", "unlink", "fsync_directory", "truncate"})
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discarded, "STEP_BYTES", 1000)
+
+
+def test_a_step_gives_back_no_more_than_its_share() -> None:
+    disk = SimulatedDisk({HOME / "a": bytes(2500), HOME / "b": bytes(900), HOME / "c": bytes(999)})
+    bin_ = Discarded(HOME, FailStop(disk))
+    bin_.add(HOME / "a", 2600)
+    bin_.add(HOME / "b", 900)
+    bin_.add(HOME / "c", 5000)  # it is smaller than it might have been
+    assert disk.contents() == {} and len(disk._open) == 1
+    before = len(disk.calls)
+    left = []
+    while bin_.step():
+        left += [len(inode.cached) for _, inode in disk._open.values()]
+    assert left == [2500, 1600, 600] and not disk._open
+    assert disk.calls[before:] == ["fsync_directory", "truncate", "truncate", "truncate"]
+    assert not bin_.step()
+
+
+def test_what_is_left_at_the_end_is_left_to_the_system(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(10_000))
+    bin_ = Discarded(tmp_path, FailStop(OsFiles()))
+    bin_.add(tmp_path / "a", 10_000)
+    assert bin_.step() and list(tmp_path.iterdir()) == []
+    bin_.close()
+    assert not bin_.step()
+
+
+def life(disk: SimulatedDisk) -> None:
+    """A log with segments and snapshots that are larger than a step, compacted twice."""
+    data = DataDirectory(HOME, "c1", "n1", disk)
+    log = data.open_log(segment_bytes=SEGMENT_BYTES)
+    recovered = log.load()
+    for index in range(recovered.last_index + 1, 61):
+        log.append(HardState(1, None, index - 1), EntryBatch(index, [(1, 1, b"%d" % index * 150)]))
+        log.sync()
+        if index in (20, 40, 60):
+            log.begin_snapshot(index, 1, b"{}")
+            log.append_snapshot(b"%d" % index * 2500)
+            log.commit_snapshot(replaces_log=False)
+            while log.compact(index):
+                pass
+    log.close()
+    data.close()
+
+
+def test_power_is_lost_at_any_moment_and_the_log_is_whole() -> None:
+    """A file that comes back under its name has all its bytes, or the log would be taken for damaged."""
+    whole = SimulatedDisk()
+    life(whole)
+    assert whole.calls.count("truncate") > 10
+    first = whole.calls.index("truncate") - 8
+    moments = [number for number, call in enumerate(whole.calls) if number > first and call in CALLS]
+    for number in moments:
+        disk = SimulatedDisk()
+        disk.fail_at(number, PowerLoss())
+        with pytest.raises(PowerLoss):
+            life(disk)
+        disk.lose_power(Random(number))
+        data = DataDirectory(HOME, "c1", "n1", disk)
+        recovered = data.open_log(segment_bytes=SEGMENT_BYTES).load()
+        for index, (_, _, body) in enumerate(recovered.entries, recovered.first_index):
+            assert body == b"%d" % index * 150
+        data.close()
+
+
+class Slow(MemoryStorage):
+    """Is asked three times before all is gone."""
+
+    def __init__(self, recovered: Recovered) -> None:
+        super().__init__(recovered)
+        self.asked: list[int] = []
+
+    def compact(self, index: int, keep_snapshots: frozenset[int] = frozenset()) -> bool:
+        self.asked.append(index)
+        return super().compact(index, keep_snapshots) or len(self.asked) % 3 != 0
+
+
+def test_the_keeper_goes_on_until_all_is_given_back() -> None:
+    """With a pause between two steps, after a snapshot of this node and after one of a leader."""
+    bench = Bench()
+    storage = bench.storage = bench.keeper._storage = Slow(bench.storage.load())
+    bench.keeper.consider()
+    bench.keeper.take_slice(SnapshotSlice(10, 0, b"x", True), bench.now)
+    bench.wait()
+    assert storage.asked == [10] and bench.keeper.due_at == bench.now + PAUSE_SECONDS
+    bench.wait()
+    bench.wait()
+    assert storage.asked == [10] * 3 and bench.keeper.due_at is None
+    install(bench, [1] * 10 + [2] * 20, term=3)
+    assert storage.asked == [10] * 3 + [30]
+    while bench.keeper.due_at is not None:
+        bench.wait()
+    assert storage.asked == [10] * 3 + [30] * 3
+
+
+def test_a_log_that_is_closed_in_the_middle_gives_its_descriptors_back() -> None:
+    disk = SimulatedDisk()
+    data = DataDirectory(HOME, "c1", "n1", disk)
+    log: WriteAheadLog = data.open_log(segment_bytes=SEGMENT_BYTES)
+    log.load()
+    log.append(HardState(1, None, 0), EntryBatch(1, entries_of([1] * 40)))
+    log.sync()
+    for index in (10, 20):
+        log.begin_snapshot(index, 1, b"{}")
+        log.append_snapshot(bytes(5000))
+        log.commit_snapshot(replaces_log=False)
+    assert log.compact(20)
+    log.close()
+    data.close()
+    assert not disk._open
