@@ -17,7 +17,14 @@ from typing import NamedTuple
 from raft.fence import FileFence
 from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.segment import MAX_ID_BYTES, Identity
-from raft.storage import DirectoryInUse, DiskFull, WrongDirectory
+from raft.storage import (
+    A_LATER_VERSION,
+    REPLACE_THE_MEMBER,
+    TAKE_ITS_OWN,
+    DirectoryInUse,
+    DiskFull,
+    WrongDirectory,
+)
 from raft.wal import DEFAULT_SEGMENT_BYTES, WriteAheadLog
 
 FORMAT_VERSION = 1
@@ -129,10 +136,7 @@ class DataDirectory:
     def _compare(self) -> None:
         path = self.path / IDENTITY_NAME
         found = _parse(self._disk.call(path, self._files.read, path))
-        for field, expected in _content(self.identity).items():
-            if found.get(field) != expected:
-                name = field.replace("_", " ")
-                raise WrongDirectory(self.path, name, expected=expected, found=found.get(field))
+        _expect(self.path, found, _content(self.identity))
         # A start that broke off may have given the file its name and not made the name durable: a loss of
         # power would take it, and leave a log without an owner.
         self._disk.call(self.path, self._files.fsync_directory, self.path)
@@ -153,6 +157,30 @@ class DataDirectory:
         disk.close(descriptor)
         disk.call(draft, files.rename, draft, self.path / IDENTITY_NAME)
         disk.call(self.path, files.fsync_directory, self.path)
+
+
+def read_identity(path: Path, files: Files) -> Identity:
+    """Whose directory it is, for somebody who only looks. Raises WrongDirectory if that cannot be told."""
+    disk = FailStop(files)
+    if IDENTITY_NAME not in disk.call(path, files.list_directory, path):
+        raise WrongDirectory(path, "identity", expected="a file of that name", found=None)
+    found = _parse(disk.call(path / IDENTITY_NAME, files.read, path / IDENTITY_NAME))
+    cluster_id, node_id = (str(found.get(field) or "") for field in ("cluster_id", "node_id"))
+    identity = Identity(cluster_id, node_id)
+    _expect(path, found, _content(identity))
+    return identity
+
+
+def _expect(path: Path, found: Mapping[str, object], content: Mapping[str, object]) -> None:
+    """What the identity file of a directory must say."""
+    for field, expected in content.items():
+        value = found.get(field)
+        if value == expected:
+            continue
+        remedy = TAKE_ITS_OWN if value is not None else REPLACE_THE_MEMBER
+        if field == "format" and isinstance(value, int) and value > FORMAT_VERSION:
+            remedy = A_LATER_VERSION
+        raise WrongDirectory(path, field.replace("_", " "), expected=expected, found=value, remedy=remedy)
 
 
 def _content(identity: Identity) -> dict[str, object]:
@@ -180,6 +208,11 @@ def _parse(data: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_owner(path: Path, files: Files) -> int | None:
+    """The process that has left its number in the lock file."""
+    return _number(FailStop(files).call(path, files.read, path))
 
 
 def _number(data: bytes) -> int | None:

@@ -43,6 +43,11 @@ def encode_mark(index: Index, term: Term, *, replaces_log: bool) -> bytes:
     return _MARK.pack(index, term, replaces_log)
 
 
+def decode_mark(payload: bytes) -> tuple[Index, Term, bool] | None:
+    """Index and term of a snapshot, and whether it replaces the log; None if it is no mark."""
+    return _MARK.unpack(payload) if len(payload) == _MARK.size else None
+
+
 class Replay:
     """Rebuilds the state from the segments, in order; refuses what does not fit. Owned by one load()."""
 
@@ -207,9 +212,10 @@ class Replay:
         return ""
 
     def _take_mark(self, payload: bytes) -> str:
-        if len(payload) != _MARK.size:
+        mark = decode_mark(payload)
+        if mark is None:
             return f"a snapshot mark has {len(payload)} bytes"
-        index, term, replaces_log = _MARK.unpack(payload)
+        index, term, replaces_log = mark
         if replaces_log:
             if index <= self.base_index and self.base_term is not None:
                 return f"a snapshot up to {index} replaces a log that begins after {self.base_index}"

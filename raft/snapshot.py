@@ -17,7 +17,7 @@ from zlib import crc32
 from raft.discarded import Discarded
 from raft.entries import LIMIT, MAX_CONFIGURATION_BYTES, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop
-from raft.storage import CorruptSnapshot
+from raft.storage import REPLACE_THE_MEMBER, TAKE_ANOTHER_COPY, CorruptSnapshot, UnknownFormat
 
 log = logging.getLogger("assent.snapshot")
 
@@ -40,6 +40,7 @@ class SnapshotHeader(NamedTuple):
     cluster_id: str
     chunk_bytes: int
     meta: SnapshotMeta
+    version: int = FORMAT_VERSION  # as read; nothing is known of what follows in a later one
 
     def encode(self) -> bytes:
         meta, cluster_id = self.meta, self.cluster_id.encode()
@@ -176,12 +177,22 @@ def encode_chunk(meta: SnapshotMeta, number: int, data: bytes) -> bytes:
 class SnapshotReader:
     """Reads one named snapshot file, any part of it, and believes nothing unchecked. Owned by the log."""
 
-    __slots__ = ("_chunk_bytes", "_data_start", "_descriptor", "_disk", "_path", "header", "meta")
+    __slots__ = (
+        "_chunk_bytes",
+        "_data_start",
+        "_descriptor",
+        "_disk",
+        "_path",
+        "_remedy",
+        "header",
+        "meta",
+    )
 
     def __init__(self, path: Path, disk: FailStop, cluster_id: str | None) -> None:
         """Without a `cluster_id` it is a file that stands by itself: of any cluster, under any name."""
         self._path = path
         self._disk = disk
+        self._remedy = TAKE_ANOTHER_COPY if cluster_id is None else REPLACE_THE_MEMBER
         self._descriptor: Descriptor = disk.call(path, disk.files.open, path)
         try:
             header = self._read_header(cluster_id)
@@ -213,9 +224,9 @@ class SnapshotReader:
             checksum = crc32(data, checksum)
             end += _CHUNK.size + len(data)
         if checksum != self.meta.checksum:
-            raise CorruptSnapshot(self._path, "the checksum of the whole is wrong")
+            raise self._corrupt("the checksum of the whole is wrong", self._data_start)
         if self._pread(1, end):
-            raise CorruptSnapshot(self._path, f"something stands behind its end at byte {end}")
+            raise self._corrupt("something stands behind its end", end)
 
     def _read_chunk(self, number: int) -> bytes:
         meta, chunk_bytes = self.meta, self._chunk_bytes
@@ -227,19 +238,25 @@ class SnapshotReader:
             data = block[_CHUNK.size :]
             if length == due and crc == chunk_crc(meta, number, data):
                 return data
-        raise CorruptSnapshot(self._path, f"the chunk at byte {at} is damaged")
+        raise self._corrupt(f"chunk {number} is damaged", at)
 
     def _read_header(self, cluster_id: str | None) -> SnapshotHeader:
         header = decode_header(self._pread(_FIXED.size, 0), self._pread)
         if isinstance(header, str):
-            raise CorruptSnapshot(self._path, header)
+            raise self._corrupt(header)
+        if not 1 <= header.version <= FORMAT_VERSION:
+            raise UnknownFormat(self._path, header.version, FORMAT_VERSION)
         if cluster_id is not None:
             if snapshot_name(header.meta.index, header.meta.term) != self._path.name:
-                raise CorruptSnapshot(self._path, f"it holds {header.meta.index} of term {header.meta.term}")
+                raise self._corrupt(f"it holds {header.meta.index} of term {header.meta.term}")
             if header.cluster_id != cluster_id:
-                raise CorruptSnapshot(self._path, f"it is of cluster {header.cluster_id}, not {cluster_id}")
+                raise self._corrupt(f"it is of cluster {header.cluster_id}, not {cluster_id}")
         self._data_start = len(header.encode())
         return header
+
+    def _corrupt(self, reason: str, offset: int = 0) -> CorruptSnapshot:
+        index = (place_of(self._path.name) or (0, 0))[0]
+        return CorruptSnapshot(self._path, reason, offset=offset, index=index, remedy=self._remedy)
 
     def _pread(self, length_bytes: int, offset: int) -> bytes:
         return self._disk.call(self._path, self._disk.files.pread, self._descriptor, length_bytes, offset)
@@ -258,13 +275,11 @@ def decode_header(fixed: bytes, pread: Callable[[int, int], bytes]) -> SnapshotH
     names, crc = rest[: sum(lengths)], rest[sum(lengths) :]
     if len(crc) != _CRC.size or crc32(fixed + names) != _CRC.unpack(crc)[0]:
         return "the checksum of the header is wrong"
-    if version != FORMAT_VERSION:
-        return f"it has format version {version}, this program reads version {FORMAT_VERSION}"
     if not (1 <= index < LIMIT and 1 <= term < LIMIT and chunk_bytes):
         return f"index {index}, term {term} or chunks of {chunk_bytes} bytes are out of range"
     cluster_id = names[: lengths[0]].decode(errors="replace")
     meta = SnapshotMeta(index, term, names[lengths[0] :], size_bytes, checksum)
-    return SnapshotHeader(cluster_id, chunk_bytes, meta)
+    return SnapshotHeader(cluster_id, chunk_bytes, meta, version)
 
 
 class SnapshotDirectory:

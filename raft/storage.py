@@ -24,6 +24,14 @@ REPLACE_THE_MEMBER = (
 )
 
 
+TAKE_ITS_OWN = (
+    "Give this node the directory that it was started with before; a new node needs an empty one, and a name "
+    "that the cluster has not known yet."
+)
+TAKE_ANOTHER_COPY = "Nothing in this file can be relied on: use another copy of it."
+A_LATER_VERSION = "Start this node with the version of Assent that wrote it, or with a later one."
+
+
 class StorageError(Exception):
     """Any refusal of the disk side."""
 
@@ -80,16 +88,22 @@ class CorruptLog(StorageError):
 class CorruptSnapshot(StorageError):
     """A snapshot file that was once durable is damaged, or is not this log's."""
 
-    __slots__ = ("file", "reason", "remedy")
+    __slots__ = ("file", "index", "offset", "reason", "remedy")
 
-    def __init__(self, file: Path, reason: str) -> None:
+    def __init__(
+        self, file: Path, reason: str, *, offset: int = 0, index: Index = 0, remedy: str = REPLACE_THE_MEMBER
+    ) -> None:
         super().__init__(file, reason)
         self.file = file
         self.reason = reason
-        self.remedy = REPLACE_THE_MEMBER
+        self.offset = offset
+        self.index = index  # of the last entry that it stands for, 0 if that cannot be told
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"the snapshot {self.file} is damaged: {self.reason}. {self.remedy}"
+        where = f"the snapshot {self.file} is damaged at byte {self.offset}"
+        index = f", log index {self.index}" if self.index else ""
+        return f"{where}{index}: {self.reason}. {self.remedy}"
 
 
 class DirectoryInUse(StorageError):
@@ -104,33 +118,36 @@ class DirectoryInUse(StorageError):
 
     def __str__(self) -> str:
         owner = "another process" if self.pid is None else f"process {self.pid}"
-        return f"data directory {self.path} is in use by {owner}"
+        return f"data directory {self.path} is in use by {owner}. Stop that one first."
 
 
 class WrongDirectory(StorageError):
     """The directory belongs to somebody else: its `field` is `found` where `expected` was wanted."""
 
-    __slots__ = ("expected", "field", "found", "path")
+    __slots__ = ("expected", "field", "found", "path", "remedy")
 
-    def __init__(self, path: Path, field: str, *, expected: object, found: object) -> None:
+    def __init__(
+        self, path: Path, field: str, *, expected: object, found: object, remedy: str = TAKE_ITS_OWN
+    ) -> None:
         super().__init__(path, field, expected, found)
         self.path = path
         self.field = field
         self.expected = expected
         self.found = found
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"data directory {self.path}: {self.field} is {self.found!r}, expected {self.expected!r}"
+        what = f"{self.field} is {self.found!r}, expected {self.expected!r}"
+        return f"data directory {self.path}: {what}. {self.remedy}"
 
 
 class UnknownFormat(WrongDirectory):
     """A file is in a format that this program does not know: a later one wrote it."""
 
-    __slots__ = ("remedy",)
+    __slots__ = ()
 
     def __init__(self, file: Path, found: int, newest: int) -> None:
-        super().__init__(file, "format version", expected=newest, found=found)
-        self.remedy = "Start this node with the version of Assent that wrote it, or with a later one."
+        super().__init__(file, "format version", expected=newest, found=found, remedy=A_LATER_VERSION)
 
     def __str__(self) -> str:
         known = f"this program reads versions up to {self.expected}"

@@ -33,7 +33,15 @@ from raft.segment import (
 )
 from raft.snapshot import DRAFT_NAME, SnapshotDirectory
 from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare, zeros_between
-from raft.storage import CorruptLog, CorruptSnapshot, DiskFull, Recovered, Space, WrongDirectory
+from raft.storage import (
+    REPLACE_THE_MEMBER,
+    CorruptLog,
+    CorruptSnapshot,
+    DiskFull,
+    Recovered,
+    Space,
+    WrongDirectory,
+)
 from raft.supply import Supply
 
 log = logging.getLogger("assent.wal")
@@ -104,7 +112,11 @@ class WriteAheadLog:
             replay.segment(path, 1, disk.call(path, files.read, path), is_last=True)
         if sequences != [1] or replay.entries or replay.state != HardState():
             raise WrongDirectory(
-                directory, "log", expected="none", found=f"{len(sequences)} segments with data"
+                directory,
+                "log",
+                expected="none",
+                found=f"{len(sequences)} segments with data",
+                remedy=REPLACE_THE_MEMBER,
             )
 
     def load(self) -> Recovered:
@@ -404,9 +416,21 @@ class WriteAheadLog:
             self._start = 0  # It is short, and may be left before a record of this object's is in it.
 
 
+def names_in(disk: FailStop, directory: Path) -> list[str]:
+    """What a directory holds; nothing if it is gone."""
+
+    def list_directory() -> list[str]:
+        try:
+            return disk.files.list_directory(directory)
+        except FileNotFoundError:
+            return []
+
+    return disk.call(directory, list_directory)
+
+
 def _clean_listing(disk: FailStop, directory: Path) -> list[int]:
     """The sequences of the segments that are there. What was in the making is thrown away."""
-    names = disk.call(directory, disk.files.list_directory, directory)
+    names = names_in(disk, directory)
     for draft in (SPARE_NAME, RESERVE_DRAFT_NAME, DRAFT_NAME):
         if draft in names:
             disk.call(directory / draft, disk.files.unlink, directory / draft)

@@ -36,6 +36,7 @@ COMMANDS = {
     "compact": ("kvstore.cli.kv", "compact", "Forget what keys were before a revision."),
     "import": ("kvstore.cli.tree", "import_file", "Store a JSON or TOML tree, one key for each leaf."),
     "export": ("kvstore.cli.tree", "export_prefix", "Write all below a prefix as a JSON or TOML tree."),
+    "wal": ("kvstore.cli.wal", "wal", "Look at the log of a node that does not run."),
     "bench": ("kvstore.cli.bench", "bench", "Measure puts and gets, each acknowledged on its own."),
 }
 

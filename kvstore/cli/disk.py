@@ -16,6 +16,7 @@ import click
 
 from kvstore.cli import output
 from kvstore.cli.invocation import Invocation
+from kvstore.cli.wal import inspect
 
 if TYPE_CHECKING:
     from kvstore.backup_restore import RestoredNode
@@ -28,6 +29,9 @@ _PROGRESS_SECONDS = 0.1
 @click.group("snapshot")
 def snapshot() -> None:
     """Save all keys to a file, and begin a cluster with it."""
+
+
+snapshot.add_command(inspect)
 
 
 @snapshot.command("save")

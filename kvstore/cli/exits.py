@@ -57,6 +57,7 @@ _CODES = {
     "raft.storage.WrongDirectory": DATA_DIRECTORY,
     "raft.storage.CorruptLog": CORRUPT,
     "raft.storage.CorruptSnapshot": CORRUPT,
+    "kvstore.snapshots.CorruptState": CORRUPT,
     "raft.storage.StorageFailed": DISK_FAILED,
     "raft.storage.StorageError": DISK_FAILED,
     "actors.errors.EndpointUnusable": ADDRESS_UNUSABLE,

@@ -53,7 +53,7 @@ def test_a_second_opener_is_told_who_has_it(tmp_path: Path) -> None:
     with pytest.raises(DirectoryInUse) as caught:
         DataDirectory(tmp_path / "data", "cluster", "n1")
     assert (caught.value.path, caught.value.pid) == (tmp_path / "data", os.getpid())
-    assert str(caught.value) == f"data directory {tmp_path / 'data'} is in use by process {os.getpid()}"
+    assert f"data directory {tmp_path / 'data'} is in use by process {os.getpid()}." in str(caught.value)
     directory.close()
     DataDirectory(tmp_path / "data", "cluster", "n1").close()
 

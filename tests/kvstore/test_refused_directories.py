@@ -1,0 +1,68 @@
+"""`assent node` on directories that it must not serve from: code, place and remedy, as documented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvstore.cli import exits
+from kvstore.client import Client
+from tests.kvstore.damaged import DAMAGES, ENTRIES, Damage, make_directory
+from tests.kvstore.test_cli_node import WAIT_SECONDS, Node
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    yield made
+    made.stop()
+
+
+def make(node: Node, damage: Damage | None = None) -> Path:
+    data = Path(node.flags["--data-dir"])
+    members = {"n1": node.flags["--cluster"].removeprefix("n1=")}
+    compacted_at, snapshot_at = (0, 0) if damage is None else (damage.compacted_at, damage.snapshot_at)
+    make_directory(data, members, compacted_at=compacted_at, snapshot_at=snapshot_at)
+    return data
+
+
+def test_the_directory_would_be_served_from_if_it_were_whole(node: Node) -> None:
+    make(node)
+    node.start()
+    with Client(node.client, timeout_seconds=WAIT_SECONDS) as client:
+        found = client.get(f"/key/{ENTRIES}")
+    assert found is not None and found.value.startswith(b"value 24")
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_a_node_refuses_it_and_changes_nothing(node: Node, damage: Damage) -> None:
+    data = make(node, damage)
+    damage.do(data)
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.name != "lock"}
+    code, said = node.refused()
+    assert code == damage.code, said
+    [sentence] = [line for line in said.splitlines() if line.startswith("assent: ")]
+    assert damage.reason in sentence and damage.remedy in sentence
+    assert re.search(rf"{re.escape(str(data))}\S*", sentence) and damage.file in sentence
+    assert re.search(damage.where, sentence), sentence
+    after = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.name != "lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize("what", ["name", "cluster_token"])
+def test_the_directory_of_another_node_or_cluster_is_named_with_what_to_do(node: Node, what: str) -> None:
+    make(node)
+    changed = {"name": {"name": "n2", "cluster": node.flags["--cluster"].replace("n1=", "n2=")}}
+    code, said = node.refused(**changed.get(what, {what: "other"}))
+    assert code == exits.DATA_DIRECTORY
+    assert node.flags["--data-dir"] in said and "Give this node the directory" in said
+
+
+def test_a_directory_without_its_identity_is_not_taken_over(node: Node) -> None:
+    data = make(node)
+    (data / "identity").unlink()
+    code, said = node.refused()
+    assert code == exits.DATA_DIRECTORY and "log is" in said and "remove this member" in said
