@@ -30,6 +30,7 @@ from actors import (
     library_version,
 )
 from kvstore import logs, protocol
+from kvstore.compactor import Compactor
 from kvstore.founding import Origin, open_directory, origin_of
 from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
 from kvstore.neighbours import Announce, StorageRefused
@@ -155,7 +156,7 @@ def build_system(
     gateway = _make_gateway(settings, origin)
     recovered = storage.load()
     replication = _make_replication(settings, origin, storage, recovered, rng)
-    applier = _make_applier(storage, recovered, rng, fence if fence is not None else MemoryFence())
+    applier = _make_applier(settings, storage, recovered, rng, fence if fence is not None else MemoryFence())
     election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
         system.add(actor)
@@ -197,11 +198,14 @@ def _make_replication(
     return ReplicationActor(Core(settings.name, founding, recovered, config), storage)
 
 
-def _make_applier(storage: Storage, recovered: Recovered, rng: random.Random, fence: Fence) -> ApplierActor:
+def _make_applier(
+    settings: NodeSettings, storage: Storage, recovered: Recovered, rng: random.Random, fence: Fence
+) -> ApplierActor:
     watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
     machine = StoreMachine(watch_plane)
     applied_index = restored_unless_fenced(fence, machine, storage, recovered)
-    return ApplierActor(machine, watch_plane, applied_index=applied_index, fence=fence)
+    compactor = Compactor(settings.history_policy, machine.kept_history)
+    return ApplierActor(machine, watch_plane, housekeeper=compactor, applied_index=applied_index, fence=fence)
 
 
 def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:

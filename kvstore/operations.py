@@ -17,6 +17,7 @@ import msgpack
 from kvstore import protocol
 from kvstore.protocol import (
     CLOSE_SESSION,
+    COMPACT,
     DELETE,
     MAX_BODY_BYTES,
     MAX_INTEGER,
@@ -248,6 +249,7 @@ _WRITE_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     DELETE: _check_delete,
     OPEN_SESSION: _check_open_session,
     CLOSE_SESSION: _check_close_session,
+    COMPACT: _check_compact,
 }
 _READ_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     RANGE: _check_range_read,

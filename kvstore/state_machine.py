@@ -14,10 +14,12 @@ from typing import Any, Final
 import msgpack
 
 from kvstore import protocol
+from kvstore.compactor import KeptHistory
 from kvstore.history import MAX_SCANNED_REVISIONS
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
     CLOSE_SESSION,
+    COMPACT,
     COUNT_ONLY,
     DELETE,
     KEYS_ONLY,
@@ -71,7 +73,11 @@ class StoreMachine:
         self._store = Store()
         self._sessions = sessions if sessions is not None else Sessions()
         self._max_scanned_revisions = max_scanned_revisions  # by one read of the history
-        self._commands: dict[int, Callable[[list[Any]], bytes]] = {PUT: self._put, DELETE: self._delete}
+        self._commands: dict[int, Callable[[list[Any]], bytes]] = {
+            PUT: self._put,
+            DELETE: self._delete,
+            COMPACT: self._compact,
+        }
         self._reads: dict[int, Callable[[list[Any]], bytes]] = {
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
@@ -140,12 +146,26 @@ class StoreMachine:
         removed = store.delete(key, range_end)
         return _pack((OK, store.revision, len(removed), removed if flags & PREV_KV else ()))
 
+    def _compact(self, command: list[Any]) -> bytes:
+        revision, store = command[4], self._store
+        if revision > store.revision:
+            return error_result(protocol.FUTURE_REVISION, FUTURE, store.revision)
+        if revision <= store.compact_revision:
+            return error_result(protocol.COMPACTED, COMPACTED, store.oldest_revision)
+        store.compact(revision)
+        return _pack((OK, store.revision))
+
     def _change_session(self, command: list[Any], index: int) -> bytes:
         """Opening and closing need no memory of their results: they are the same when they come again."""
         if command[3] == OPEN_SESSION:
             return self._sessions.open(command[4], index, self._store.revision)
         assert command[3] == CLOSE_SESSION, f"operation {command[3]} was let in"
         return _pack((OK, self._store.revision)) if self._sessions.close(command[0]) else EXPIRED
+
+    def kept_history(self) -> KeptHistory:
+        """What compaction could take, as the policy wants to know it."""
+        store = self._store
+        return KeptHistory(store.revision, store.oldest_revision, store.history_bytes, store.is_sweeping)
 
     # -- reads -----------------------------------------------------------------------------------------
 

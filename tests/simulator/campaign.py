@@ -31,6 +31,8 @@ EXPECTED = (
     "change replace",
     "change set",
     "committed entries",
+    "compacted",
+    "compactions",
     "configuration",
     "configuration rolled back",
     "death during start",

@@ -446,6 +446,7 @@ def settings_of(name: str, endpoints: dict[str, str], swarm: Swarm) -> NodeSetti
         cluster_id=CLUSTER_ID,
         heartbeat_interval_ms=swarm.heartbeat_ms,
         election_timeout_ms=swarm.election_ms,
+        history_revisions=swarm.history_revisions,
     )
 
 

@@ -23,7 +23,7 @@ class Seen:
     """One operation of one client. Never returned, as long as `returned` is infinite."""
 
     client: str
-    kind: str  # "put", "delete", "get" or "list"
+    kind: str  # "put", "delete", "get", "list" or "past"
     key: bytes  # of a list: its prefix
     called: float
     value: bytes = b""  # of a put; no two puts have the same
@@ -31,6 +31,7 @@ class Seen:
     revision: int = 0  # that the answer named
     records: list[Record] = field(default_factory=list)  # that a read found
     deleted: int = 0
+    past: int = 0  # of a "past": the revision that it asked for
 
     @property
     def is_write(self) -> bool:
@@ -88,7 +89,11 @@ class History:
             if (before is not None) != bool(each.deleted):
                 raise Violation(f"{each} deleted {each.deleted}; there was {before}")
         else:
-            found = [model.at(key, each.revision) for key in sorted(model.keys) if _concerns(each, key)]
+            found = [
+                model.at(key, each.past or each.revision)
+                for key in sorted(model.keys)
+                if _concerns(each, key)
+            ]
             if each.records != [record for record in found if record is not None]:
                 raise Violation(f"{each} does not show what there was at its revision: {found}")
 
@@ -123,7 +128,7 @@ def _action(each: Seen, key: bytes) -> Put | Delete | Get | None:
         return Put(each.value)
     if each.kind == "delete":
         return Delete(each.deleted > 0 if each.is_done else None)
-    if not each.is_done:
+    if not each.is_done or each.kind == "past":
         return None
     values = [record[1] for record in each.records if record[0] == key]
     return Get(values[0] if values else None)

@@ -29,6 +29,8 @@ class StoreModel:
 
     def __init__(self) -> None:
         self.revision = 1
+        self.compact_revision = 0
+        self.compactions = 0
         self.keys: dict[bytes, list[Change]] = {}  # all changes of each key, in order of revision
         self.changes: list[tuple[int, bytes, Record | None]] = []  # the same, in one list
         self._sessions: dict[int, dict[int, list[Any]]] = {}  # results by sequence; none is ever forgotten
@@ -83,6 +85,8 @@ class StoreModel:
     def _execute(self, operation: int, arguments: list[Any]) -> list[Any]:
         if operation == protocol.PUT:
             return self._put(*arguments)
+        if operation == protocol.COMPACT:
+            return self._compact(*arguments)
         assert operation == protocol.DELETE, f"the model knows no operation {operation}"
         return self._delete(*arguments)
 
@@ -100,6 +104,16 @@ class StoreModel:
         for record in found:
             self._change(record[0], None)
         return [protocol.OK, self.revision, len(found), found if flags & protocol.PREV_KV else []]
+
+    def _compact(self, revision: int) -> list[Any]:
+        """What was before stays known here: it is what a node must not answer any more."""
+        if revision > self.revision:
+            return [protocol.FUTURE_REVISION]
+        if revision <= self.compact_revision:
+            return [protocol.COMPACTED]
+        self.compact_revision = revision
+        self.compactions += 1
+        return [protocol.OK, self.revision]
 
     def _change(self, key: bytes, record: Record | None) -> None:
         self.keys.setdefault(key, []).append(Change(self.revision, record))

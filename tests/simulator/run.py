@@ -96,6 +96,7 @@ class Simulation:
         counts["writes"] += self.workload.acknowledged
         counts["reads"] += self.workload.answered_reads
         counts["repeated commands"] += self.oracles.model.repeats
+        counts["compactions"] += self.oracles.model.compactions
         counts["committed entries"] += len(self.oracles.committed)
         for phase, number in self._acknowledged.items():
             counts[f"runs with writes {phase}"] += number > 0

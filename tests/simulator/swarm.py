@@ -48,6 +48,7 @@ class Swarm:
     snapshot_interval: int  # entries; 0: none is taken
     trailing_entries: int
     chunk_bytes: int
+    history_revisions: int  # of the past, kept by compaction; 0: all of it
     # Administration.
     transfers: bool
     changes: bool  # of the membership
@@ -124,6 +125,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         impatient=some(0.02, 0.3),
         batches=on(),
         calm=rng.choice([4.0, 8.0, 16.0]),
+        history_revisions=rng.choice([1, 5, 30]) if on() else 0,
     )
 
 

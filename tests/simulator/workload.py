@@ -119,11 +119,22 @@ class SimulatedClient:
             return [self._put(key) for key in rng.sample(keys, rng.randint(1, most))]
         if draw < 0.52:
             return [self._delete(rng.choice(keys))]
+        if draw < 0.58:
+            return [self._look_back(rng.choice(keys))]
         if draw < 0.92:
             key = rng.choice(keys)
             return [self._command(protocol.READ, protocol.range_body(key), "get", key)]
         body = protocol.range_body(*protocol.prefix_range(b"k"))
         return [self._command(protocol.READ, body, "list", b"k")]
+
+    def _look_back(self, key: bytes) -> Command:
+        """Read the key as it was a while ago: exactly that, or that it is compacted."""
+        newest = self._workload.newest_revision
+        past = max(1, newest - self._rng.choice([0, 1, 3, 10, 40]))
+        command = self._command(protocol.READ, protocol.range_body(key, revision=past), "past", key)
+        assert command.seen is not None
+        command.seen.past = past
+        return command
 
     def _put(self, key: bytes) -> Command:
         self._writes += 1
@@ -219,7 +230,8 @@ class SimulatedClient:
             self._check_late(command, result)
             return
         if result[0] != protocol.OK:
-            raise Violation(f"{self.name} was answered {result} to {command.seen}")
+            self._note_failure(command, result)
+            return
         command.result = result
         self.pending.remove(command)
         self._workload.newest_revision = max(self._workload.newest_revision, result[1])
@@ -229,6 +241,16 @@ class SimulatedClient:
             self._note(command, command.seen, result)
         if not self.pending:
             self._next()
+
+    def _note_failure(self, command: Command, result: list[Any]) -> None:
+        """One thing alone may be: that the past is compacted, from a later revision on than was asked for."""
+        seen = command.seen
+        if seen is None or result[0] != protocol.COMPACTED or not seen.past < result[2]:
+            raise Violation(f"{self.name} was answered {result} to {seen}")
+        self._cluster.trace.counts["compacted"] += 1
+        command.result = result
+        self.pending.remove(command)
+        self._next()
 
     def _check_late(self, command: Command, result: list[Any]) -> None:
         """A write has one result, however often it was sent; its result may be forgotten by now."""
@@ -243,7 +265,7 @@ class SimulatedClient:
         seen.revision = result[1]
         if result[1] < command.floor:
             raise Violation(f"{seen}: revision {command.floor} had been told to somebody before it began")
-        if seen.kind in ("get", "list"):
+        if seen.kind in ("get", "list", "past"):
             seen.records = result[4]
             self._workload.answered_reads += 1
         else:
