@@ -20,6 +20,7 @@ from kvstore.snapshots import CorruptState
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
+from raft.errors import StateDamaged
 from raft.state_machine import restore_all
 from tests.kvstore.machine_log import Log
 
@@ -135,6 +136,59 @@ def test_a_snapshot_of_another_state_than_it_says_is_refused() -> None:
     items[1][0][1] = b"2"
     with pytest.raises(CorruptState, match="fingerprint"):
         restored([msgpack.packb(item) for item in items])
+
+
+def test_a_snapshot_of_damaged_memory_ends_before_its_last_piece() -> None:
+    log = Log()
+    for number in range(300):
+        log.put(b"/%03d" % number, bytes(1000))
+    key, value, *numbers = log.machine._store._records[b"/150"]
+    log.machine._store._records[b"/150"] = (key, b"\1" + value[1:], *numbers)  # type: ignore[assignment]
+    pieces: list[bytes] = []
+    with pytest.raises(StateDamaged, match="revision 301"):
+        pieces.extend(log.machine.snapshot())
+    with pytest.raises(CorruptState):
+        restored(pieces)
+
+
+def test_the_fingerprint_is_of_the_log_that_was_applied_and_outlives_a_snapshot() -> None:
+    """Each command that leaves another state leaves another fingerprint, those of sessions included."""
+    log = Log()
+    seen = [log.machine.fingerprint()]
+    session_id = log.open_session()
+    for body in (
+        protocol.put_body(session_id, 1, 0, b"a", b"1"),
+        protocol.put_body(session_id, 2, 2, b"a", b"1"),
+        protocol.delete_body(session_id, 3, 2, b"x"),
+        protocol.delete_body(session_id, 4, 2, b"a"),
+        None,
+        protocol.close_session_body(session_id, 5, 5),
+    ):
+        seen.append(log.machine.fingerprint())
+        log.apply(body)
+        again = restored(list(log.machine.snapshot()))
+        assert again.fingerprint() == log.machine.fingerprint()
+    assert len({*seen, log.machine.fingerprint()}) == len(seen) + 1
+    one, other = Log(), Log()
+    for each, value in ((one, b"1"), (other, b"2")):
+        each.put(b"a", value)
+    assert one.machine.fingerprint() != other.machine.fingerprint()
+
+
+def test_what_was_compacted_is_given_back_by_commands_and_by_reads() -> None:
+    for reads in (False, True):
+        log = Log()
+        log.apply(*[protocol.put_body(0, 0, 0, b"a", b"v")] * 5000)
+        before = log.machine._store.history_bytes
+        log.machine._store.compact(5001)
+        steps = 0
+        while log.machine._store.is_sweeping:
+            if reads:
+                log.ask(protocol.range_body(b"a"))
+            else:
+                log.apply(None)
+            steps += 1
+        assert 3 < steps < 20 and log.machine._store.history_bytes < before // 1000
 
 
 def test_a_retry_across_a_restored_snapshot_is_no_second_write() -> None:
