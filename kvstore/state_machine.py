@@ -15,6 +15,7 @@ import msgpack
 
 from kvstore import protocol
 from kvstore.compactor import KeptHistory
+from kvstore.dismantling import Dismantling
 from kvstore.history import MAX_SCANNED_REVISIONS
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
@@ -71,6 +72,7 @@ class StoreMachine:
         self.watch_plane = watch_plane
         self.applied_index = 0  # every entry up to here has had its effect, once
         self._store = Store()
+        self._leaving: Dismantling | None = None  # the store before this one, as far as it is still there
         self._sessions = sessions if sessions is not None else Sessions()
         self._max_scanned_revisions = max_scanned_revisions  # by one read of the history
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {
@@ -121,6 +123,8 @@ class StoreMachine:
         self._tell_watchers()
         if self._store.is_sweeping:
             self._store.sweep(SWEEP_VERSIONS + 2 * len(bodies))
+        if self._leaving is not None:
+            self._give_up_more()
         return results
 
     def _tell_watchers(self) -> None:
@@ -187,6 +191,8 @@ class StoreMachine:
             results.append(result)
         if self._store.is_sweeping:
             self._store.sweep(SWEEP_VERSIONS)  # though nobody writes
+        if self._leaving is not None:
+            self._give_up_more()
         return results
 
     def _range(self, read: list[Any]) -> bytes:
@@ -245,9 +251,16 @@ class StoreMachine:
 
     def _take_over(self, applied_index: int, store: Store, sessions: Sessions) -> None:
         """Replaces everything. Watchers hear that they missed something, and find it in the history."""
+        self._leaving = Dismantling(self._store)
         self._store, self._sessions = store, sessions
         self.applied_index = applied_index
         self.watch_plane.restart(store.revision)
+
+    def _give_up_more(self) -> None:
+        """Of the store that was in force before the last restored snapshot."""
+        assert self._leaving is not None, "nothing is to be given up"
+        if not self._leaving.step():
+            self._leaving = None
 
     # -- for operators and tests -----------------------------------------------------------------------
 

@@ -98,9 +98,11 @@ class OlderVersions:
         Those are all after it, and the newest up to it. If that one is a tombstone, it is only left if it is
         of that very revision, for the sake of the event.
         """
-        older, record = self.older.get(key, ()), self.current.get(key)
+        older, record = self.older.get(key), self.current.get(key)
         if record is not None and record[3] <= compact_revision:
             return [record]
+        if older is None:  # as of most keys, when all of them are read
+            return [record] if record is not None and record[3] <= revision else []
         first = _first_kept(older, compact_revision)
         found = list(older[first : bisect_right(older, revision, key=mod_revision)])
         if record is not None and record[3] <= revision:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-SLICE_BYTES = 256 << 10  # of every slice but the last
+# Of every slice but the last. To encode so much of a store of small records takes one to two milliseconds:
+# that is how long a command may have to wait for it.
+SLICE_BYTES = 64 << 10
 
 
 class Slices:
