@@ -13,7 +13,7 @@ from pathlib import Path
 from raft.directory import DRAFT_NAME, IDENTITY_NAME, LOCK_NAME, LOG_NAME, DataDirectory
 from raft.entries import HardState, SnapshotMeta
 from raft.files import Files
-from raft.storage import CorruptSnapshot, WrongDirectory
+from raft.storage import CorruptSnapshot, StorageError, WrongDirectory
 from raft.wal import WriteAheadLog
 
 RESTORING_NAME = "restoring"
@@ -98,5 +98,8 @@ class _InTheMaking(DataDirectory):
             written = log.commit_snapshot(replaces_log=True)
             if written != meta:
                 raise CorruptSnapshot(log_path, f"{written[3:]} was written of {meta[3:]}")
-        finally:
+        except StorageError:
             log.close()
+            raise
+        # Whatever else ends this ends the process: then nothing more is done to the disk.
+        log.close()
