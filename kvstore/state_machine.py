@@ -62,6 +62,9 @@ TOO_MUCH_AT_ONCE: Final = error_result(
 class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
+    # Another one whenever fingerprints are computed in another way, or a command has another effect.
+    fingerprint_version: Final = 1
+
     def __init__(
         self,
         watch_plane: WatchPlane,

@@ -6,27 +6,33 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from tests.simulator.campaign import Campaign, missing_coverage
 from tests.simulator.run import DEFAULT_SECONDS, Outcome, run_seed
+from tests.simulator.swarm import Swarm, bent
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
+    parser.add_argument("--bent", action="store_true", help="with --seed: the memory of one node goes bad")
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds (default 100)")
     parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="of trouble, for each seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     arguments = parser.parse_args()
     if arguments.seed is not None:
-        return _one(arguments.seed, arguments.seconds, keep_trace=arguments.trace)
+        change = bent if arguments.bent else None
+        return _one(arguments.seed, arguments.seconds, keep_trace=arguments.trace, change=change)
     return _many(arguments.first, arguments.seeds, arguments.seconds, arguments.workers)
 
 
-def _one(seed: int, seconds: float, *, keep_trace: bool) -> int:
-    outcome = run_seed(seed, seconds, keep_trace=keep_trace)
+def _one(
+    seed: int, seconds: float, *, keep_trace: bool, change: Callable[[Swarm], Swarm] | None = None
+) -> int:
+    outcome = run_seed(seed, seconds, keep_trace=keep_trace, change=change)
     for line in outcome.lines:
         print(line)
     print(f"seed {seed}: {outcome.swarm}")

@@ -25,6 +25,7 @@ from raft.config import RaftConfig
 from raft.core import Core, Role
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
+from raft.guard import Guard
 from raft.replication_actor import ReplicationActor
 from raft.state_machine import Restorer
 from raft.storage import Recovered, Storage, StorageFailed
@@ -36,6 +37,7 @@ from tests.simulator.swarm import Swarm
 from tests.simulator.tracing import Trace, Violation, summary
 
 CLUSTER_ID = 7
+CHECK_EVERY = 16  # entries between two fingerprints: runs are short
 TURN_SECONDS = 0.001  # what a turn costs at least; what arrives meanwhile is the next turn's batch
 
 
@@ -67,6 +69,10 @@ class Watcher(Protocol):
     ) -> None: ...
 
     def turned(self, node: SimulatedNode) -> None: ...
+
+    def fenced(self, node: SimulatedNode) -> None: ...
+
+    def answered(self, node: SimulatedNode, payload: bytes) -> None: ...
 
     def died(self, node: SimulatedNode) -> None: ...
 
@@ -166,6 +172,8 @@ class SimulatedNode:
         self.paused = False
         self.busy_until = 0.0
         self.wake_at: float | None = None  # when its next turn is scheduled
+        self.is_bent = False  # its memory went bad, and it was not started anew since
+        self.is_fenced = False
         self.sends_left = -1  # until it is killed behind a frame; negative: it is not
         # Of the living process:
         self.system: System | None = None
@@ -248,7 +256,7 @@ class Cluster:
         """Start the process, as a supervisor would; it may die of its disk at once."""
         assert not node.alive, f"{node.name} was started twice"
         node.life += 1
-        node.paused = False
+        node.is_bent = node.paused = False
         node.sends_left = -1
         drift = self.swarm.drift
         node.clock = NodeClock(
@@ -280,6 +288,7 @@ class Cluster:
             clock=node.clock,
             rng=Random(node.rng.getrandbits(64)),
             origin=Origin(CLUSTER_ID, node.storage_id, self._founders if node.is_founder else {}),
+            fence=directory.fence(),
         )
         actors = {name: cell.actor for name, cell in node.system._by_name.items()}
         replication, applier = actors["replication"], actors["applier"]
@@ -289,6 +298,7 @@ class Cluster:
         machine = cast(StoreMachine, applier._machine)
         node.machine = WatchedMachine(machine, node, self._watcher)
         applier._machine = cast(StoreMachine, node.machine)
+        applier._guard = Guard(node.machine, applier._guard.fence, check_every=CHECK_EVERY)
         if machine.applied_index:
             self._watcher.restored(node)
 
@@ -356,6 +366,10 @@ class Cluster:
         busy_seconds, node.clock.busy_seconds = node.clock.busy_seconds, 0.0
         node.busy_until = time + busy_seconds + TURN_SECONDS
         self._watcher.turned(node)
+        if not node.is_fenced and node.applier._guard.fence.mark is not None:
+            node.is_fenced = True
+            self.trace.say(node.name, "fenced", str(node.applier._guard.fence.mark))
+            self._watcher.fenced(node)
         self._arrange(node)
 
     def _arrange(self, node: SimulatedNode) -> None:
@@ -368,6 +382,19 @@ class Cluster:
         deadline = system.next_deadline()
         if deadline is not None:
             self._take_turn_at(node, node.clock.true_time(deadline) + 1e-6)
+
+    def bend(self, node: SimulatedNode) -> bool:
+        """Its memory goes bad: a value is another one. False if it holds nothing yet."""
+        records = node.machine.inner._store._records
+        if not records:
+            return False
+        key = node.rng.choice(sorted(records))
+        name, value, *rest = records[key]
+        records[key] = (name, value + b"?", *rest)
+        node.is_bent = True
+        self.network.gagged.add(node.name)  # until it is found out, its answers may be wrong
+        self.trace.say(node.name, "bent", repr(key))
+        return True
 
     def jump_clock(self, node: SimulatedNode, seconds: float) -> None:
         self.trace.say(node.name, "clock jump", f"seconds={seconds:.3f}")
@@ -394,6 +421,8 @@ class Cluster:
             return self.schedule.now
         if frame.plane == "peer":
             self._look_at(node, frame)
+        elif frame.plane == "reply" and node.is_fenced:
+            self._watcher.answered(node, frame.parts[0])
         if node.sends_left >= 0:
             node.sends_left -= 1
             if node.sends_left < 0:

@@ -30,6 +30,7 @@ class Nemesis:
         self._trace = cluster.trace
         self._timeout = cluster.swarm.election_seconds
         self._is_over = False
+        self._is_bent = False
         self._tickets = count(1 << 40)  # beyond those of any gateway
         swarm = cluster.swarm
         kinds: list[tuple[bool, float, Callable[[], None]]] = [
@@ -44,6 +45,7 @@ class Nemesis:
             (swarm.jumps, 2.0, self._jump),
             (swarm.transfers and swarm.size > 1, 1.0, self._transfer),
             (swarm.changes, 1.0, self._change),
+            (swarm.bends, 0.5, self._bend),
         ]
         self._kinds = [(mean, begin) for is_on, mean, begin in kinds if is_on]
 
@@ -200,6 +202,16 @@ class Nemesis:
         node = self._victim()
         if node.runs:
             self._cluster.jump_clock(node, self._life_seconds())
+
+    def _bend(self) -> None:
+        """One node, once: with two of them there might be no majority that is right. When it is found out,
+        it loses power: it must not forget its fence."""
+        victim = self._victim()
+        fenced = [node for node in self._cluster.nodes.values() if node.is_fenced]
+        if not self._is_bent and victim.runs:
+            self._is_bent = self._cluster.bend(victim)
+        elif fenced:
+            self._crash(fenced[0], power=True)
 
     # -- administration --------------------------------------------------------------------------------
 

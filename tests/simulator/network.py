@@ -48,6 +48,7 @@ class FaultyNetwork:
         self.reorder = swarm.reorder
         self._restamp = swarm.restamp
         self.cut: set[Link] = set()  # links between nodes that carry nothing
+        self.gagged: set[str] = set()  # nodes whose answers reach no client
         # Held back, to arrive at once: frames with the times of their turn and their departure.
         self._clogged: dict[Link, list[tuple[MemoryFrame, float, float]]] = {}
         self._schedule = schedule
@@ -83,6 +84,9 @@ class FaultyNetwork:
         link = (frame.source, frame.destination)
         if link in self.cut:
             self._trace.counts["frame cut off"] += 1
+            return
+        if frame.plane == "reply" and frame.source in self.gagged:
+            self._trace.counts["answer withheld"] += 1
             return
         if self.loss and self._rng.random() < self.loss:
             self._trace.counts["frame lost"] += 1

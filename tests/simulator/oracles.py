@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgpack
 
+from kvstore import protocol
 from raft.core import Role
 from raft.entries import EntryBatch, EntryKind, HardState, Index, Term
 from raft.membership import Configuration
@@ -139,7 +140,7 @@ class Oracles:
         shadow.snapshot_index = index
 
     def snapshot_begun(self, node: SimulatedNode, index: Index, *, replaces_log: bool) -> None:
-        if index > len(self.applied_bodies):
+        if index > len(self.applied_bodies) and not node.is_bent:
             raise Violation(f"{node.name} has a snapshot at {index}; nobody has applied so much")
         shadow = self.shadow(node)
         if replaces_log:
@@ -249,6 +250,10 @@ class Oracles:
         self, node: SimulatedNode, first_index: int, bodies: list[bytes | None], results: list[bytes | None]
     ) -> None:
         """Every node applies the same commands, at the same index, with the same results and state."""
+        if node.is_fenced:
+            raise Violation(f"{node.name} applies {first_index} behind its fence")
+        if node.is_bent:
+            return
         if first_index + len(bodies) - 1 > node.core.commit_index:
             raise Violation(f"{node.name} applies from {first_index}; committed is {node.core.commit_index}")
         for index, (body, result) in enumerate(zip(bodies, results), first_index):
@@ -306,17 +311,33 @@ class Oracles:
         seen.term = core.term
         self._check_log(node)
         if core.role is Role.LEADER and self.leaders.get(core.term) != node.name:
+            if node.is_fenced:
+                raise Violation(f"{node.name} leads term {core.term} behind its fence")
             self._check_new_leader(node)
         if core.commit_index != seen.commit_index:
             self._check_commit(node, seen)
         self.membership.check_uncommitted(node.name, len(self.committed))
         seen.configuration = core.configuration
-        applied = node.machine.inner.applied_index
-        if applied < seen.applied_index or node.applier.applied_index != applied:
+        applied = node.applier.applied_index
+        is_in_machine = node.machine.inner.applied_index == applied or node.is_fenced or node.is_bent
+        if applied < seen.applied_index or not is_in_machine:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
+        if not self.cluster.swarm.bends and (suspects := node.applier._guard.status()["divergence"]):
+            raise Violation(f"{node.name} takes others for different: {suspects}")
         if core.role is Role.LEADER:
             self._check_progress(node, seen)
+
+    def fenced(self, node: SimulatedNode) -> None:
+        """Only a node whose memory went bad; whatever befell the others."""
+        if not node.is_bent:
+            raise Violation(f"{node.name} is fenced, and right: {node.applier._guard.fence.mark}")
+        self.cluster.network.gagged.discard(node.name)
+
+    def answered(self, node: SimulatedNode, payload: bytes) -> None:
+        """Nothing is answered behind the fence; clients here ask for no status."""
+        if isinstance(protocol.decode_reply(payload), protocol.Results):
+            raise Violation(f"{node.name} answers behind its fence")
 
     def died(self, node: SimulatedNode) -> None:
         """In the middle of a turn: what it had committed by then is committed."""

@@ -59,6 +59,8 @@ class Swarm:
     hedge: float  # probability that an attempt goes to two nodes at once
     impatient: float  # probability that a client gives an operation up when an attempt fails
     batches: bool
+    # Memory.
+    bends: bool  # one node's state goes bad; what else would heal or spread that is off then
     # How often troubles begin: mean time between two of one kind, in election timeouts.
     calm: float
 
@@ -124,8 +126,25 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         hedge=some(0.02, 0.3),
         impatient=some(0.02, 0.3),
         batches=on(),
+        bends=False,
         calm=rng.choice([4.0, 8.0, 16.0]),
         history_revisions=rng.choice([1, 5, 30]) if on() else 0,
+    )
+
+
+def bent(swarm: Swarm) -> Swarm:
+    """One node's memory goes bad, among three or more; and nothing that would make its state anew."""
+    return replace(
+        swarm,
+        size=max(3, swarm.size),
+        kills=False,
+        power=False,
+        blackouts=False,
+        crash_points=False,
+        disk_errors=False,
+        changes=False,
+        think_seconds=0.05,
+        bends=True,
     )
 
 
