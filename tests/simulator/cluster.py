@@ -390,7 +390,7 @@ class Cluster:
             return False
         key = node.rng.choice(sorted(records))
         name, value, *rest = records[key]
-        records[key] = (name, value + b"?", *rest)
+        records[key] = (name, value + b"?", *rest)  # type: ignore[assignment]  # as it was, but for the value
         node.is_bent = True
         self.network.gagged.add(node.name)  # until it is found out, its answers may be wrong
         self.trace.say(node.name, "bent", repr(key))
