@@ -30,5 +30,5 @@ class HarmedMachine(StoreMachine):
 
 
 if __name__ == "__main__":
-    kvstore.node.StoreMachine = HarmedMachine  # type: ignore[misc]
+    setattr(kvstore.node, "StoreMachine", HarmedMachine)  # noqa: B010
     main()

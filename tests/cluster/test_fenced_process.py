@@ -18,6 +18,10 @@ from tests.cluster.test_growing import assent
 class HarmableCluster(GrowingCluster):
     """Its first nodes can be harmed."""
 
+    def __enter__(self) -> HarmableCluster:
+        super().__enter__()
+        return self
+
     def module_of(self, name: str) -> str:
         return "kvstore.cli" if name == "n4" else "tests.cluster.harmed_node"
 
