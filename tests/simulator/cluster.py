@@ -21,7 +21,6 @@ from kvstore.protocol_admin import join_address
 from kvstore.settings import NodeSettings
 from kvstore.state_machine import StoreMachine
 from raft.applier_actor import ApplierActor
-from raft.config import RaftConfig
 from raft.core import Core, Role
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
@@ -30,6 +29,7 @@ from raft.replication_actor import ReplicationActor
 from raft.state_machine import Restorer
 from raft.storage import Recovered, Storage, StorageFailed
 from tests.raft.disk import PowerLoss
+from tests.simulator.bounds import bounds_of
 from tests.simulator.clocks import NodeClock, Schedule
 from tests.simulator.disk import HostileDisk, directory_of
 from tests.simulator.network import FaultyNetwork
@@ -477,31 +477,6 @@ def settings_of(name: str, endpoints: dict[str, str], swarm: Swarm) -> NodeSetti
         election_timeout_ms=swarm.election_ms,
         history_revisions=swarm.history_revisions,
     )
-
-
-def bounds_of(config: RaftConfig, swarm: Swarm) -> RaftConfig:
-    """What the swarm makes of the bounds of a core. The core reads them whenever it needs them."""
-    if swarm.tiny_windows:
-        config = replace(
-            config,
-            max_append_bytes=200,
-            max_append_entries=2,
-            max_inflight_messages=2,
-            max_inflight_bytes=300,
-            max_uncommitted_bytes=2000,
-            max_committed_bytes_per_ready=200,
-            max_committed_entries_per_ready=3,
-            max_waiting_reads=2,
-        )
-    if swarm.snapshot_interval:
-        config = replace(
-            config,
-            snapshot_interval_entries=swarm.snapshot_interval,
-            trailing_entries=swarm.trailing_entries,
-            snapshot_chunk_bytes=swarm.chunk_bytes,
-            max_inflight_snapshot_chunks=2,
-        )
-    return config
 
 
 def _nobody(node: SimulatedNode) -> None:
