@@ -56,6 +56,7 @@ TOO_LARGE: Final = 7
 WATCH_RANGE_EMPTY: Final = 8
 CHANGE_REFUSED: Final = 9  # [code, message, reason]
 CHANGE_UNFINISHED: Final = 10
+SPACE_EXCEEDED: Final = 11  # a disk is nearly full: only what frees space is done
 SNAPSHOT_GONE: Final = 12  # not open any more: the node forgot it, or is another one
 # Codes of a REFUSED frame.
 NOT_LEADER: Final = 32
@@ -83,6 +84,7 @@ CODE_NAMES: Final = {
     WATCH_RANGE_EMPTY: "watch_range_empty",
     CHANGE_REFUSED: "change_refused",
     CHANGE_UNFINISHED: "change_unfinished",
+    SPACE_EXCEEDED: "space_exceeded",
     SNAPSHOT_GONE: "snapshot_gone",
     NOT_LEADER: "not_leader",
     NO_LEADER: "no_leader",

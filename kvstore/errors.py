@@ -138,6 +138,14 @@ class SnapshotGone(NotApplied, RequestFailed):
     code = protocol.SNAPSHOT_GONE
 
 
+class SpaceExceeded(NotApplied, RequestFailed):
+    """A member's disk is nearly full: what makes the data grow is refused until there is room. Deletes,
+    compaction and reads go on."""
+
+    __slots__ = ()
+    code = protocol.SPACE_EXCEEDED
+
+
 class UnknownAnswer(MaybeApplied, RequestFailed):
     """The server answered with a code that this client does not know."""
 
@@ -298,6 +306,7 @@ _PLAIN_FAILURES: dict[int, type[RequestFailed]] = {
     protocol.TOO_LARGE: TooLarge,
     protocol.WATCH_RANGE_EMPTY: WatchRangeEmpty,
     protocol.CHANGE_UNFINISHED: ChangeUnfinished,
+    protocol.SPACE_EXCEEDED: SpaceExceeded,
     protocol.SNAPSHOT_GONE: SnapshotGone,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -21,10 +21,12 @@ from kvstore import protocol
 from kvstore.backlog import Backlog
 from kvstore.membership_desk import NOTE_TICKET, MembershipDesk
 from kvstore.neighbours import Announce, Neighbours, StorageRefused
+from kvstore.pending import Batch, Pending
 from kvstore.protocol_admin import Initialise, ListMembers, decode_admin
 from kvstore.protocol_snapshot import decode_snapshot_request
 from kvstore.refusals import CODES, Barrier, barrier_of, remedy_for
 from kvstore.snapshot_desk import SnapshotDesk
+from kvstore.space_gate import SpaceGate, SpaceNotice, runs
 from raft import Configuration
 from raft.actor_messages import (
     Abandoned,
@@ -41,6 +43,7 @@ from raft.actor_messages import (
     Reason,
     Refused,
     RoleChanged,
+    SpaceChanged,
     StatusReport,
     TransferLeadership,
 )
@@ -57,31 +60,6 @@ SWEEP_SECONDS = 0.1
 MAX_PENDING_REQUESTS = 65_536
 MAX_PENDING_BYTES = 64 << 20
 STOP_TICKET = -1  # of the transfer that a leader asks for when it is told to stop
-
-
-@dataclass(slots=True)
-class Pending:
-    """One client frame whose requests are not all answered yet; known by its ticket."""
-
-    connection: bytes
-    first_request_id: int
-    count: int
-    remaining: int  # 0 < remaining <= count
-    size_bytes: int
-    expires_at: float
-    is_write: bool
-    is_status: bool = False
-
-
-class Batch:
-    """What arrived in one turn for one destination, flattened: tickets, their counts, all bodies."""
-
-    __slots__ = ("bodies", "counts", "tickets")
-
-    def __init__(self) -> None:
-        self.tickets: list[int] = []
-        self.counts: list[int] = []
-        self.bodies: list[bytes] = []
 
 
 class GatewayActor(Actor):
@@ -126,6 +104,7 @@ class GatewayActor(Actor):
             RoleChanged: self._on_role,
             MembershipChanged: self._on_membership,
             NodeFenced: self._on_fenced,
+            SpaceChanged: self._on_space,
             ConfigurationChanged: self._on_changed,
             ChangeRefused: self._on_change_refused,
             LeadershipTransferred: self._on_transferred,
@@ -146,6 +125,7 @@ class GatewayActor(Actor):
             answer=answer,
             client_endpoint=self._neighbours.client_endpoint,
         )
+        self._space = SpaceGate(self.node)
         self._snapshot_desk = SnapshotDesk(self.node, cluster_id, send=send, answer=answer)
         self._handlers.update(self._snapshot_desk.handlers)
         self.on_deadline()
@@ -181,11 +161,21 @@ class GatewayActor(Actor):
             self._neighbours.sweep(now)
             for peer in self._neighbours.audience():
                 self.send(Address(peer, self.name), self._neighbours.own)
+            self._tell_space(now)
             if self._is_leader:
                 self.desk.note_storages(self._known_storage)
         self.desk.sweep(now)
         self._expire(now)
         self._schedule(now)
+
+    def _tell_space(self, now: float) -> None:
+        self._space.sweep(self.desk.configuration.members, now)
+        notice = self._space.take_notice()
+        if notice is not None:
+            self.flush()  # In a frame of its own: a node that does not know it drops all of the frame.
+            for peer in self._neighbours.audience():
+                self.send(Address(peer, self.name), notice)
+            self.flush()
 
     def _schedule(self, now: float) -> None:
         due = min(self._announce_at, now + SWEEP_SECONDS) if self._pending else self._announce_at
@@ -228,10 +218,10 @@ class GatewayActor(Actor):
             elif kind == protocol.SNAPSHOT:
                 self._give_snapshot(pending, bodies[0], now)
             elif self._admit(pending, now):
-                batch = batches[kind]
-                batch.tickets.append(self._enter(pending))
-                batch.counts.append(len(bodies))
-                batch.bodies.extend(bodies)
+                if kind == protocol.WRITE and self._space.is_closed:
+                    self._take_up_frugal(pending, bodies, writes)
+                else:
+                    self._take_up(pending, bodies, batches[kind])
         if writes.tickets:
             self.send_local("replication", Propose(writes.tickets, writes.counts, writes.bodies))
         if reads.tickets:
@@ -240,6 +230,26 @@ class GatewayActor(Actor):
             self.send_local("applier", LocalRead(local_reads.tickets, local_reads.counts, local_reads.bodies))
         if was_idle and self._pending:
             self._schedule(now)
+
+    def _take_up(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
+        batch.tickets.append(self._enter(pending))
+        batch.counts.append(len(bodies))
+        batch.bodies.extend(bodies)
+
+    def _take_up_frugal(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
+        """While a disk is nearly full: what would grow is answered at once, run by run."""
+        for start, stop, is_frugal in runs(bodies):
+            first, size = pending.first_request_id + start, stop - start
+            if is_frugal:
+                size_bytes = sum(map(len, bodies[start:stop]))
+                part = replace(
+                    pending, first_request_id=first, count=size, remaining=size, size_bytes=size_bytes
+                )
+                self._take_up(part, bodies[start:stop], batch)
+            else:
+                self.counters["refused_space"] += size
+                frame = protocol.encode_results(first, size, self._space.refusal() * size)
+                self.send_frame(CLIENT_PORT, pending.connection, frame)
 
     def _admit(self, pending: Pending, now: float, *, is_listing: bool = False) -> bool:
         """Refuse what cannot succeed here before it costs anything, and what would break a bound."""
@@ -326,6 +336,7 @@ class GatewayActor(Actor):
             "is_joint": desk.configuration.is_joint,
             "storages_known": desk.knows_storages(),
             "refused_by": neighbours.refused_by,
+            "space_low": self._space.nodes(),
         }
         self.send_local("replication", QueryStatus(self._enter(pending), fields))
 
@@ -336,6 +347,10 @@ class GatewayActor(Actor):
             if type(message) is Announce:
                 if not self._neighbours.hear(sender.node, message, self.now()):
                     self.counters["malformed_announcement"] += 1
+                continue
+            if type(message) is SpaceNotice:
+                if sender.node in self.desk.configuration.members:
+                    self._space.note(sender.node, message, self.now())
                 continue
             if type(message) is StorageRefused:
                 self._neighbours.note_refusal(sender.node, message.known_storage_id)
@@ -392,6 +407,10 @@ class GatewayActor(Actor):
         desk.sweep(now)
         self._decide_on_service()
         self._schedule(now)
+
+    def _on_space(self, message: SpaceChanged) -> None:
+        self._space.note(self.node, SpaceNotice(message.is_low, message.free_bytes), self.now())
+        self._tell_space(self.now())
 
     def _on_fenced(self, message: NodeFenced) -> None:
         self._fence = message

@@ -35,10 +35,12 @@ from kvstore.founding import Origin, open_directory, origin_of
 from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
 from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
+from kvstore.space_gate import SpaceNotice
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT, ApplierActor
+from raft.config import MEBIBYTE
 from raft.election_actor import ElectionActor
 from raft.fence import Fence, MemoryFence, restored_unless_fenced
 from raft.replication_actor import ReplicationActor
@@ -138,7 +140,7 @@ def build_system(
         origin = Origin(settings.cluster_id, 0, settings.cluster)
     codec = Codec()
     register_messages(codec)
-    for tag, message in enumerate((Announce, StorageRefused), FIRST_FREE_TAG):
+    for tag, message in enumerate((Announce, StorageRefused, SpaceNotice), FIRST_FREE_TAG):
         codec.register(tag, message, remote=True)
     system = System(
         settings.name,
@@ -195,7 +197,11 @@ def _make_replication(
     config = replace(settings.raft_config, incarnation=rng.getrandbits(31))
     members = origin.members or {}
     founding = Configuration(members, addresses=members)
-    return ReplicationActor(Core(settings.name, founding, recovered, config), storage)
+    return ReplicationActor(
+        Core(settings.name, founding, recovered, config),
+        storage,
+        disk_reserve_bytes=settings.disk_reserve_mib * MEBIBYTE,
+    )
 
 
 def _make_applier(

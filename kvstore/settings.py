@@ -77,6 +77,7 @@ class NodeSettings:
     snapshot_interval_entries: int = 100_000
     trailing_entries: int = 10_000
     max_log_mib: int = 256
+    disk_reserve_mib: int = 64  # to be free beside one more snapshot and segment, or nothing may grow
     history_revisions: int = 100_000  # of the past, kept at least; 0: as many as there are
     history_mib: int = 64
     history_seconds: int = 0
@@ -274,6 +275,7 @@ _SETTINGS = (
         "snapshot_interval_entries", _whole_number(1, 10**9), "a whole number, at least 1", 100_000, False
     ),
     _Setting("trailing_entries", _whole_number(0, 10**9), "a whole number, at least 0", 10_000, False),
+    _Setting("disk_reserve_mib", _whole_number(0, 1 << 20), "a whole number of MiB", 64, False),
     _Setting("max_log_mib", _whole_number(1, 1 << 20), "a whole number of MiB, at least 1", 256, False),
     _Setting("history_revisions", _whole_number(0, 10**9), "a whole number; 0: no bound", 100_000, False),
     _Setting("history_mib", _whole_number(0, 1 << 20), "a whole number of MiB; 0: no bound", 64, False),

@@ -211,7 +211,10 @@ class FailStop:
     def attempt_write(self, path: Path, descriptor: Descriptor, data: bytes, offset: int) -> None:
         """As write(), for a file that can be given up."""
         written = self.attempt(path, self.files.pwrite, descriptor, data, offset)
-        if written != len(data):
+        if written == len(data):
+            return
+        rest = data[written:]  # of which the next call says why it was not written
+        if self.attempt(path, self.files.pwrite, descriptor, rest, offset + written) != len(rest):
             raise DiskFull(path, f"{written} of {len(data)} bytes were written")
 
     def give_in(self, full: DiskFull) -> StorageFailed:

@@ -34,6 +34,7 @@ _FLAGS = (
     ("--priority", "N", "In elections: 0 never leads, a higher one tends to.  [default: 1]"),
     ("--snapshot-interval-entries", "N", "Take a snapshot after so many entries.  [default: 100000]"),
     ("--trailing-entries", "N", "Keep so many entries before a snapshot.  [default: 10000]"),
+    ("--disk-reserve-mib", "N", "Refuse growth when less of the disk is free.  [default: 64]"),
     ("--max-log-mib", "N", "Take a snapshot when the log is that large.  [default: 256]"),
     ("--history-revisions", "N", "Keep at least so many revisions of the past.  [default: 100000]"),
     ("--history-mib", "N", "Keep at least so much of the past.  [default: 64]"),
@@ -46,6 +47,7 @@ STATUS_SECONDS = 1.0
 STATUS_HEADER = ("NODE", "ROLE", "MEMBER", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
 # In json only: the table is as wide as a terminal without them.
 _MORE = ("priority", "last_index", "log_first_index", "log_bytes", "snapshot_index", "snapshot_term")
+_SPACE = ("space", "space_free_bytes", "space_wanted_bytes", "space_low")
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +104,7 @@ def status(ctx: click.Context) -> None:
         output.write_table(
             STATUS_HEADER, [[_cell(row[name.lower()]) for name in STATUS_HEADER] for row in rows]
         )
-    for line in _differences(rows):
+    for line in (*_differences(rows), *_shortages(rows)):
         click.echo(line, err=True)
     if all(row["role"] == "unreachable" for row in rows):
         click.echo(f"assent: no node answered at {', '.join(invocation.endpoints)}", err=True)
@@ -128,7 +130,7 @@ def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
 def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> dict[str, Any]:
     """A line about one node; of one that did not answer, what the others know of it."""
     row: dict[str, Any] = dict.fromkeys(
-        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint", *_MORE]
+        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint", *_MORE, *_SPACE]
     )
     if answer is None:
         return row | {"node": name, "role": "unreachable", "endpoint": endpoint, "version": None}
@@ -149,7 +151,7 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
         "refused_by": answer.refused_by,
         "fenced": answer.fenced,
         "divergence": answer.divergence,
-        **{name: getattr(answer, name) for name in _MORE},
+        **{name: getattr(answer, name) for name in (*_MORE, *_SPACE)},
     }
 
 
@@ -165,6 +167,15 @@ def _differences(rows: list[dict[str, Any]]) -> list[str]:
             if not fenced & {row["node"], other}:
                 lines.append(f"assent: {row['node']} has another state than {other}: {_values(found)}")
     return lines
+
+
+def _shortages(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"assent: the disk of {row['node']} is nearly full, so puts are refused: "
+        f"{row['space_free_bytes'] >> 20} MiB free, {row['space_wanted_bytes'] >> 20} MiB wanted"
+        for row in rows
+        if row.get("space") == "low"
+    ]
 
 
 def _values(found: dict[str, Any]) -> str:

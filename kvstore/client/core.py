@@ -252,6 +252,8 @@ class ClientCore:
 
     def _on_failure(self, call: Call, error: errors.AssentError) -> None:
         self._unlink(call)
+        if type(error) is errors.SpaceExceeded and call.may_be_applied:
+            error = errors.OutcomeUnknown(f"{error}; an earlier attempt may have been applied")
         if type(error) is errors.SessionExpired and call.session_id == self._session.session_id != 0:
             self._session.expired = True
             self._set_state(State.LOST)

@@ -117,6 +117,10 @@ class NodeStatus(NamedTuple):
     snapshot_index: int = 0  # the newest snapshot stands for the log up to here; 0: there is none
     snapshot_term: int = 0
     log_first_index: int = 1  # last_index + 1 if the log has no entry
+    space: str = "ok"  # or "low": its disk has too little room
+    space_low: tuple[str, ...] = ()  # the nodes of which it knows that; while there are any, nothing may grow
+    space_free_bytes: int = 0  # of its disk
+    space_wanted_bytes: int = 0  # so much has to be free
     log_bytes: int = 0  # of the committed entries since the snapshot
 
 
@@ -252,6 +256,9 @@ def decode_status(result: list[Any]) -> NodeStatus:
     known["is_joint"] = bool(fields.get("is_joint", False))
     for name in ("members", "refused_by"):
         known[name] = {str(key): str(value) for key, value in _map(fields.get(name)).items()}
+    known["space"] = str(fields.get("space", "ok"))
+    low = fields.get("space_low")
+    known["space_low"] = tuple(str(name) for name in low) if isinstance(low, list) else ()
     known["fenced"] = fields["fenced"] if isinstance(fields.get("fenced"), dict) else None
     differing = _map(fields.get("divergence")).items()
     known["divergence"] = {str(name): told for name, told in differing if isinstance(told, dict)}

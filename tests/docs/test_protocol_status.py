@@ -14,6 +14,7 @@ TYPES = {
     "int": (int,),
     "float": (float,),
     "bool": (bool,),
+    "array": (list, tuple),
     "map": (dict,),
     "map or nil": (dict, type(None)),
 }

@@ -1,0 +1,99 @@
+"""Writes while a disk is nearly full: whose disk it is, and which writes go on.
+
+May know: operations, and the time as it is passed in; nothing of files, connections or Raft. One member
+without room is enough to stop growth: its log takes what every other one takes. Bodies are decoded here, and
+only here at the edge, and only while the alarm is on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from kvstore import protocol
+from kvstore.operations import decode_write, error_result
+
+log = logging.getLogger("assent.space")
+
+# What a node said of its disk is believed for so long: one that is gone must not stop the others for ever.
+BELIEVE_SECONDS: Final = 5.0
+# What takes nothing but a record in the log, and as a rule gives room back.
+FRUGAL: Final = frozenset({protocol.DELETE, protocol.OPEN_SESSION, protocol.CLOSE_SESSION, protocol.COMPACT})
+
+
+@dataclass(slots=True)
+class SpaceNotice:
+    """gateway to the other nodes' gateways, each second while it is low, and when it no longer is.
+
+    Not a part of Announce: a node of another version could read neither then.
+    """
+
+    is_low: bool
+    free_bytes: int
+
+
+class SpaceGate:
+    """Owned by the gateway."""
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._low: dict[str, float] = {}  # the nodes with too little room, and when they said so last
+        self._notice: SpaceNotice | None = None  # what the others are to be told
+        self.is_closed = False  # some member has too little room: nothing may grow
+
+    def note(self, node: str, notice: SpaceNotice, now: float) -> None:
+        """A member, or this node, says how it is."""
+        if node == self._own:
+            self._notice = notice
+        if notice.is_low:
+            self._low[node] = now
+        else:
+            self._low.pop(node, None)
+        self._judge()
+
+    def sweep(self, members: Container[str], now: float) -> None:
+        """Forget who is silent, or no member any more."""
+        for node, heard_at in list(self._low.items()):
+            if node != self._own and (now - heard_at > BELIEVE_SECONDS or node not in members):
+                del self._low[node]
+        self._judge()
+
+    def take_notice(self) -> SpaceNotice | None:
+        """What the others are to be told now: again and again while it is low, and once that it is over."""
+        notice = self._notice
+        if notice is not None and not notice.is_low:
+            self._notice = None
+        return notice
+
+    def nodes(self) -> list[str]:
+        """Those with too little room."""
+        return sorted(self._low)
+
+    def _judge(self) -> None:
+        was_closed, self.is_closed = self.is_closed, bool(self._low)
+        if self.is_closed is not was_closed:
+            verdict = "refused" if self.is_closed else "allowed"
+            log.warning("growth=%s low=%s", verdict, ",".join(self.nodes()))
+
+    def refusal(self) -> bytes:
+        """The result of a write that would grow."""
+        names = ", ".join(self.nodes())
+        text = f"too little disk space on {names}: delete or compact, or make room there; reads go on"
+        return error_result(protocol.SPACE_EXCEEDED, text)
+
+
+def runs(bodies: list[bytes]) -> Iterator[tuple[int, int, bool]]:
+    """(start, stop, is_frugal) of the bodies that follow one another and are treated alike."""
+    start = 0
+    for frugal, group in groupby(bodies, _is_frugal):
+        stop = start + sum(1 for _ in group)
+        yield start, stop, frugal
+        start = stop
+
+
+def _is_frugal(body: bytes) -> bool:
+    command = decode_write(body)
+    return isinstance(command, list) and command[3] in FRUGAL
