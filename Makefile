@@ -10,13 +10,15 @@ WORKERS ?= 2
 SEEDS  ?= 100
 FIRST  ?= 1
 SECONDS ?= 30
+PICKS  ?= 24
 
-.PHONY: help run test sim lint types fix bench failover steady garbage mutants coverage clean venv
+.PHONY: help run test sim faults lint types fix bench failover steady garbage mutants coverage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
 	@echo "make test   lint, types and tests"
 	@echo "make sim SEEDS=100 [FIRST=1] [SECONDS=30]  the simulator: faults by seed, on all cores"
+	@echo "make faults  the fault matrix: every fault at every point of the write path, on real files; some minutes"
 	@echo "make lint   ruff, which changes nothing"
 	@echo "make types  mypy --strict"
 	@echo "make fix    let ruff change what it can"
@@ -38,6 +40,9 @@ test: lint types
 
 sim: $(VENV)/.test
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS) --first $(FIRST) --seconds $(SECONDS)
+
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.faults --picks $(PICKS) --jobs $(WORKERS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(CODE)

@@ -96,8 +96,9 @@ class WriteAheadLog:
         disk = FailStop(files)
         disk.call(directory, files.make_directory, directory)
         disk.call(directory.parent, files.fsync_directory, directory.parent)
-        sequences = _clean_listing(disk, directory)
+        sequences = _sequences(disk, directory)
         if not sequences:
+            _discard_drafts(disk, directory)
             _, head = SegmentWriter.begin(identity, 1, 1, 0, HardState())
             try:
                 descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, head, len(head))
@@ -123,7 +124,7 @@ class WriteAheadLog:
         """All that is durable, read back. Cuts off a write that broke off; refuses damage with CorruptLog."""
         assert self._descriptor is None, "load() comes once, first"
         files, disk = self._disk.files, self._disk
-        sequences = _clean_listing(disk, self._directory)
+        sequences = _sequences(disk, self._directory)
         if not sequences:
             raise CorruptLog(self._directory, 0, 1, "the log was begun once, and no segment of it is there")
         damaged = self._snapshots.load()
@@ -142,6 +143,7 @@ class WriteAheadLog:
             reader, ending = replay.segment(path, sequence, data, is_last=is_last)
             self._segments.append((sequence, reader.header.first_index))
         recovered = self._joined(replay, damaged)
+        _discard_drafts(disk, self._directory)  # now that nothing is refused any more
         self._path, self._sequence = path, sequence
         self._capacity = len(data)
         if ending is Ending.TORN:
@@ -428,13 +430,18 @@ def names_in(disk: FailStop, directory: Path) -> list[str]:
     return disk.call(directory, list_directory)
 
 
-def _clean_listing(disk: FailStop, directory: Path) -> list[int]:
-    """The sequences of the segments that are there. What was in the making is thrown away."""
+def _sequences(disk: FailStop, directory: Path) -> list[int]:
+    """Those of the segments that are there, in order."""
+    names = names_in(disk, directory)
+    return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
+
+
+def _discard_drafts(disk: FailStop, directory: Path) -> None:
+    """Throw away what was in the making when the process ended."""
     names = names_in(disk, directory)
     for draft in (SPARE_NAME, RESERVE_DRAFT_NAME, DRAFT_NAME):
         if draft in names:
             disk.call(directory / draft, disk.files.unlink, directory / draft)
-    return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
 
 
 def _parts(batch: EntryBatch) -> Iterator[EntryBatch]:

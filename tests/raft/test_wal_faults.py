@@ -412,6 +412,8 @@ def test_a_refusal_changes_nothing_on_the_disk() -> None:
     _, contents = after_crash()
     path = WAL / segment_name(2)
     contents[path] = contents[path][:600] + b"?" + contents[path][601:]
+    # What was in the making is thrown away by a start that succeeds, and by no other.
+    contents |= {WAL / "next.tmp": b"half a segment", WAL / "snapshot.tmp": b"half a snapshot"}
     disk = SimulatedDisk(contents)
     for _ in range(2):
         with pytest.raises(CorruptLog) as caught:
