@@ -232,6 +232,29 @@ def test_a_later_refusal_does_not_undo_an_unknown_outcome() -> None:
     assert error_of(call) is errors.OutcomeUnknown
 
 
+def test_a_refusal_for_want_of_space_is_final_and_never_hides_an_earlier_attempt() -> None:
+    """Exactly once: who is told that a put was not applied may do something else instead."""
+    result = msgpack.packb((protocol.SPACE_EXCEEDED, "no room"))
+    for codes, expected in (
+        ([], errors.SpaceExceeded),
+        ([protocol.OVERLOADED], errors.SpaceExceeded),
+        ([protocol.OUTCOME_UNKNOWN], errors.OutcomeUnknown),
+        ([protocol.CONFLICT_WITH_LEADER], errors.OutcomeUnknown),
+    ):
+        desk = Desk().started()
+        call = desk.put(seconds=5)
+        desk.flush()
+        sent = desk.take_one()
+        for code in codes:
+            desk.refuse(sent, code)
+            desk.pass_time(0.0)
+            desk.greet("a")
+            desk.pass_time(0.1)
+            sent = desk.take_one()
+        desk.receive(sent.connection, protocol.encode_results(sent.first_request_id, 1, result))
+        assert error_of(call) is expected, codes
+
+
 def test_a_frame_that_the_node_cannot_read_is_not_sent_for_ever() -> None:
     desk = Desk().started()
     call = desk.put()
