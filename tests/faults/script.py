@@ -17,7 +17,8 @@ import raft.discarded
 import raft.snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
-from raft.storage import DiskFull, Recovered, Storage, snapshot_content
+from raft.storage import DiskFull, Recovered, snapshot_content
+from raft.wal import WriteAheadLog
 from tests.faults.hard_disk import HardDisk, ScriptedCut
 
 SEGMENT_BYTES = 8192
@@ -114,7 +115,7 @@ class Life:
         self.process: Process | None = None
 
     @property
-    def log(self) -> Storage:
+    def log(self) -> WriteAheadLog:
         assert self.process is not None, "the log is not open"
         return self.process.log
 
