@@ -109,7 +109,12 @@ class Wanting(Ambush):
 
 
 class IsShort(Wanting):
-    """One write is cut short, and says so."""
+    """One write is cut short, and says so; the rest of it would find room."""
+
+    def promise(self) -> set[str]:
+        assert self.struck is not None, "nothing was cut short"
+        tries_again = (*CAN_WAIT, f"{points.FIRST}write segment")
+        return {WHOLE} if self.struck.point.startswith(tries_again) else {ENDED}
 
     def before(self, step: Step) -> int | None:
         if not self.is_due(step):

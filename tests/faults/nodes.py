@@ -127,7 +127,7 @@ class Putter:
         for _ in range(60):
             self._cluster.turn_all()
             for reply in client.replies():
-                return isinstance(reply, Results)
+                return isinstance(reply, Results) and is_ok(reply)
             if name not in self._cluster.systems:
                 return False
             self._cluster.clock.advance(0.002)
@@ -144,6 +144,12 @@ class Putter:
         for key, value in found.items():
             if value not in {value_of(n) for n in range(self.attempted + 1) if key_of(n) == key}:
                 raise Wrong(f"{key!r} has a value that nobody put")
+
+
+def is_ok(reply: Results) -> bool:
+    """A node without room refuses, and that is an answer too."""
+    results = protocol.split_results(reply.blob, reply.request_count)
+    return all(result[0] == protocol.OK for result in results)
 
 
 def key_of(number: int) -> bytes:
