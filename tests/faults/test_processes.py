@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -35,6 +36,14 @@ def put_all(cluster: ProcessCluster) -> None:
             client.put(f"/key/{number}", str(number).ljust(VALUE_BYTES))
 
 
+def wait_for_snapshot(log: Path) -> None:
+    """One is there, and the first segment was released."""
+    deadline = time.monotonic() + 20
+    while not any(log.glob("snapshot-*-*")) or (log / "0000000001.wal").exists():
+        assert time.monotonic() < deadline, sorted(path.name for path in log.iterdir())
+        time.sleep(0.05)
+
+
 def check_all(cluster: ProcessCluster, acknowledged: int = PUTS) -> None:
     with Client(cluster.endpoints, timeout_seconds=10) as client:
         values = {int(item.key.rpartition(b"/")[2]): int(item.value) for item in client.prefix("/key/").items}
@@ -46,6 +55,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     """The data directory of a node that was killed, after it had taken a snapshot; and its `--cluster`."""
     with ProcessCluster(tmp_path_factory.mktemp("node"), size=1, arguments=SMALL) as cluster:
         put_all(cluster)
+        wait_for_snapshot(cluster.data_directory("n1") / "wal")
         cluster.kill("n1")
         yield cluster.data_directory("n1"), f"n1={cluster.peer_endpoints['n1']}"
 

@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from kvstore.node import YOUNG_OBJECTS
+from raft.space_watch import CHECK_SECONDS, MISGIVING_CHECKS
 from tests.simulator.clocks import Schedule
 from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.nemesis import Nemesis
@@ -33,6 +34,10 @@ CALM_SECONDS = 1.5  # for the first leader and the first answers
 LEADER_TIMEOUTS = 10  # election timeouts until a healed majority has a leader
 FINISH_TIMEOUTS = 40  # and until everything is answered
 CONVERGE_TIMEOUTS = 20  # and until all have the same state
+# An error of the disk that means a lack of room is believed for so long, and puts are refused meanwhile.
+ALARM_SECONDS = (MISGIVING_CHECKS + 1) * CHECK_SECONDS
+# Writes a key until one whose value is damaged was surely replaced: that is when it shows.
+WRITES_A_KEY = 20
 
 
 @dataclass(slots=True)
@@ -108,6 +113,8 @@ class Simulation:
 
     def _wait(self, timeouts: float, is_done: Callable[[], bool], what: str) -> None:
         seconds = timeouts * self.swarm.election_seconds
+        if timeouts == FINISH_TIMEOUTS and self.swarm.disk_errors:
+            seconds += ALARM_SECONDS
         if not self.schedule.run_until(self.schedule.now + seconds, is_done):
             raise Violation(f"{seconds:.1f} s after healing: {what}")
 
@@ -119,6 +126,9 @@ class Simulation:
         before = self.workload.acknowledged
         self.schedule.run_until(self.schedule.now + 2 * self.swarm.election_seconds)
         self._wait(FINISH_TIMEOUTS, lambda: self.workload.acknowledged > before, "nothing was written")
+        if self.swarm.bends:
+            enough = before + WRITES_A_KEY * self.swarm.keys
+            self._wait(FINISH_TIMEOUTS, lambda: self.workload.acknowledged > enough, "too little was written")
         self.workload.is_closing = True
         self._wait(FINISH_TIMEOUTS, self.workload.is_idle, "some requests are not answered")
         self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")

@@ -229,6 +229,10 @@ class SimulatedClient:
         if command.result is not None or command not in self.pending:
             self._check_late(command, result)
             return
+        if result[0] == protocol.SPACE_EXCEEDED:
+            # As a refusal: an earlier attempt may be applied, so it is tried again with the same sequence.
+            self._cluster.trace.counts["space exceeded"] += 1
+            return
         if result[0] != protocol.OK:
             self._note_failure(command, result)
             return
@@ -255,7 +259,8 @@ class SimulatedClient:
     def _check_late(self, command: Command, result: list[Any]) -> None:
         """A write has one result, however often it was sent; its result may be forgotten by now."""
         self._cluster.trace.counts["late answer"] += 1
-        if command.kind != protocol.WRITE or result[0] == protocol.SEQUENCE_FORGOTTEN:
+        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED)
+        if command.kind != protocol.WRITE or result[0] in forgetful:
             return
         if command.result is not None and command.result != result:
             raise Violation(f"{self.name} was answered {command.result}, then {result}, to {command.seen}")
