@@ -214,12 +214,14 @@ class StoreMachine:
             )
         if flags & COUNT_ONLY:
             return _pack((OK, current, store.count(key, range_end, revision=revision), False, ()))
-        if flags & KEYS_ONLY:
-            answer = store.range(key, range_end, limit=limit, revision=revision)
-            stripped = [(record[0], b"", *record[2:]) for record in answer.records]
-            return _pack((OK, current, answer.total, answer.more, stripped))
+        keys_only = bool(flags & KEYS_ONLY)
         total, more, records = store.range(
-            key, range_end, limit=limit, max_bytes=MAX_RANGE_REPLY_BYTES, revision=revision
+            key,
+            range_end,
+            limit=limit,
+            max_bytes=MAX_RANGE_REPLY_BYTES,
+            revision=revision,
+            keys_only=keys_only,
         )
         return _pack((OK, current, total, more, records))
 

@@ -146,26 +146,34 @@ class Store:
     # -- reads -----------------------------------------------------------------------------------------
 
     def range(
-        self, key: bytes, range_end: bytes, *, limit: int = 0, max_bytes: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes,
+        *,
+        limit: int = 0,
+        max_bytes: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
     ) -> RangeAnswer:
         """Records of [key, range_end) in key order; 0 for no limit. At least one record, if there is any.
+
+        With `keys_only` the records have no values, and max_bytes counts none.
 
         An empty `range_end` means the one key, a zero byte all keys from `key` on. As of `revision`, if it
         is not 0: one from oldest_revision to the current one.
         """
         if revision and revision != self.revision:
-            return self._past_range(key, range_end, limit, max_bytes, revision)
+            total, found = self._past_range(key, range_end, limit, revision)
+            return _cut(total, found, max_bytes, keys_only)
         records = self._records
         if not range_end:
             record = records.get(key)
-            return RangeAnswer(0, False, []) if record is None else RangeAnswer(1, False, [record])
+            return _cut(int(record is not None), [] if record is None else [record], max_bytes, keys_only)
         low, high = self._bounds(key, range_end)
         count = max(0, high - low)
         wanted = min(count, limit) if limit else count
         found = [records[name] for name in islice(self._keys.islice(low), wanted)]
-        if max_bytes:
-            _cut(found, max_bytes)
-        return RangeAnswer(count, len(found) < count, found)
+        return _cut(count, found, max_bytes, keys_only)
 
     def count(self, key: bytes, range_end: bytes, *, revision: int = 0) -> int:
         if revision and revision != self.revision:
@@ -187,17 +195,14 @@ class Store:
         return low, high
 
     def _past_range(
-        self, key: bytes, range_end: bytes, limit: int, max_bytes: int, revision: int
-    ) -> RangeAnswer:
+        self, key: bytes, range_end: bytes, limit: int, revision: int
+    ) -> tuple[int, list[KeyValue]]:
         assert self.oldest_revision <= revision <= self.revision, f"{revision} is not kept"
         total = self._past_count(key, range_end, revision)
         wanted = min(total, limit) if limit else total
         at = self._versions.at
         versions = (at(name, revision) for name in self._names(key, range_end))
-        found = list(islice((record for record in versions if record is not None), wanted))
-        if max_bytes:
-            _cut(found, max_bytes)
-        return RangeAnswer(total, len(found) < total, found)
+        return total, list(islice((record for record in versions if record is not None), wanted))
 
     def _past_count(self, key: bytes, range_end: bytes, revision: int) -> int:
         """By looking at the keys of the range, or at what has changed since, whichever is less."""
@@ -328,11 +333,15 @@ def _oldest_start(compact_revision: int, known_from: int) -> int:
     return max(compact_revision, known_from + 1 if known_from else 0)
 
 
-def _cut(records: list[KeyValue], max_bytes: int) -> None:
-    """Keeps as many as fit into `max_bytes` of keys and values, and always the first."""
-    size_bytes = 0
-    for position, record in enumerate(records):
-        size_bytes += len(record[0]) + len(record[1])
-        if size_bytes > max_bytes and position:
-            del records[position:]
-            return
+def _cut(total: int, records: list[KeyValue], max_bytes: int, keys_only: bool) -> RangeAnswer:
+    """As many as fit into `max_bytes` of keys and of values, where these are wanted, and always the first."""
+    if max_bytes:
+        size_bytes = 0
+        for position, record in enumerate(records):
+            size_bytes += len(record[0]) if keys_only else len(record[0]) + len(record[1])
+            if size_bytes > max_bytes and position:
+                del records[position:]
+                break
+    if keys_only:
+        records = [(record[0], b"", *record[2:]) for record in records]
+    return RangeAnswer(total, len(records) < total, records)

@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from kvstore import protocol
+from kvstore.protocol import MAX_KEY_BYTES
 from kvstore.state_machine import MAX_QUERY_BYTES, StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
@@ -97,6 +98,26 @@ def test_a_very_long_range_is_cut_and_says_so() -> None:
         log.put(b"k%02d" % number, bytes(1 << 20))
     code, _, total, more, records = log.ask(protocol.range_body(b"k", b"l"))
     assert (code, total, more, len(records)) == (0, 20, True, 15)
+
+
+def test_a_very_long_range_of_keys_alone_is_cut_and_says_so() -> None:
+    """Now and in the past; the values do not count, and a client that goes on finds all."""
+    log = Log()
+    # One byte less than the longest: else a client could not name what comes next.
+    keys = [b"k%04d" % number + bytes(MAX_KEY_BYTES - 6) for number in range(5000)]
+    log.apply(*(protocol.put_body(0, 0, 0, key, bytes(5000)) for key in keys))
+    at_first = log.machine.revision
+    for revision in (0, at_first):
+        begin, found = b"k", []
+        for total, count, is_cut in ((5000, 4097, True), (903, 903, False)):
+            body = protocol.range_body(begin, b"l", revision=revision, flags=protocol.KEYS_ONLY)
+            _, _, *counted, records = log.ask(body)
+            assert (*counted, len(records)) == (total, is_cut, count)
+            assert not any(record[1] for record in records)
+            found += [record[0] for record in records]
+            begin = found[-1] + b"\0"
+        assert found == keys
+        log.put(b"m")  # the next time it is the past
 
 
 def test_many_large_reads_at_once_do_not_become_gigabytes() -> None:
