@@ -43,7 +43,7 @@ DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks f
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
 SWEEP_VERSIONS: Final = (
-    1024  # of what was compacted, given back with each call of apply() or query(); a millisecond
+    1024  # of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond
 )
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
@@ -124,10 +124,7 @@ class StoreMachine:
                     append(result)
         self.applied_index += len(bodies)
         self._tell_watchers()
-        if self._store.is_sweeping:
-            self._store.sweep(SWEEP_VERSIONS + 2 * len(bodies))
-        if self._leaving is not None:
-            self._give_up_more()
+        self._give_back(SWEEP_VERSIONS + 2 * len(bodies))
         return results
 
     def _tell_watchers(self) -> None:
@@ -192,10 +189,7 @@ class StoreMachine:
                     size_bytes -= size
                     result = TOO_MUCH_AT_ONCE
             results.append(result)
-        if self._store.is_sweeping:
-            self._store.sweep(SWEEP_VERSIONS)  # though nobody writes
-        if self._leaving is not None:
-            self._give_up_more()
+        self._give_back(SWEEP_VERSIONS)  # though nobody writes
         return results
 
     def _range(self, read: list[Any]) -> bytes:
@@ -261,10 +255,17 @@ class StoreMachine:
         self.applied_index = applied_index
         self.watch_plane.restart(store.revision)
 
-    def _give_up_more(self) -> None:
-        """Of the store that was in force before the last restored snapshot."""
-        assert self._leaving is not None, "nothing is to be given up"
-        if not self._leaving.step():
+    # -- memory that is of no use any more -------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """A step of giving it back, though nobody writes or reads; of the state it changes nothing."""
+        self._give_back(SWEEP_VERSIONS)
+
+    def _give_back(self, versions: int) -> None:
+        """Of what was compacted, and of the store that was in force before the last restored snapshot."""
+        if self._store.is_sweeping:
+            self._store.sweep(versions)
+        if self._leaving is not None and not self._leaving.step():
             self._leaving = None
 
     # -- for operators and tests -----------------------------------------------------------------------

@@ -32,7 +32,14 @@ from raft.errors import (
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.ready import Ready, Role, RoleChange
-from raft.state_machine import Fingerprinted, Housekeeper, Restorer, StateMachine, WholeRestorer
+from raft.state_machine import (
+    Fingerprinted,
+    Housekeeper,
+    Restorer,
+    StateMachine,
+    Tidying,
+    WholeRestorer,
+)
 from raft.storage import MemoryStorage, Recovered, Storage, StorageError, StorageFailed
 
 __all__ = [
@@ -77,6 +84,7 @@ __all__ = [
     "StorageError",
     "StorageFailed",
     "Term",
+    "Tidying",
     "TooLarge",
     "TransferReason",
     "TransferRefused",

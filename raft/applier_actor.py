@@ -49,7 +49,7 @@ from raft.state_machine import Announcer, Frame, Housekeeper, Restorer, Silent, 
 log = logging.getLogger("assent.applier")
 
 WATCH_PORT = "watch"
-TICK_SECONDS = 0.25  # heartbeats of the watch plane, housekeeping and reports are looked at this often
+TICK_SECONDS = 0.25  # heartbeats of the watch plane, housekeeping, reports and tidying: this often
 
 
 class ApplierActor(Actor):
@@ -76,6 +76,8 @@ class ApplierActor(Actor):
         self._announcer: Announcer = announcer if announcer is not None else Silent()
         self._announces = announcer is not None
         self._housekeeping = Housekeeping(housekeeper) if housekeeper is not None else None
+        tidy = getattr(machine, "tidy", None)
+        self._tidy: Callable[[], None] | None = tidy if callable(tidy) else None
         self._guard = Guard(machine, fence if fence is not None else MemoryFence(), check_every=check_every)
         # All entries up to here are in the machine, or were dropped behind the fence; never falls.
         self.applied_index = applied_index
@@ -103,7 +105,7 @@ class ApplierActor(Actor):
     def on_start(self) -> None:
         if self._guard.fence.mark is not None:
             self._retire(self._guard.fence.mark)
-        elif self._announces or self._housekeeping is not None or self._guard.compares:
+        elif self._announces or self._housekeeping or self._guard.compares or self._tidy:
             self.set_deadline(self.now() + TICK_SECONDS)
 
     def on_deadline(self) -> None:
@@ -120,6 +122,8 @@ class ApplierActor(Actor):
             bodies = self._housekeeping.due(now)
             if bodies:
                 self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
+        if self._tidy is not None:
+            self._tidy()
         self.set_deadline(now + TICK_SECONDS)
 
     def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:

@@ -122,6 +122,17 @@ class Fingerprinted(Protocol):
         """
 
 
+class Tidying(Protocol):
+    """What a state machine may have beside, if it gives memory back bit by bit."""
+
+    def tidy(self) -> None:
+        """The next step of it, of a millisecond or so; called a few times a second on every node.
+
+        Each node calls it at other moments, so nothing of the state may change by it: no result, no
+        snapshot and no fingerprint.
+        """
+
+
 class Announcer(Protocol):
     """A state machine's voice on the watch plane: says what to publish, and never does I/O itself."""
 

@@ -205,6 +205,39 @@ def test_only_the_leaders_settings_count_and_without_bounds_nothing_is_forgotten
     assert {cluster.status(name)["compact_revision"] for name in cluster.names} == {0}
 
 
+def test_an_idle_node_gives_back_what_was_compacted_whoever_leads() -> None:
+    """More than one call of apply() gives back; after it nobody writes, and nobody reads."""
+    cluster = MemoryCluster(seed=5, history_revisions=0)
+    caller = cluster.client(cluster.leader())
+    bodies = [protocol.put_body(0, 0, 0, b"/k", b"%d" % number) for number in range(500)]
+    for _ in range(12):
+        assert [code for code, *_ in caller.call(protocol.WRITE, bodies)] == [protocol.OK] * 500
+    last = 1 + 12 * 500
+    assert caller.call(protocol.WRITE, [protocol.compact_body(0, 0, 0, last)]) == [[protocol.OK, last]]
+    cluster.run(3.0)
+    for name in cluster.names:
+        machine = cluster.status(name)
+        assert (machine["compact_revision"], machine["keys"]) == (last, 1)
+        assert int(str(machine["history_bytes"])) < 100, name
+
+
+def test_giving_memory_back_changes_nothing_of_the_state_and_comes_to_an_end() -> None:
+    log, tidied = Log(), Log()
+    for one in (log, tidied):
+        one.apply(*(protocol.put_body(0, 0, 0, b"k%d" % (number % 3), b"v") for number in range(9000)))
+        compact(one, 9000)
+    kept: list[int] = []
+    while tidied.machine.kept_history().is_sweeping:
+        tidied.machine.tidy()
+        kept.append(tidied.machine.kept_history().size_bytes)
+        assert tidied.machine.fingerprint() == log.machine.fingerprint()
+        assert b"".join(tidied.machine.snapshot()) == b"".join(log.machine.snapshot())
+    assert len(kept) > 2 and kept == sorted(kept, reverse=True) and kept[-1] < 300
+    tidied.machine.tidy()
+    assert tidied.machine.kept_history().size_bytes == kept[-1]
+    assert tidied.machine.digest() == log.machine.digest()
+
+
 def test_an_idle_cluster_writes_nothing_into_its_log_for_the_sake_of_its_past() -> None:
     cluster = MemoryCluster(seed=4, history_revisions=KEPT)
     overwrite(cluster, ROUNDS)

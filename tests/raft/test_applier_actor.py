@@ -167,6 +167,26 @@ def test_what_is_announced_is_published_in_its_turn() -> None:
     assert world.happened == [("watch", [b"heartbeat", b"0.25"]), ("watch", [b"heartbeat", b"0.5"])]
 
 
+class Tidy(Counting):
+    """Counts how often it was asked to give memory back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def tidy(self) -> None:
+        self.steps += 1
+
+
+def test_a_machine_is_tidied_at_each_tick_whoever_leads() -> None:
+    machine = Tidy()
+    world = Surroundings(ApplierActor(machine))
+    world.start()
+    world.tell(RoleChanged("follower", 1, "b"))
+    assert world.wait() == world.wait() == world.wait() == 0.25
+    assert machine.steps == 3
+
+
 def test_nothing_is_announced_where_nobody_announces() -> None:
     world, _ = make()
     assert world.actor._deadline is None
