@@ -71,7 +71,10 @@ class SequenceForgotten(MaybeApplied, RequestFailed):
 
 
 class Compacted(NotApplied, RequestFailed):
-    """The revision asked for is gone; `compact_revision` is the oldest that can still be asked for."""
+    """The revision asked for is gone; `compact_revision` is the oldest that can still be asked for.
+
+    Of a compaction that was refused it is the revision of the last one.
+    """
 
     __slots__ = ("compact_revision",)
     code = protocol.COMPACTED

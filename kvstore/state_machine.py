@@ -63,7 +63,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 1
+    fingerprint_version: Final = 2
 
     def __init__(
         self,
@@ -155,7 +155,8 @@ class StoreMachine:
         if revision > store.revision:
             return error_result(protocol.FUTURE_REVISION, FUTURE, store.revision)
         if revision <= store.compact_revision:
-            return error_result(protocol.COMPACTED, COMPACTED, store.oldest_revision)
+            # Not the oldest that can be read here: that is not the same on all nodes, and this is remembered.
+            return error_result(protocol.COMPACTED, COMPACTED, store.compact_revision)
         store.compact(revision)
         return _pack((OK, store.revision))
 

@@ -259,6 +259,26 @@ def test_history_before_a_snapshot_of_version_1_is_not_known() -> None:
     assert again.digest() == other.machine.digest() == log.machine.digest()
 
 
+def test_a_refused_compaction_has_the_same_result_after_a_snapshot_of_version_1() -> None:
+    """It is remembered by the session, so what is known on one node alone must not be in it."""
+    log, other = Log(), Log()
+    for number in range(5):
+        log.put(b"a", b"%d" % number)
+    [record] = log.machine._store.range(b"a", b"").records
+    restore_all(other.machine, [msgpack.packb([1, 5, 6, 1, 0]), msgpack.packb([record])])
+    session = log.open_session()
+    assert other.open_session() == session
+    refused = protocol.compact_body(session, 1, 1, 0)
+    for one in (log, other):
+        [[code, _, last_compaction]] = one.apply(refused)
+        assert (code, last_compaction) == (protocol.COMPACTED, 0)
+    assert other.machine.fingerprint() == log.machine.fingerprint()
+    for one in (log, other):
+        assert one.apply(protocol.compact_body(0, 0, 0, 6)) == [[protocol.OK, 6]]
+        assert one.apply(refused)[0][2] == 0, "the first result"
+    assert other.machine.digest() == log.machine.digest()
+
+
 def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
     """A watcher must not take the silence over a restored snapshot for "nothing happened"."""
     log = Log()
