@@ -16,7 +16,7 @@ import raft.snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
 from raft.files import FailStop, OsFiles
-from raft.reserve import RESERVE_DRAFT_NAME, RESERVE_NAME
+from raft.reserve import RESERVE_DRAFT_NAME, RESERVE_NAME, Reserve
 from raft.segment import segment_name, sequence_of
 from raft.snapshot import DRAFT_NAME
 from raft.spare import SPARE_NAME
@@ -188,6 +188,17 @@ def test_power_is_lost_while_the_reserve_becomes_a_segment() -> None:
             assert number > 50
             return
     raise AssertionError("the script never came to its end")
+
+
+def test_a_reserve_that_was_taken_once_is_thrown_away(tmp_path: Path) -> None:
+    """The power went before it had the name of a segment: what is in it would be read as records."""
+    whole = bytes(4096)
+    for content, is_whole in ((whole, True), (b"head" + whole[4:], False), (whole[:100], False)):
+        (tmp_path / RESERVE_NAME).write_bytes(content)
+        reserve = Reserve(tmp_path, FailStop(OsFiles()), 4096, 4096)
+        reserve.load()
+        assert reserve.is_whole is is_whole
+        assert (tmp_path / RESERVE_NAME).exists() is is_whole
 
 
 def test_an_append_that_has_no_room_is_the_end() -> None:

@@ -145,3 +145,11 @@ def test_slices_have_one_size_and_nothing_is_read_ahead() -> None:
     assert slices.next_slice() == (bytes([3] * 4), True)
     assert Slices(iter([])).next_slice() == (b"", True)
     assert Slices(iter([b"12345678"]), 8).next_slice() in ((b"12345678", True), (b"12345678", False))
+
+
+def test_a_fenced_node_begins_no_snapshot() -> None:
+    """It would give its log up for a state that is wrong."""
+    bench = Bench()
+    bench.keeper.fence()
+    bench.keeper.consider()
+    assert bench.take() == []

@@ -56,7 +56,9 @@ class Life:
         self.turn((HardState(2, "n2", 4), batch(5, b"instead", b"of it", term=2)))
         for index in range(7, 13):
             self.turn((None, batch(index, b"%d" % index * 300, term=2)))
-        self.turn((HardState(3, "n3", 12), batch(13, b"last", term=3)))
+        # Segments end in the middle of this turn, with records that are not written yet.
+        self.turn(*((None, batch(index, b"%d" % index * 150, term=2)) for index in range(13, 25)))
+        self.turn((HardState(3, "n3", 12), batch(25, b"last", term=3)))
         log.close()
         self.acknowledged = len(self.history) - 1
 
@@ -149,7 +151,7 @@ def test_the_script_reaches_everything() -> None:
     disk.kill_process()
     recovered = recover(disk)
     life.check(recovered)
-    assert len(recovered.entries) == 13
+    assert len(recovered.entries) == 25
 
 
 @pytest.mark.parametrize("survives", ["nothing", "everything", "some 1", "some 2", "some 3", "some 4"])
