@@ -240,5 +240,6 @@ def test_a_log_of_before_there_were_seals_is_read_and_gets_them() -> None:
 def test_an_old_log_still_ends_where_its_last_segment_does() -> None:
     """Programs that knew no seals could not tell; what they wrote does not say more."""
     contents = of_version_1(segments_of(undisturbed()[1]))
+    whole = len(load(contents).entries)
     del contents[max(contents)]
-    assert len(load(contents).entries) < 13
+    assert len(load(contents).entries) < whole
