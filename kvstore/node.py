@@ -42,7 +42,7 @@ from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.config import MEBIBYTE
 from raft.election_actor import ElectionActor
-from raft.fence import Fence, MemoryFence, restored_unless_fenced
+from raft.fence import Fence, MemoryFence, restored_unless_fenced, withdraw_behind
 from raft.replication_actor import ReplicationActor
 from raft.storage import Recovered, Storage
 from raft.wire import FIRST_FREE_TAG, register_messages
@@ -157,8 +157,9 @@ def build_system(
     # The ring: gateway, replication, applier, and back. Election comes last in every turn.
     gateway = _make_gateway(settings, origin)
     recovered = storage.load()
-    replication = _make_replication(settings, origin, storage, recovered, rng)
-    applier = _make_applier(settings, storage, recovered, rng, fence if fence is not None else MemoryFence())
+    fence = fence if fence is not None else MemoryFence()
+    replication = _make_replication(settings, origin, storage, recovered, rng, fence)
+    applier = _make_applier(settings, storage, recovered, rng, fence)
     election = _make_election(settings, rng)
     for actor in (gateway, replication, applier, election):
         system.add(actor)
@@ -186,7 +187,12 @@ def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
 
 
 def _make_replication(
-    settings: NodeSettings, origin: Origin, storage: Storage, recovered: Recovered, rng: random.Random
+    settings: NodeSettings,
+    origin: Origin,
+    storage: Storage,
+    recovered: Recovered,
+    rng: random.Random,
+    fence: Fence,
 ) -> ReplicationActor:
     log.info(
         "recovered term=%d last_index=%d commit_index=%d",
@@ -197,11 +203,9 @@ def _make_replication(
     config = replace(settings.raft_config, incarnation=rng.getrandbits(31))
     members = origin.members or {}
     founding = Configuration(members, addresses=members)
-    return ReplicationActor(
-        Core(settings.name, founding, recovered, config),
-        storage,
-        disk_reserve_bytes=settings.disk_reserve_mib * MEBIBYTE,
-    )
+    core = Core(settings.name, founding, recovered, config)
+    withdraw_behind(fence, core)
+    return ReplicationActor(core, storage, disk_reserve_bytes=settings.disk_reserve_mib * MEBIBYTE)
 
 
 def _make_applier(

@@ -44,7 +44,8 @@ def barrier_of(node: str, role: str, fence: NodeFenced | None) -> Barrier | None
     if role == "waiting":
         return Barrier(protocol.NOT_MEMBER, f"{node} waits to be added to a cluster")
     if fence is not None:
-        text = f"{node} is fenced, for its state is wrong at index {fence.index}: go to another node"
+        what = "has forgotten what it acknowledged up to" if fence.has_forgotten else "has a wrong state at"
+        text = f"{node} is fenced, for it {what} index {fence.index}: go to another node"
         return Barrier(protocol.FENCED, text)
     return None
 

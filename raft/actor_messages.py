@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from raft.ready import Forgotten
+
 
 class Reason(StrEnum):
     """Why requests came back undone, as far as this node can know."""
@@ -423,13 +425,22 @@ class SnapshotGone:
 class NodeFenced:
     """applier to replication and gateway: this node's state is wrong. It serves nothing and leads never more.
 
-    `own` and `theirs` are fingerprints of the state at `index`; 0 if it found out by itself.
+    `own` and `theirs` are fingerprints of the state at `index`; 0 if it found out by itself. If it
+    `has_forgotten`, it is its log that is wrong: it had acknowledged that up to `index`.
     """
 
     index: int
     own: int
     theirs: int
     reason: str
+    has_forgotten: bool = False
+
+
+@dataclass(slots=True)
+class LogForgotten:
+    """replication to applier, which has the fence: this node has lost what it had acknowledged."""
+
+    forgotten: Forgotten
 
 
 LOCAL_MESSAGES: tuple[type, ...] = (
@@ -475,6 +486,7 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     SnapshotClosed,
     SnapshotGone,
     NodeFenced,
+    LogForgotten,
     SnapshotGivenUp,
     SpaceChanged,
 )

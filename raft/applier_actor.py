@@ -19,6 +19,7 @@ from raft.actor_messages import (
     Applied,
     Committed,
     LocalRead,
+    LogForgotten,
     MembershipChanged,
     NextSlice,
     NodeFenced,
@@ -37,7 +38,7 @@ from raft.actor_messages import (
 )
 from raft.divergence import CHECK_EVERY
 from raft.errors import StateDamaged
-from raft.fence import Fence, FenceMark, MemoryFence
+from raft.fence import Fence, FenceMark, MemoryFence, mark_of
 from raft.guard import Guard
 from raft.housekeeping import Housekeeping
 from raft.membership import Configuration
@@ -100,6 +101,7 @@ class ApplierActor(Actor):
             SnapshotGivenUp: self._drop_slices,
             RestoreSnapshot: self._begin_restoring,
             SnapshotPart: self._take_part,
+            LogForgotten: self._fence_forgetful,
         }
 
     def on_start(self) -> None:
@@ -253,13 +255,17 @@ class ApplierActor(Actor):
             if self._guard.verdict is not None:
                 self._put_up_fence(self._guard.verdict)
 
+    def _fence_forgetful(self, message: LogForgotten) -> None:
+        """A fence that is up already is put up again: a node whose state alone is wrong may vote."""
+        self._put_up_fence(mark_of(message.forgotten))
+
     def _put_up_fence(self, mark: FenceMark) -> None:
         """First on the disk, so that no restart takes it down; what this turn had for clients is dropped."""
         self._guard.fence.put_up(mark)
         self._retire(mark)
 
     def _retire(self, mark: FenceMark) -> None:
-        log.error("event=fenced index=%d own=%016x theirs=%016x reason=%r", *mark)
+        log.error("event=fenced index=%d own=%016x theirs=%016x reason=%r has_forgotten=%s", *mark)
         self._publish(self._announcer.cut_off())
         self._announcer, self._announces, self._housekeeping = Silent(), False, None
         self._slices = None
@@ -270,6 +276,7 @@ class ApplierActor(Actor):
             Committed: self._pass_over,
             RestoreSnapshot: self._pass_over_snapshot,
             QueryStatus: self._report,
+            LogForgotten: self._fence_forgetful,
         }
         if self._restoring is not None:
             self._pass_over_snapshot(self._restoring)

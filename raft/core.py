@@ -24,11 +24,8 @@ from raft.log import Log, fitting
 from raft.membership import Configuration
 from raft.messages import (
     AppendEntries,
-    AppendRejected,
     Heartbeat,
-    HeartbeatResponse,
     InstallSnapshot,
-    InstallSnapshotResponse,
     Message,
     ReadIndexRefused,
     ReadIndexRequest,
@@ -37,7 +34,8 @@ from raft.messages import (
     TimeoutNow,
 )
 from raft.progress import Progress
-from raft.ready import Ready, Role, RoleChange
+from raft.ready import Forgotten, Ready, Role, RoleChange
+from raft.stale import answer_stale
 from raft.voting import HANDLERS as _ELECTION_HANDLERS
 
 if TYPE_CHECKING:
@@ -73,6 +71,7 @@ class Core:
         # The last one in the log, committed or not (Raft §6); kept at hand, since everything asks for it.
         self.configuration: Configuration = self.configurations.in_force
         self.is_removed = False  # a member said so, or the committed configuration does
+        self.is_withdrawn = False  # it hears nobody, and asks for nothing
         hard_state = storage_state.hard_state
         self.term: Term = hard_state.term  # never decreases
         self.voted_for: NodeId | None = hard_state.voted_for  # changes only with the term, or from None
@@ -99,6 +98,7 @@ class Core:
         self._saved = hard_state
         self._announced = RoleChange(Role.FOLLOWER, self.term, None)
         self._awaits_advance = False
+        self._forgotten: Forgotten | None = None
         check_state(self)
         self._facts = facts_of(self)
 
@@ -130,7 +130,7 @@ class Core:
         What cannot be is counted in ignored_messages. Only proof of lost safety raises (InvariantBroken).
         """
         kind = type(message)
-        if kind not in _KINDS or sender == self.node_id:
+        if kind not in _KINDS or sender == self.node_id or self.is_withdrawn:
             self.ignored_messages += 1
             return
         term = cast(Message, message).term
@@ -155,7 +155,7 @@ class Core:
             # that could not win and would not follow.
             self.become_follower(term, None)
         elif term < self.term:
-            self._answer_stale(sender, message)
+            answer_stale(self, sender, message)
             return
         if kind in _FROM_LEADERS and not self._hear_leader(sender):
             self.ignored_messages += 1
@@ -174,17 +174,6 @@ class Core:
             return False  # Two cannot be (Election Safety). A forged or misrouted frame is not obeyed.
         self.is_gate_open = False
         return True
-
-    def _answer_stale(self, sender: NodeId, message: object) -> None:
-        """Raft §5.1: refuse a request of an old term, and say so. Old answers are dropped."""
-        if isinstance(message, AppendEntries):
-            self.send_after_sync(sender, AppendRejected(self.term, message.prev_index, 0, 0))
-        elif isinstance(message, Heartbeat):
-            self.send(sender, HeartbeatResponse(self.term, 0))
-        elif isinstance(message, InstallSnapshot):
-            self.send(sender, InstallSnapshotResponse(self.term, message.index, 0))
-        elif isinstance(message, ReadIndexRequest):
-            self.send(sender, ReadIndexRefused(self.term, message.context))
 
     def dispatch(self, sender: NodeId, message: Message) -> bool:
         """To the role, if it has anything to do with this kind of message."""
@@ -257,7 +246,7 @@ class Core:
 
     def may_campaign(self) -> bool:
         """Not as a learner, not while it waits to be added, not after it was removed; not with priority 0."""
-        if self.is_removed or self.config.priority == 0:
+        if self.is_removed or self.is_withdrawn or self.config.priority == 0:
             return False
         if self.configuration.may_campaign(self.node_id):
             return True
@@ -319,6 +308,13 @@ class Core:
         self.leader_id = self.node_id
         self.is_gate_open = False
         self._enter(Leader(self, supporters))
+
+    def withdraw(self, forgotten: Forgotten | None = None) -> None:
+        """Take part in nothing any more, as though it were down: less is here than was promised. What it was
+        about to say remains unsaid."""
+        self.is_withdrawn, self._forgotten = True, forgotten
+        self.become_follower(self.term, None)
+        self._messages, self._messages_after_sync = [], []
 
     def _enter(self, role: Follower | PreCandidate | Candidate | Leader) -> None:
         self._role.retire()
@@ -418,6 +414,7 @@ class Core:
             or self._announced != (self.role, self.term, self.leader_id)
             or self.configurations.has_news
             or self.snapshots.has_work
+            or self._forgotten is not None
         )
 
     def ready(self) -> Ready:
@@ -457,10 +454,11 @@ class Core:
             role_change=role_change,
             configuration=self.configuration if self.configurations.has_news else None,
             snapshots=self.snapshots.take_work() if self.snapshots.has_work else None,
+            forgotten=self._forgotten,
         )
         self.configurations.has_news = False
         self._messages, self._messages_after_sync = [], []
-        self._reads, self._refused_reads, self._truncated_from = [], [], None
+        self._reads, self._refused_reads, self._truncated_from, self._forgotten = [], [], None, None
         self._awaits_advance = True
         self._check()
         return ready

@@ -1,4 +1,5 @@
-"""The fence around a node whose state machine is wrong: put up once, durable, never taken down.
+"""The fence around a node whose state machine is wrong, or whose log has lost what was acknowledged: put up
+once, durable, never taken down.
 
 May know `Files` and where the data directory is. The mark is a file of its own, written as the identity is:
 draft, sync, rename, sync of the directory. A mark that cannot be read is a mark all the same.
@@ -8,12 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from raft.entries import Index
 from raft.files import FailStop, Files
+from raft.ready import Forgotten
 from raft.state_machine import Restorable
 from raft.storage import Recovered, Storage, restored_index
+
+if TYPE_CHECKING:
+    from raft.core import Core
 
 FENCE_NAME: Final = "fenced"
 FENCE_DRAFT_NAME: Final = "fenced.tmp"
@@ -22,12 +27,17 @@ UNREADABLE: Final = "the mark cannot be read"
 
 
 class FenceMark(NamedTuple):
-    """Why. Of a node that differs: where, its own fingerprint and that of a majority; else both are 0."""
+    """Why. Of a node that differs: where, its own fingerprint and that of a majority; else both are 0.
+
+    Of one that has forgotten: up to where it had acknowledged the log.
+    """
 
     index: Index  # type: ignore[assignment]  # hides tuple.index
     own: int
     theirs: int
     reason: str
+    # What it had acknowledged or voted may not be on its disk: it must not vote, nor store for a majority.
+    has_forgotten: bool = False
 
     def fields(self) -> dict[str, object]:
         """For people and programs: fingerprints in hexadecimal digits."""
@@ -79,7 +89,7 @@ class FileFence:
         if FENCE_DRAFT_NAME in disk.call(self._directory, files.list_directory, self._directory):
             disk.call(draft, files.unlink, draft)
         descriptor = disk.call(draft, files.create, draft)
-        content = {"format": FORMAT_VERSION, **mark.fields()}
+        content = {"format": FORMAT_VERSION, **mark.fields(), "has_forgotten": mark.has_forgotten}
         disk.write(draft, descriptor, (json.dumps(content) + "\n").encode(), 0)
         disk.call(draft, files.fdatasync, descriptor)
         disk.close(descriptor)
@@ -98,11 +108,31 @@ def restored_unless_fenced(
     return 0 if recovered.snapshot is None else recovered.snapshot.index
 
 
+def withdraw_behind(fence: Fence, core: Core) -> None:
+    """Before a core hears anybody: what its node found out in an earlier life counts in this one."""
+    if fence.mark is not None and fence.mark.has_forgotten:
+        core.withdraw()
+
+
+def mark_of(forgotten: Forgotten) -> FenceMark:
+    """What the core found out, in words."""
+    leader_id, term, known_index, last_index = forgotten
+    reason = (
+        f"it has acknowledged its log up to {known_index} to {leader_id} in term {term}, and it ends at "
+        f"{last_index}: its data directory was cut, or is an old copy"
+    )
+    return FenceMark(known_index, 0, 0, reason, True)
+
+
 def _parse(data: bytes) -> FenceMark:
     try:
         content = json.loads(data)
         return FenceMark(
-            int(content["index"]), int(content["own"], 16), int(content["theirs"], 16), str(content["reason"])
+            int(content["index"]),
+            int(content["own"], 16),
+            int(content["theirs"], 16),
+            str(content["reason"]),
+            bool(content.get("has_forgotten", False)),
         )
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return FenceMark(0, 0, 0, UNREADABLE)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return FenceMark(0, 0, 0, UNREADABLE, True)  # for all that anybody knows

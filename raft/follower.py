@@ -25,7 +25,7 @@ from raft.messages import (
     ReadIndexResponse,
     TimeoutNow,
 )
-from raft.ready import Role
+from raft.ready import Forgotten, Role
 
 if TYPE_CHECKING:
     from raft.core import Core
@@ -168,9 +168,13 @@ class Follower:
 
     def on_heartbeat(self, leader_id: NodeId, message: Heartbeat) -> None:
         core = self._core
-        if message.commit_index <= core.log.last_index:
-            # The leader names no more than this node is known to hold in common with it.
-            core.commit_to(message.commit_index)
+        last_index = core.log.last_index
+        if message.commit_index > last_index:
+            # The leader names no more than this node has acknowledged to it in this very term, after a sync.
+            # What is acknowledged to a leader stays for its term: so here it was lost behind the node's back.
+            core.withdraw(Forgotten(leader_id, core.term, message.commit_index, last_index))
+            return
+        core.commit_to(message.commit_index)
         core.send(leader_id, HeartbeatResponse(core.term, message.round, core.config.priority))
         # A request that was there one heartbeat ago was probably lost. Asking twice is harmless.
         for number in self._asked_reads:

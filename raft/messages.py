@@ -71,7 +71,7 @@ class AppendRejected:
 @dataclass(slots=True)
 class Heartbeat:
     term: Term
-    commit_index: Index  # never beyond what the receiver is known to hold
+    commit_index: Index  # never beyond what the receiver has acknowledged to the sender, in this term
     round: int  # read round of this leader's term: an answer confirms all reads asked before it
 
 

@@ -226,7 +226,8 @@ class ProposerActor(Actor):
             self._abandon(ticket, Abandonment(Reason.OUTCOME_UNKNOWN, True))
         for ticket in list(self._queries):
             self._abandon(ticket, Abandonment(Reason.FENCED, False))
-        self._on_fenced(FenceMark(message.index, message.own, message.theirs, message.reason))
+        mark = (message.index, message.own, message.theirs, message.reason, message.has_forgotten)
+        self._on_fenced(FenceMark(*mark))
 
     # -- members ---------------------------------------------------------------------------------------
 

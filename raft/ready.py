@@ -51,6 +51,15 @@ class SnapshotWork(NamedTuple):
     chunks: list[tuple[NodeId, InstallSnapshot]]  # to fill with data and send; whenever there is time
 
 
+class Forgotten(NamedTuple):
+    """Proof that this node has lost what it had acknowledged, to `leader_id`, in `term`."""
+
+    leader_id: NodeId
+    term: Term
+    known_index: Index  # the log was here, durably, at least up to this one
+    last_index: Index  # and ends here now
+
+
 @dataclass(slots=True)
 class Ready:
     """Made by ready(), owned by the caller from then on."""
@@ -71,3 +80,5 @@ class Ready:
     # heard that it is no member any more.
     configuration: Configuration | None
     snapshots: SnapshotWork | None = None
+    # The node takes part in nothing any more. It must be remembered, since the next leader has no such proof.
+    forgotten: Forgotten | None = None

@@ -28,7 +28,7 @@ from raft.election_actor import ElectionActor
 from raft.entries import NodeId
 from raft.errand import Errand, Question
 from raft.errors import NotLeader, OutcomeUnknown, TooLarge
-from raft.fence import Fence, FenceMark, MemoryFence, restored_unless_fenced
+from raft.fence import Fence, FenceMark, MemoryFence, restored_unless_fenced, withdraw_behind
 from raft.life import Abandonment, Command, Query, Stage
 from raft.membership import Configuration
 from raft.proposer_actor import ProposerActor, Request, call_back
@@ -139,9 +139,10 @@ class Replica:
                 on_fenced=self._note_fence,
             )
         )
+        fence: Fence = self._directory.fence() if self._directory is not None else MemoryFence()
+        withdraw_behind(fence, core)
         system.add(ReplicationActor(core, self._storage))
         housekeeper = machine if isinstance(machine, Housekeeper) else None
-        fence: Fence = self._directory.fence() if self._directory is not None else MemoryFence()
         applied_index = restored_unless_fenced(fence, machine, self._storage, recovered)
         system.add(ApplierActor(machine, housekeeper=housekeeper, applied_index=applied_index, fence=fence))
         system.add(

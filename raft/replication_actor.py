@@ -24,6 +24,7 @@ from raft.actor_messages import (
     HeartbeatDue,
     LeaderContact,
     LeaderSilent,
+    LogForgotten,
     NodeFenced,
     OpenSnapshot,
     PartWanted,
@@ -354,6 +355,8 @@ class ReplicationActor(Actor):
         self._core.advance()
         if ready.snapshots is not None:
             self._send(self._keeper.filled(ready.snapshots))
+        if ready.forgotten is not None:
+            self.send_local("applier", LogForgotten(ready.forgotten))
         if ready.truncated_from is not None:
             # Gone here, and yet another node may hold them and lead with them (Raft Figure 8); of a ticket
             # that went out in several appends a part may be committed. So nobody can say "not applied".

@@ -179,6 +179,8 @@ def _shortages(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _values(found: dict[str, Any]) -> str:
+    if found.get("own") == found.get("theirs"):
+        return f"index {found.get('index')}"  # it found out by itself: there is nothing to compare
     return f"index {found.get('index')}, own {found.get('own')}, theirs {found.get('theirs')}"
 
 

@@ -28,7 +28,14 @@ def test_a_mark_is_found_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"index": "x"}', b"\xff\xfe"])
 def test_a_mark_that_cannot_be_read_is_a_mark(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FENCE_NAME).write_bytes(content)
-    assert FileFence(tmp_path, OsFiles()).mark == FenceMark(0, 0, 0, UNREADABLE)
+    assert FileFence(tmp_path, OsFiles()).mark == FenceMark(0, 0, 0, UNREADABLE, True)
+
+
+@pytest.mark.parametrize("mark", [MARK, MARK._replace(has_forgotten=True)])
+def test_a_mark_says_whether_the_node_may_vote(tmp_path: Path, mark: FenceMark) -> None:
+    FileFence(tmp_path, OsFiles()).put_up(MARK._replace(reason="another one"))
+    FileFence(tmp_path, OsFiles()).put_up(mark)
+    assert FileFence(tmp_path, OsFiles()).mark == mark
 
 
 def test_a_draft_is_no_mark_and_stands_in_nobody_s_way(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_machine_that_finds_its_own_damage_is_fenced(where: str) -> None:
     world.tell(ones(1, 6))
     machine.damage = where
     world.tell(TakeSnapshot(), ones(7, 4), ones(11, 4))
-    assert fence.mark is not None and fence.mark[1:] == (0, 0, "a sum is not what it was")
+    assert fence.mark is not None and fence.mark[1:] == (0, 0, "a sum is not what it was", False)
     assert (world.take(SnapshotSlice) != []) == (where != "snapshot")
     assert actor.applied_index == 14
 

@@ -93,6 +93,9 @@ def test_all_restart_from_their_snapshots_alone() -> None:
 def test_a_node_that_knows_no_cluster_learns_its_members_from_the_snapshot() -> None:
     network = behind()
     network.disks["c"] = type(network.disks["c"])()
+    del network.cores["c"]
+    network.restart("a")
+    network.elect("a")  # in another term: to its leader the node has acknowledged nothing
     configuration, network.configuration = network.configuration, Configuration()
     network.start("c")
     assert network["c"].configuration == Configuration()
