@@ -18,7 +18,7 @@ from kvstore.versions import (
     event_of,
 )
 
-MAX_SCANNED_REVISIONS: Final = 16_384  # by one read; a few milliseconds
+MAX_SCANNED_VERSIONS: Final = 16_384  # by one read, about: whole revisions; a few milliseconds
 EVENT_OVERHEAD_BYTES: Final = 160  # of one event, beside its key and value
 _SWEPT: Final[Change] = (0, [])  # in the place of a change that was given up
 _LEAST_CUT: Final = 4096  # places given up are cut off when they are as many, and a quarter of all
@@ -79,7 +79,7 @@ class History:
         range_end: bytes,
         start_revision: int,
         limit_bytes: int,
-        max_scanned_revisions: int = MAX_SCANNED_REVISIONS,
+        max_scanned_versions: int = MAX_SCANNED_VERSIONS,
     ) -> HistoryPage | None:
         """Events of the range from start_revision on, inclusive; None if that revision is no longer kept.
 
@@ -95,7 +95,12 @@ class History:
         revisions: list[tuple[int, list[Event]]] = []
         size_bytes = 0
         first = max(0, start_revision - self._first_revision)
-        for change in self.changes[first : first + max_scanned_revisions]:
+        scanned, left = self._first_revision + first - 1, max_scanned_versions
+        for change in self.changes[first : first + max_scanned_versions]:
+            if left <= 0:
+                break
+            scanned += 1
+            left -= 1 if len(change) == 6 else max(1, len(change[1]))
             events = _events_in(change, concerns)
             if events:
                 revision = change_revision(change)
@@ -103,7 +108,6 @@ class History:
                 size_bytes += events_size_bytes(events)
                 if size_bytes >= limit_bytes:
                     return HistoryPage(revision < newest, revisions)
-        scanned = self._first_revision + first + max_scanned_revisions - 1
         if scanned >= newest:
             return HistoryPage(False, revisions)
         if not revisions or revisions[-1][0] != scanned:

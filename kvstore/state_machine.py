@@ -16,7 +16,7 @@ import msgpack
 from kvstore import protocol
 from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
-from kvstore.history import MAX_SCANNED_REVISIONS
+from kvstore.history import MAX_SCANNED_VERSIONS
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
     CLOSE_SESSION,
@@ -33,11 +33,13 @@ from kvstore.protocol import (
     RANGE,
     WATCH_HISTORY,
 )
+from kvstore.range_steps import PastCounts, compacted, range_in_steps
 from kvstore.restoring import StoreRestorer, state_fingerprint
 from kvstore.sessions import EXPIRED, Sessions
 from kvstore.snapshots import StateHeader, encode_state
-from kvstore.store import Store
+from kvstore.store import SLICE_KEYS, Store
 from kvstore.watch_plane import WatchPlane
+from raft.state_machine import LongAnswer
 
 DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
 MAX_HISTORY_BYTES: Final = 4 << 20
@@ -45,11 +47,12 @@ MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
 SWEEP_VERSIONS: Final = (
     1024  # of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond
 )
+QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
+HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
-COMPACTED: Final = "required revision has been compacted"
 FUTURE: Final = "required revision is a future revision"
 TOO_MUCH_PREVIOUS: Final = error_result(
     protocol.TOO_LARGE, f"the deleted records exceed {MAX_PREV_KVS_BYTES} bytes: nothing deleted"
@@ -57,6 +60,26 @@ TOO_MUCH_PREVIOUS: Final = error_result(
 TOO_MUCH_AT_ONCE: Final = error_result(
     protocol.TOO_LARGE, f"reads asked for more than {MAX_QUERY_BYTES} bytes at once: ask again"
 )
+
+
+class QueryBatch:
+    """What the reads of one call of begin_query() may still cost; owned by that call and its long answers."""
+
+    __slots__ = ("keys_left", "size_bytes")
+
+    def __init__(self) -> None:
+        self.keys_left = QUERY_KEYS
+        self.size_bytes = 0  # of the results that are not small
+
+    def admit(self, result: bytes) -> bytes:
+        """Thousands of large reads in one frame must not become gigabytes of answer."""
+        size = len(result)
+        if size <= SMALL_RESULT_BYTES:
+            return result
+        if self.size_bytes + size > MAX_QUERY_BYTES:
+            return TOO_MUCH_AT_ONCE
+        self.size_bytes += size
+        return result
 
 
 class StoreMachine:
@@ -70,20 +93,21 @@ class StoreMachine:
         watch_plane: WatchPlane,
         *,
         sessions: Sessions | None = None,
-        max_scanned_revisions: int = MAX_SCANNED_REVISIONS,
+        max_scanned_versions: int = MAX_SCANNED_VERSIONS,
     ) -> None:
         self.watch_plane = watch_plane
         self.applied_index = 0  # every entry up to here has had its effect, once
         self._store = Store()
         self._leaving: Dismantling | None = None  # the store before this one, as far as it is still there
         self._sessions = sessions if sessions is not None else Sessions()
-        self._max_scanned_revisions = max_scanned_revisions  # by one read of the history
+        self._max_scanned_versions = max_scanned_versions  # by one read of the history
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {
             PUT: self._put,
             DELETE: self._delete,
             COMPACT: self._compact,
         }
-        self._reads: dict[int, Callable[[list[Any]], bytes]] = {
+        self._counts = PastCounts()
+        self._reads: dict[int, Callable[[list[Any], QueryBatch], bytes | LongAnswer]] = {
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
         }
@@ -156,7 +180,7 @@ class StoreMachine:
             return error_result(protocol.FUTURE_REVISION, FUTURE, store.revision)
         if revision <= store.compact_revision:
             # Not the oldest that can be read here: that is not the same on all nodes, and this is remembered.
-            return error_result(protocol.COMPACTED, COMPACTED, store.compact_revision)
+            return compacted(store.compact_revision)
         store.compact(revision)
         return _pack((OK, store.revision))
 
@@ -175,25 +199,23 @@ class StoreMachine:
     # -- reads -----------------------------------------------------------------------------------------
 
     def query(self, bodies: Sequence[bytes]) -> list[bytes]:
-        """Answers reads against the state as applied so far."""
-        reads = self._reads
-        results: list[bytes] = []
-        size_bytes = 0
+        """Answers reads against the state as applied so far, however long that takes."""
+        return [whole_answer(answer) for answer in self.begin_query(bodies)]
+
+    def begin_query(self, bodies: Sequence[bytes]) -> list[bytes | LongAnswer]:
+        """The answers, and in the place of those which would take long what gives them step by step."""
+        reads, batch = self._reads, QueryBatch()
+        answers: list[bytes | LongAnswer] = []
         for body in bodies:
             read = decode_read(body)
-            result = read if isinstance(read, bytes) else reads[read[0]](read)
-            size = len(result)
-            if size > SMALL_RESULT_BYTES:
-                # Thousands of large reads in one frame must not become gigabytes of answer.
-                size_bytes += size
-                if size_bytes > MAX_QUERY_BYTES:
-                    size_bytes -= size
-                    result = TOO_MUCH_AT_ONCE
-            results.append(result)
+            answer = read if isinstance(read, bytes) else reads[read[0]](read, batch)
+            if type(answer) is bytes and len(answer) > SMALL_RESULT_BYTES:
+                answer = batch.admit(answer)
+            answers.append(answer)
         self._give_back(SWEEP_VERSIONS)  # though nobody writes
-        return results
+        return answers
 
-    def _range(self, read: list[Any]) -> bytes:
+    def _range(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         _, key, range_end, limit, revision, flags = read
         store = self._store
         current = store.revision
@@ -201,26 +223,43 @@ class StoreMachine:
             if revision > current:
                 return error_result(protocol.FUTURE_REVISION, FUTURE, current)
             if revision < store.oldest_revision:
-                return error_result(protocol.COMPACTED, COMPACTED, store.oldest_revision)
-        elif not range_end and not flags:
+                return compacted(store.oldest_revision)
+            return self._in_steps(read, batch)
+        if not range_end and not flags:
             record = store.get(key)
             return _pack(
                 (OK, current, 0, False, ()) if record is None else (OK, current, 1, False, (record,))
             )
+        count = store.count(key, range_end)
         if flags & COUNT_ONLY:
-            return _pack((OK, current, store.count(key, range_end, revision=revision), False, ()))
+            return _pack((OK, current, count, False, ()))
+        wanted = min(count, limit) if limit else count
+        if wanted > batch.keys_left:
+            return self._in_steps(read, batch)
+        batch.keys_left -= wanted
         keys_only = bool(flags & KEYS_ONLY)
         total, more, records = store.range(
-            key,
-            range_end,
-            limit=limit,
-            max_bytes=MAX_RANGE_REPLY_BYTES,
-            revision=revision,
-            keys_only=keys_only,
+            key, range_end, limit=limit, max_bytes=MAX_RANGE_REPLY_BYTES, keys_only=keys_only
         )
         return _pack((OK, current, total, more, records))
 
-    def _watch_history(self, read: list[Any]) -> bytes:
+    def _in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        """The first step is done at once, for it may be the only one, unless too much was done already."""
+        steps = range_in_steps(lambda: self._store, self._counts, read)
+        if batch.keys_left > 0:
+            batch.keys_left -= SLICE_KEYS if read[2] else 1
+            answer = next(steps)
+            if answer is not None:
+                return answer
+        return admitted(steps, batch)
+
+    def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        if read[3] and batch.keys_left <= 0:
+            return admitted((self._history_page(read) for _ in range(1)), batch)
+        batch.keys_left -= HISTORY_KEYS if read[3] else 1
+        return self._history_page(read)
+
+    def _history_page(self, read: list[Any]) -> bytes:
         _, key, range_end, start_revision, limit_bytes, _ = read
         epoch, sequence = self.watch_plane.position(key, range_end)
         current = self._store.revision
@@ -228,9 +267,9 @@ class StoreMachine:
             return _pack((OK, current, epoch, sequence, False, ()))
         limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
         history = self._store.history
-        page = history.read(key, range_end, start_revision, limit_bytes, self._max_scanned_revisions)
+        page = history.read(key, range_end, start_revision, limit_bytes, self._max_scanned_versions)
         if page is None:
-            return error_result(protocol.COMPACTED, COMPACTED, history.oldest_start)
+            return compacted(history.oldest_start)
         return _pack((OK, current, epoch, sequence, page.more, page.revisions))
 
     # -- snapshots -------------------------------------------------------------------------------------
@@ -288,3 +327,15 @@ class StoreMachine:
     def digest(self) -> bytes:
         """A hash of all that replicas with the same applied_index must agree on."""
         return hashlib.sha256(self._store.digest() + self._sessions.digest()).digest()
+
+
+def admitted(steps: LongAnswer, batch: QueryBatch) -> LongAnswer:
+    """Of a call that has answered enough already, a large answer is given no more."""
+    for answer in steps:
+        yield None if answer is None else batch.admit(answer)
+
+
+def whole_answer(answer: bytes | LongAnswer) -> bytes:
+    if isinstance(answer, bytes):
+        return answer
+    return next(result for result in answer if result is not None)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
-from heapq import merge
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
@@ -36,6 +35,8 @@ from kvstore.versions import (
 
 _MASK_64: Final = (1 << 64) - 1
 _PLACE_BYTES: Final = 8  # of a change in the history
+SLICE_KEYS: Final = 2048  # looked at by one step of a read of the past: a few milliseconds
+_QUICK_CHANGES: Final = 1024  # so many since then, and a count as of then is had by looking at them
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -163,7 +164,10 @@ class Store:
         is not 0: one from oldest_revision to the current one.
         """
         if revision and revision != self.revision:
-            total, found = self._past_range(key, range_end, limit, revision)
+            found = self._all_as_of(key, range_end, revision)
+            total = len(found)
+            if limit:
+                del found[limit:]
             return _cut(total, found, max_bytes, keys_only)
         records = self._records
         if not range_end:
@@ -177,7 +181,8 @@ class Store:
 
     def count(self, key: bytes, range_end: bytes, *, revision: int = 0) -> int:
         if revision and revision != self.revision:
-            return self._past_count(key, range_end, revision)
+            total = self.quick_count(key, range_end, revision)
+            return len(self._all_as_of(key, range_end, revision)) if total is None else total
         if not range_end:
             return 1 if key in self._records else 0
         low, high = self._bounds(key, range_end)
@@ -194,43 +199,65 @@ class Store:
         high: int = len(keys) if range_end == ALL_FROM_KEY else keys.bisect_left(range_end)
         return low, high
 
-    def _past_range(
-        self, key: bytes, range_end: bytes, limit: int, revision: int
-    ) -> tuple[int, list[KeyValue]]:
-        assert self.oldest_revision <= revision <= self.revision, f"{revision} is not kept"
-        total = self._past_count(key, range_end, revision)
-        wanted = min(total, limit) if limit else total
-        at = self._versions.at
-        versions = (at(name, revision) for name in self._names(key, range_end))
-        return total, list(islice((record for record in versions if record is not None), wanted))
+    def slice_as_of(
+        self, start: bytes, range_end: bytes, revision: int, max_keys: int = SLICE_KEYS
+    ) -> tuple[list[KeyValue], bytes | None]:
+        """A piece of a read as of `revision`: from `start` on, and where it goes on; None if that was all.
 
-    def _past_count(self, key: bytes, range_end: bytes, revision: int) -> int:
-        """By looking at the keys of the range, or at what has changed since, whichever is less."""
-        at = self._versions.at
+        No more than max_keys keys are looked at, be they there at that revision or not. What is changed
+        between two pieces makes no difference, unless it is a compaction after `revision`.
+        """
+        assert self.oldest_revision <= revision <= self.revision, f"{revision} is not kept"
+        names, following = self._names(start, range_end, max_keys)
+        current, at = self._records, self._versions.at
+        found: list[KeyValue] = []
+        for name in names:
+            record = current.get(name)
+            if record is None or record[3] > revision:
+                record = at(name, revision)
+                if record is None:
+                    continue
+            found.append(record)
+        return found, following
+
+    def quick_count(self, key: bytes, range_end: bytes, revision: int) -> int | None:
+        """How many keys there were as of `revision`, if that is had without a look at all of them."""
+        at, records = self._versions.at, self._records
         if not range_end:
-            return 0 if at(key, revision) is None else 1
+            return int(at(key, revision) is not None)
         present = self.count(key, range_end)
-        if present + len(self._versions.gone) <= self.revision - revision:
-            return sum(at(name, revision) is not None for name in self._names(key, range_end))
-        concerns, records = range_filter(key, range_end), self._records
-        changed = {
-            version[0]
-            for change in self.history.since(revision)
-            for version in change_versions(change)
-            if concerns(version[0])
-        }
+        if revision == self.revision:
+            return present
+        if self.revision - revision > _QUICK_CHANGES:
+            return None
+        changes = self.history.since(revision)
+        if sum(len(change_versions(change)) for change in changes) > _QUICK_CHANGES:
+            return None
+        concerns = range_filter(key, range_end)
+        versions = (version for change in changes for version in change_versions(change))
+        changed = {version[0] for version in versions if concerns(version[0])}
         return present + sum((at(name, revision) is not None) - (name in records) for name in changed)
 
-    def _names(self, key: bytes, range_end: bytes) -> Iterator[bytes]:
-        """The keys of the range that are there or were, in order."""
+    def _all_as_of(self, key: bytes, range_end: bytes, revision: int) -> list[KeyValue]:
+        found: list[KeyValue] = []
+        start: bytes | None = key
+        while start is not None:
+            some, start = self.slice_as_of(start, range_end, revision)
+            found += some
+        return found
+
+    def _names(self, start: bytes, range_end: bytes, max_keys: int) -> tuple[list[bytes], bytes | None]:
+        """Keys of the range that are there or were, in order, and the one which follows."""
         if not range_end:
-            return iter((key,))
+            return [start], None
         high = None if range_end == ALL_FROM_KEY else range_end
-        if high is not None and high <= key:
-            return iter(())
-        indexes = (self._keys, self._versions.gone)
-        names: Iterator[bytes] = merge(*(index.irange(key, high, (True, False)) for index in indexes))
-        return names
+        if high is not None and high <= start:
+            return [], None
+        names: list[bytes] = []
+        for index in (self._keys, self._versions.gone):
+            names += islice(index.irange(start, high, (True, False)), max_keys + 1)
+        names.sort()
+        return names[:max_keys], names[max_keys] if len(names) > max_keys else None
 
     # -- compaction ------------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ from raft.actor_messages import (
     Propose,
     QueryStatus,
     ReadReady,
+    Reason,
+    Refused,
     RestoreSnapshot,
     RoleChanged,
     SnapshotGivenUp,
@@ -41,11 +43,20 @@ from raft.errors import StateDamaged
 from raft.fence import Fence, FenceMark, MemoryFence, mark_of
 from raft.guard import Guard
 from raft.housekeeping import Housekeeping
+from raft.long_answers import LongAnswers
 from raft.membership import Configuration
 from raft.messages import StateReport
 from raft.ready import Role
 from raft.slices import Slices
-from raft.state_machine import Announcer, Frame, Housekeeper, Restorer, Silent, StateMachine
+from raft.state_machine import (
+    Announcer,
+    Frame,
+    Housekeeper,
+    LongAnswer,
+    Restorer,
+    Silent,
+    StateMachine,
+)
 
 log = logging.getLogger("assent.applier")
 
@@ -88,6 +99,14 @@ class ApplierActor(Actor):
         self._restorer: Restorer | None = None  # of that one; the machine has its old state until the end
         self._fed_bytes = 0  # what the restorer has of it
         self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
+        begin_query = getattr(machine, "begin_query", None)
+        self._begin_query: Callable[[list[bytes]], list[bytes | LongAnswer]] = (
+            begin_query if callable(begin_query) else self._whole_query
+        )
+        self._long_answers = LongAnswers()
+        self._crowded_out: list[int] = []  # tickets of this turn that there was no room for
+        self._ticks = False
+        self._tick_at = 0.0  # of the next tick; the deadline may be earlier
         self._results: list[tuple[int, int, int, bytes]] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Committed: self._apply,
@@ -108,10 +127,27 @@ class ApplierActor(Actor):
         if self._guard.fence.mark is not None:
             self._retire(self._guard.fence.mark)
         elif self._announces or self._housekeeping or self._guard.compares or self._tidy:
-            self.set_deadline(self.now() + TICK_SECONDS)
+            self._ticks = True
+            self._tick_at = self.now() + TICK_SECONDS
+            self.set_deadline(self._tick_at)
 
     def on_deadline(self) -> None:
+        if self._long_answers:
+            self._go_on_answering()
+        if self._ticks and self.now() >= self._tick_at:
+            self._tick()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """While answers are unfinished each turn goes on with them."""
+        if self._long_answers:
+            self.set_deadline(self.now())
+        elif self._ticks:
+            self.set_deadline(self._tick_at)
+
+    def _tick(self) -> None:
         now = self.now()
+        self._tick_at = now + TICK_SECONDS
         report = self._guard.tick(now, self.applied_index)
         if self._guard.verdict is not None:
             self._put_up_fence(self._guard.verdict)
@@ -126,7 +162,6 @@ class ApplierActor(Actor):
                 self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
         if self._tidy is not None:
             self._tidy()
-        self.set_deadline(now + TICK_SECONDS)
 
     def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
@@ -148,6 +183,9 @@ class ApplierActor(Actor):
         if self._results:
             self.send_local("gateway", Applied(self._results))
             self._results = []
+        if self._crowded_out:
+            self._refuse(self._crowded_out)
+            self._crowded_out = []
         if self._announces:
             self._publish(self._announcer.announcements())
 
@@ -194,9 +232,29 @@ class ApplierActor(Actor):
                 waiting.append(read)
 
     def _answer_now(self, read: LocalRead | ReadReady) -> None:
-        results = self._machine.query(read.bodies)
+        answers = self._begin_query(read.bodies)
+        now = self.now()
         for ticket, count, end in zip(read.tickets, read.counts, accumulate(read.counts)):
-            self._results.append((ticket, 0, count, b"".join(results[end - count : end])))
+            ready, has_room = self._long_answers.take(ticket, answers[end - count : end], now)
+            self._results += ready
+            if not has_room:
+                self._crowded_out.append(ticket)
+        if self._long_answers:
+            self._schedule()
+
+    def _whole_query(self, bodies: list[bytes]) -> list[bytes | LongAnswer]:
+        return list(self._machine.query(bodies))
+
+    def _go_on_answering(self) -> None:
+        """Answered first, refused then: what is refused of a ticket is what is left of it."""
+        slices, overdue = self._long_answers.work(self.now)
+        if slices:
+            self.send_local("gateway", Applied(slices))
+        if overdue:
+            self._refuse(overdue)
+
+    def _refuse(self, tickets: list[int]) -> None:
+        self.send_local("gateway", Refused(tickets, Reason.OVERLOADED, None))
 
     # -- snapshots -------------------------------------------------------------------------------------
 
@@ -271,6 +329,9 @@ class ApplierActor(Actor):
         self._slices = None
         self._waiting_reads.clear()
         self._results = []
+        self._crowded_out = []
+        self._long_answers.clear()
+        self._ticks = False
         self.set_deadline(None)
         self._handlers = {
             Committed: self._pass_over,

@@ -16,6 +16,10 @@ Frame = list[bytes]
 """The parts of one message on the watch plane; part 0 is the topic."""
 
 
+LongAnswer = Iterator[bytes | None]
+"""An answer that takes several steps: None after each, and then the answer."""
+
+
 class Restorer(Protocol):
     """Takes the content of one snapshot, as it comes. Given up without a word if a newer one comes first."""
 
@@ -130,6 +134,18 @@ class Tidying(Protocol):
 
         Each node calls it at other moments, so nothing of the state may change by it: no result, no
         snapshot and no fingerprint.
+        """
+
+
+class Unhurried(Protocol):
+    """What a state machine may have beside, if some of its reads take long."""
+
+    def begin_query(self, bodies: Sequence[bytes]) -> list[bytes | LongAnswer]:
+        """Called in place of query(): one answer per body, or what gives it when it is asked often enough.
+
+        This call and each step of a LongAnswer should take a few milliseconds. Between the steps apply() goes
+        on, and a snapshot may be restored; an answer may be of any moment since the call. A LongAnswer is
+        given up without a word if nobody waits for it any more.
         """
 
 

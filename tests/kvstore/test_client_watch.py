@@ -97,7 +97,7 @@ def test_history_comes_in_pages() -> None:
 
 
 def test_a_page_may_end_with_a_revision_that_does_not_concern_the_range() -> None:
-    desk = WatchDesk(max_scanned_revisions=7)
+    desk = WatchDesk(max_scanned_versions=7)
     for number in range(100):
         desk.store(f"/{number}" if number % 20 == 0 else f"other{number}")
     watch = desk.watch("/", 1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore.history import EVENT_OVERHEAD_BYTES, MAX_SCANNED_REVISIONS, HistoryPage
+from kvstore.history import EVENT_OVERHEAD_BYTES, MAX_SCANNED_VERSIONS, HistoryPage
 from kvstore.protocol import Event, prefix_range
 from kvstore.store import Store
 from kvstore.versions import Change, change_events, change_revision
@@ -33,7 +33,7 @@ def page(
     end: bytes = ALL[1],
     *,
     limit_bytes: int = PLENTY,
-    scanned: int = MAX_SCANNED_REVISIONS,
+    scanned: int = MAX_SCANNED_VERSIONS,
 ) -> HistoryPage:
     found = store.history.read(key, end, start, limit_bytes, scanned)
     assert found is not None

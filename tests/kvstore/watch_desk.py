@@ -12,7 +12,7 @@ import msgpack
 from kvstore import protocol
 from kvstore.client.results import WatchBatch
 from kvstore.client.watch import Phase, Watch, Watches
-from kvstore.history import MAX_SCANNED_REVISIONS
+from kvstore.history import MAX_SCANNED_VERSIONS
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
 from tests.kvstore.fake_wire import Desk, Sent
@@ -24,11 +24,11 @@ STEP_SECONDS = 0.01
 class WatchDesk(Desk):
     """Nodes a, b, c, each with a replica of its own."""
 
-    def __init__(self, names: str = "abc", *, max_scanned_revisions: int = MAX_SCANNED_REVISIONS) -> None:
+    def __init__(self, names: str = "abc", *, max_scanned_versions: int = MAX_SCANNED_VERSIONS) -> None:
         super().__init__(names)
         self.watches = Watches(self.core, self.wire)
         self.names = names
-        self.max_scanned_revisions = max_scanned_revisions
+        self.max_scanned_versions = max_scanned_versions
         self.log: list[bytes] = []
         self.incarnations = 0
         self.machines = {name: self.new_machine() for name in names}
@@ -40,7 +40,7 @@ class WatchDesk(Desk):
 
     def new_machine(self) -> StoreMachine:
         self.incarnations += 1
-        return StoreMachine(WatchPlane(self.incarnations), max_scanned_revisions=self.max_scanned_revisions)
+        return StoreMachine(WatchPlane(self.incarnations), max_scanned_versions=self.max_scanned_versions)
 
     # -- the store ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,132 @@
+"""A range that takes long to read, step by step, so that the node does everything else in between.
+
+May know: the store, and how a result of RANGE is encoded. Each step looks at a bounded number of keys. The
+answer is of one revision all the same: what a key was then does not change while others write. Only a
+compaction ends that; a read that named no revision then begins again, and another one is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Final
+
+import msgpack
+
+from kvstore.operations import error_result
+from kvstore.protocol import COMPACTED, COUNT_ONLY, KEYS_ONLY, MAX_RANGE_REPLY_BYTES, OK, KeyValue
+from kvstore.store import Store
+
+MAX_COUNTS: Final = 256
+
+_packer: Final = msgpack.Packer()
+_pack: Final[Callable[[Any], bytes]] = _packer.pack
+
+
+def compacted(oldest_revision: int) -> bytes:
+    """The result of who asks for what was before `oldest_revision`."""
+    return error_result(COMPACTED, "required revision has been compacted", oldest_revision)
+
+
+class PastCounts:
+    """How many keys ranges had at past revisions, of those counted last: such a number never changes.
+
+    Owned by one state machine. Whoever reads a range page by page has it counted once.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[bytes, bytes, int], int] = {}  # the oldest first; at most MAX_COUNTS
+
+    def get(self, key: bytes, range_end: bytes, revision: int) -> int | None:
+        return self._counts.get((key, range_end, revision))
+
+    def keep(self, key: bytes, range_end: bytes, revision: int, count: int) -> None:
+        self._counts[key, range_end, revision] = count
+        if len(self._counts) > MAX_COUNTS:
+            del self._counts[next(iter(self._counts))]
+
+
+class _Page:
+    """The records of one answer, encoded as they come: no more than `limit`, or than fit."""
+
+    def __init__(self, limit: int, flags: int) -> None:
+        self.is_full = bool(flags & COUNT_ONLY)
+        self._limit = limit
+        self._keys_only = bool(flags & KEYS_ONLY)
+        self.count = 0
+        self._size_bytes = 0
+        self._parts: list[bytes] = []  # of each step
+
+    def take(self, records: list[KeyValue]) -> None:
+        if self.is_full:
+            return
+        if self._limit:
+            records = records[: self._limit - self.count]
+        parts: list[bytes] = []
+        keys_only, size_bytes = self._keys_only, self._size_bytes
+        for record in records:
+            size_bytes += len(record[0]) if keys_only else len(record[0]) + len(record[1])
+            if size_bytes > MAX_RANGE_REPLY_BYTES and (parts or self.count):
+                self.is_full = True
+                break
+            parts.append(_pack((record[0], b"", *record[2:]) if keys_only else record))
+        self._size_bytes = size_bytes
+        self._parts.append(b"".join(parts))
+        self.count += len(parts)
+        self.is_full = self.is_full or (self._limit > 0 and self.count == self._limit)
+
+    def has_all_of(self, total: int | None) -> bool:
+        """Nothing is left to be read; None: what is left has to be counted."""
+        return total is not None and (self.is_full or self.count == total)
+
+    def encode(self, revision: int, total: int) -> bytes:
+        more = 0 < self.count < total  # who only counts is told of no more
+        head = (OK, revision, total, more)
+        array = _packer.pack_array_header
+        return b"".join((array(5), *map(_pack, head), array(self.count), *self._parts))
+
+
+def range_in_steps(
+    store_of: Callable[[], Store], counts: PastCounts, read: list[Any]
+) -> Iterator[bytes | None]:
+    """None after each step but the last, and then the result of `read`, a RANGE that was checked."""
+    revision = read[4]
+    while True:
+        store = store_of()
+        answer = yield from _read_as_of(store_of, counts, read, revision or store.revision)
+        if answer is None and revision:
+            answer = compacted(store_of().oldest_revision)
+        yield answer
+        if answer is not None:
+            return
+
+
+def _read_as_of(
+    store_of: Callable[[], Store], counts: PastCounts, read: list[Any], revision: int
+) -> Generator[None, None, bytes | None]:
+    """Returns the result; None if the revision was compacted meanwhile."""
+    _, key, range_end, limit, _, flags = read
+    store = store_of()
+    current = store.revision
+    page = _Page(limit, flags)
+    counted, start = 0, key
+    total = counts.get(key, range_end, revision)
+    while True:
+        if revision < store.oldest_revision:
+            return None
+        if total is None and start is key:
+            total = store.quick_count(key, range_end, revision)
+        if page.has_all_of(total):
+            break
+        records, start = store.slice_as_of(start, range_end, revision)
+        counted += len(records)
+        page.take(records)
+        if start is None or page.has_all_of(total):
+            break
+        yield None
+        store = store_of()  # it may be another one: a snapshot was restored
+    if total is None:
+        total = counted
+        counts.keep(key, range_end, revision, total)
+    return page.encode(current, total)

@@ -1,0 +1,134 @@
+"""Reads that take many steps: between two turns of them everything else has its turn, and all is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from raft import long_answers
+from raft.actor_messages import Applied, LocalRead, NodeFenced, Reason, Refused
+from raft.applier_actor import TICK_SECONDS, ApplierActor
+from raft.long_answers import LONGEST_SECONDS, TURN_SECONDS
+from raft.state_machine import LongAnswer
+from tests.raft.lone_actor import Surroundings
+from tests.raft.test_applier_actor import Counting, committed
+
+STEP_SECONDS = 0.002
+
+
+class Slow(Counting):
+    """A read b"3" takes three steps of 2 ms each, b"0" none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: Surroundings
+        self.ticks = 0
+
+    def begin_query(self, bodies: Sequence[bytes]) -> list[bytes | LongAnswer]:
+        return [self.steps(int(body)) if int(body) else b"0" for body in bodies]
+
+    def steps(self, left: int) -> LongAnswer:
+        for step in range(left, 0, -1):
+            self.world.seconds += STEP_SECONDS
+            yield b"%d@%d" % (left, len(self.applied)) if step == 1 else None
+
+    def tidy(self) -> None:
+        self.ticks += 1
+
+
+def make() -> tuple[Surroundings, Slow]:
+    machine = Slow()
+    machine.world = world = Surroundings(ApplierActor(machine))
+    world.start()
+    return world, machine
+
+
+def slices(world: Surroundings) -> list[tuple[int, int, int, bytes]]:
+    return [each for applied in world.take(Applied) for each in applied.slices]
+
+
+def test_no_turn_takes_longer_than_its_share_however_much_is_asked_for() -> None:
+    world, machine = make()
+    world.tell(LocalRead([1, 2], [3, 1], [b"20", b"0", b"2", b"9"]))
+    assert slices(world) == [] and world.seconds == 0.0
+    answered = []
+    for turn in range(1, 100):
+        before = world.seconds
+        assert world.actor._deadline == before  # it goes on at once
+        world.wait()
+        assert world.seconds - before < TURN_SECONDS + STEP_SECONDS
+        answered += slices(world)
+        world.tell(committed(turn, b"x"))  # commands are not held up
+        world.take(Applied)
+        if len(answered) == 3:
+            break
+    assert answered == [(2, 0, 1, b"9@5"), (1, 0, 2, b"20@9" + b"0"), (1, 2, 1, b"2@10")]
+    assert machine.ticks == 0
+
+
+def test_what_is_there_at_once_is_answered_at_once_from_the_start_of_its_ticket_on() -> None:
+    """What a gateway refuses of a ticket later is its end."""
+    world, _ = make()
+    world.tell(LocalRead([1, 2, 3], [3, 2, 1], [b"0", b"0", b"1", b"1", b"0", b"0"]))
+    assert slices(world) == [(1, 0, 2, b"00"), (3, 0, 1, b"0")]
+    world.wait()
+    assert slices(world) == [(1, 2, 1, b"1@0"), (2, 0, 2, b"1@00")]
+
+
+def test_long_answers_do_not_keep_the_tick_from_its_time() -> None:
+    world, machine = make()
+    world.tell(LocalRead([1], [1], [b"400"]))
+    while world.seconds < 3 * TICK_SECONDS:
+        world.wait()
+    assert machine.ticks == 2
+    while not slices(world):
+        world.wait()
+    assert 0 < world.wait() <= TICK_SECONDS  # and then there is nothing to do until the next
+
+
+def test_a_ticket_that_takes_too_long_is_refused_for_what_is_left_of_it() -> None:
+    world, _ = make()
+    world.tell(LocalRead([1, 2], [2, 1], [b"1", b"100000", b"4"]))
+    answered = []
+    refused: list[Refused] = []
+    while not refused:
+        assert world.seconds < LONGEST_SECONDS + 1
+        world.wait()
+        happened = list(world.happened)
+        answered += slices(world)
+        world.happened = happened
+        refused = world.take(Refused)
+    assert refused == [Refused([1], Reason.OVERLOADED, None)]
+    assert sorted(answered) == [(1, 0, 1, b"1@0"), (2, 0, 1, b"4@0")]
+    assert 0 < world.wait() <= TICK_SECONDS
+
+
+def test_no_more_tickets_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_answers, "MAX_TICKETS", 2)
+    world, _ = make()
+    world.tell(LocalRead([1, 2, 3, 4], [1, 1, 2, 1], [b"1", b"1", b"0", b"1", b"0"]))
+    happened = list(world.happened)
+    assert slices(world) == [(3, 0, 1, b"0"), (4, 0, 1, b"0")]
+    world.happened = happened
+    assert world.take(Refused) == [Refused([3], Reason.OVERLOADED, None)]
+    monkeypatch.setattr(long_answers, "MAX_TICKETS", 9)
+    monkeypatch.setattr(long_answers, "MAX_KEPT_BYTES", 1)
+    world.tell(LocalRead([5, 6], [3, 2], [b"1", b"0", b"0", b"1", b"0"]))
+    assert world.take(Refused) == [Refused([5], Reason.OVERLOADED, None)]
+    world.wait()
+    world.wait()
+    assert slices(world)[-1] == (6, 0, 2, b"1@00")
+    world.tell(LocalRead([7], [2], [b"1", b"0"]))  # what was kept is kept no more
+    assert world.take(Refused) == []
+
+
+def test_behind_the_fence_no_long_answer_goes_on() -> None:
+    world, machine = make()
+    world.tell(LocalRead([1], [1], [b"3"]))
+    applier = world.actor
+    assert isinstance(applier, ApplierActor)
+    applier._retire(applier._guard.judge_damage(0, Exception("damaged")))  # type: ignore[arg-type]
+    world.flush(applier)
+    assert len(world.take(NodeFenced)) == 2
+    assert applier._deadline is None and not applier._long_answers and machine.ticks == 0
