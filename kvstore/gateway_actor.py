@@ -333,7 +333,7 @@ class GatewayActor(Actor):
             "leader_client": neighbours.client_endpoint(self._leader_id),
             "member": desk.role_of(self.node),
             "members": desk.members(),
-            "is_joint": desk.configuration.is_joint,
+            "is_joint": desk.is_joint,
             "storages_known": desk.knows_storages(),
             "refused_by": neighbours.refused_by,
             "space_low": self._space.nodes(),

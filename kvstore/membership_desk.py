@@ -113,6 +113,12 @@ class MembershipDesk:
             return "leaving"
         return "removed" if node in now.removed else "waiting"
 
+    @property
+    def is_joint(self) -> bool:
+        """Do old and new voters decide together, as far as this node takes part? Who is removed by a joint
+        change is sent nothing after its first step, so that its own log never says that it ended."""
+        return self.configuration.is_joint and self.role_of(self._node) != "removed"
+
     def members(self) -> dict[str, str]:
         return {node: self.role_of(node) for node in sorted(self.configuration.members)}
 
@@ -122,7 +128,7 @@ class MembershipDesk:
             Member(node, role, split_address(addresses.get(node, ""))[0], self._client_endpoint(node) or "")
             for node, role in self.members().items()
         ]
-        return Membership(f"{self._cluster_id:016x}", self._node, self.configuration.is_joint, members)
+        return Membership(f"{self._cluster_id:016x}", self._node, self.is_joint, members)
 
     # -- requests --------------------------------------------------------------------------------------
 

@@ -163,6 +163,7 @@ def test_a_fenced_node_is_replaced_with_one_command(cluster: FencedCluster) -> N
     assert isinstance(membership.members[0], Member)
     cluster.run(2.0)
     assert cluster.status(bent)["member"] == "removed"
+    assert cluster.status(bent)["is_joint"] is False, "it is out of it, though its log ends with a joint step"
     cluster.write(CHECK_EVERY)
     cluster.run(1.0)
     for name in set(cluster.names) - {bent}:

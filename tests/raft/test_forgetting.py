@@ -179,6 +179,9 @@ def test_what_was_never_synced_may_be_lost() -> None:
         network.disks["c"].append(ready.hard_state, ready.batch)
         assert outgoing(ready, AppendResponse)
         network.disks["c"].crash(survivors)
+        del network.cores["c"]
+        network.settle()
+        assert leader.commit_index == leader.last_index, "the others have it"
         network.start("c")
         network.heartbeats(3)
         assert not network["c"].is_withdrawn and network["c"].commit_index == leader.last_index
