@@ -8,6 +8,7 @@ the settings say then.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -19,12 +20,14 @@ from kvstore.errors import AssentError
 from kvstore.protocol_admin import endpoints_of
 from kvstore.settings import NodeSettings
 from kvstore.waiting_room import wait_to_be_added
-from raft.directory import DataDirectory, read_founding
+from raft.directory import IDENTITY_NAME, DataDirectory, Founding, read_founding
+from raft.storage import DamagedIdentity
 
 log = logging.getLogger("assent.founding")
 
 ASK_SECONDS = 1.0  # for one answer
 PAUSE_SECONDS = 0.25
+_ID = re.compile("[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def open_directory(settings: NodeSettings, is_stopping: Callable[[], bool]) -> D
     a cluster, or until it is told to stop (None)."""
     found = read_founding(settings.data_dir)
     if found is not None:
+        _check_ids(settings, found)
         if settings.cluster and found.members in (None, settings.cluster):
             # The same members, so the id must be the same: unless the token is another one.
             return _open(settings, f"{settings.cluster_id:016x}", None)
@@ -62,6 +66,13 @@ def origin_of(directory: DataDirectory, settings: NodeSettings) -> Origin:
     members = settings.cluster if founding.members is None else dict(founding.members)
     storage_id = int(founding.storage_id or "0", 16)
     return Origin(int(founding.cluster_id, 16), storage_id, members)
+
+
+def _check_ids(settings: NodeSettings, found: Founding) -> None:
+    """An identity of before there were checksums may be damaged and look whole."""
+    for field, value in (("cluster_id", found.cluster_id), ("storage_id", found.storage_id or "0")):
+        if not _ID.fullmatch(value):
+            raise DamagedIdentity(settings.data_dir / IDENTITY_NAME, f"{field} is {value!r}")
 
 
 def _open(settings: NodeSettings, cluster_id: str, members: dict[str, str] | None) -> DataDirectory:

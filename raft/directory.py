@@ -2,38 +2,43 @@
 
 May know `Files` and the log's place in the directory. Writes the identity last, after an empty log is
 durable: so a directory with an identity and without a log has lost its log, and is refused. The identity
-says, too, with which members the node was started first, so that it is asked for once in its life.
+says, too, with which members the node was started first, so that it is asked for once in its life. It is
+believed as it was written, with every bit, or not at all.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from raft.fence import FileFence
+from raft.fields import decode_fields, decode_plain_fields, write_fields
 from raft.files import Descriptor, FailStop, Files, OsFiles
+from raft.membership import has_bytes
 from raft.segment import MAX_ID_BYTES, Identity
 from raft.storage import (
     A_LATER_VERSION,
-    REPLACE_THE_MEMBER,
-    TAKE_ITS_OWN,
+    DamagedIdentity,
     DirectoryInUse,
     DiskFull,
     WrongDirectory,
 )
 from raft.wal import DEFAULT_SEGMENT_BYTES, WriteAheadLog
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since there is a checksum; version 1 is read for ever
 LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 DRAFT_NAME = "identity.tmp"
 LOG_NAME = "wal"
 # What a start that broke off may leave behind, and what a file system brings along.
 OWN_NAMES = frozenset({LOCK_NAME, DRAFT_NAME, LOG_NAME, "lost+found"})
+LONGEST_PID_DIGITS = 10
+_FIELDS = ("format", "cluster_id", "node_id", "storage_id", "members")  # in this order; the last two may lack
+_STORAGE_ID = re.compile("[0-9a-f]{1,32}")
 
 
 class Founding(NamedTuple):
@@ -57,7 +62,14 @@ def read_founding(path: Path, files: Files | None = None) -> Founding | None:
         return None
     if IDENTITY_NAME not in names:
         return None
-    return _founding(_parse(disk.call(path / IDENTITY_NAME, used.read, path / IDENTITY_NAME)))
+    return _read(path, disk).founding
+
+
+class _Identity(NamedTuple):
+    """All that an identity file says."""
+
+    identity: Identity
+    founding: Founding
 
 
 class DataDirectory:
@@ -134,29 +146,27 @@ class DataDirectory:
         self._write_identity(draft_is_there=DRAFT_NAME in names)
 
     def _compare(self) -> None:
-        path = self.path / IDENTITY_NAME
-        found = _parse(self._disk.call(path, self._files.read, path))
-        _expect(self.path, found, _content(self.identity))
+        found = _read(self.path, self._disk)
+        for field in ("cluster_id", "node_id"):
+            is_there, expected = getattr(found.identity, field), getattr(self.identity, field)
+            if is_there != expected:
+                name = field.replace("_", " ")
+                raise WrongDirectory(self.path, name, expected=expected, found=is_there)
         # A start that broke off may have given the file its name and not made the name durable: a loss of
         # power would take it, and leave a log without an owner.
         self._disk.call(self.path, self._files.fsync_directory, self.path)
-        self.founding = _founding(found)
+        self.founding = found.founding
 
     def _write_identity(self, *, draft_is_there: bool) -> None:
-        disk, files, draft = self._disk, self._files, self.path / DRAFT_NAME
+        disk, draft = self._disk, self.path / DRAFT_NAME
         if draft_is_there:
-            disk.call(draft, files.unlink, draft)
-        descriptor = disk.call(draft, files.create, draft)
-        content = _content(self.identity)
+            disk.call(draft, disk.files.unlink, draft)
+        content: dict[str, object] = {"format": FORMAT_VERSION, **self.identity._asdict()}
         if self.founding.storage_id:
             content["storage_id"] = self.founding.storage_id
         if self.founding.members is not None:
             content["members"] = dict(self.founding.members)
-        disk.write(draft, descriptor, (json.dumps(content) + "\n").encode(), 0)
-        disk.call(draft, files.fdatasync, descriptor)
-        disk.close(descriptor)
-        disk.call(draft, files.rename, draft, self.path / IDENTITY_NAME)
-        disk.call(self.path, files.fsync_directory, self.path)
+        write_fields(disk, self.path, IDENTITY_NAME, content)
 
 
 def read_identity(path: Path, files: Files) -> Identity:
@@ -164,50 +174,48 @@ def read_identity(path: Path, files: Files) -> Identity:
     disk = FailStop(files)
     if IDENTITY_NAME not in disk.call(path, files.list_directory, path):
         raise WrongDirectory(path, "identity", expected="a file of that name", found=None)
-    found = _parse(disk.call(path / IDENTITY_NAME, files.read, path / IDENTITY_NAME))
-    cluster_id, node_id = (str(found.get(field) or "") for field in ("cluster_id", "node_id"))
-    identity = Identity(cluster_id, node_id)
-    _expect(path, found, _content(identity))
-    return identity
+    return _read(path, disk).identity
 
 
-def _expect(path: Path, found: Mapping[str, object], content: Mapping[str, object]) -> None:
-    """What the identity file of a directory must say."""
-    for field, expected in content.items():
-        value = found.get(field)
-        if value == expected:
-            continue
-        remedy = TAKE_ITS_OWN if value is not None else REPLACE_THE_MEMBER
-        if field == "format" and isinstance(value, int) and value > FORMAT_VERSION:
-            remedy = A_LATER_VERSION
-        raise WrongDirectory(path, field.replace("_", " "), expected=expected, found=value, remedy=remedy)
+def _read(directory: Path, disk: FailStop) -> _Identity:
+    """Raises WrongDirectory if the identity file of a directory is of a later version, or damaged."""
+    path = directory / IDENTITY_NAME
+    data = disk.call(path, disk.files.read, path)
+    content, version = decode_fields(data), FORMAT_VERSION
+    if content is None:
+        content, version = decode_plain_fields(data), 1
+        if content is None or content.get("format") != version:
+            raise DamagedIdentity(path, "it is not what was written, as its checksum tells")
+    found = content.get("format")
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise WrongDirectory(
+            directory, "format", expected=FORMAT_VERSION, found=found, remedy=A_LATER_VERSION
+        )
+    if found != version or list(content) != [name for name in _FIELDS if name in content]:
+        raise DamagedIdentity(path, f"its fields are {', '.join(content)}")
+    return _identity(path, content)
 
 
-def _content(identity: Identity) -> dict[str, object]:
-    """What the identity file says, in the order in which it is checked."""
-    return {"format": FORMAT_VERSION, "cluster_id": identity.cluster_id, "node_id": identity.node_id}
+def _identity(path: Path, content: Mapping[str, object]) -> _Identity:
+    """Of fields that are all there may be. Each must be what a node writes; nothing else is believed."""
 
+    def text(field: str, value: object) -> str:
+        if isinstance(value, str) and has_bytes(value):
+            return value
+        raise DamagedIdentity(path, f"{field} has {value!r}")
 
-def _founding(content: Mapping[str, object]) -> Founding:
-    """Of fields that may be missing or damaged: then they say nothing."""
-    cluster_id, storage_id = content.get("cluster_id"), content.get("storage_id")
-    members = content.get("members")
-    if not isinstance(members, dict) or not all(isinstance(address, str) for address in members.values()):
-        members = None
-    return Founding(
-        cluster_id if isinstance(cluster_id, str) else "",
-        storage_id if isinstance(storage_id, str) else "",
-        members,
-    )
-
-
-def _parse(data: bytes) -> dict[str, object]:
-    """The fields of an identity file; none of them if it cannot be read."""
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    cluster_id, node_id = (text(name, content.get(name)) for name in ("cluster_id", "node_id"))
+    if max(len(cluster_id.encode()), len(node_id.encode())) > MAX_ID_BYTES:
+        raise DamagedIdentity(path, f"an id is longer than {MAX_ID_BYTES} bytes")
+    storage_id = text("storage_id", content.get("storage_id", ""))
+    if "storage_id" in content and not _STORAGE_ID.fullmatch(storage_id):
+        raise DamagedIdentity(path, f"storage_id is {storage_id!r}")
+    written, members = content.get("members"), None
+    if isinstance(written, dict):
+        members = {text("members", name): text("members", where) for name, where in written.items()}
+    elif "members" in content:
+        raise DamagedIdentity(path, f"members is {written!r}")
+    return _Identity(Identity(cluster_id, node_id), Founding(cluster_id, storage_id, members))
 
 
 def read_owner(path: Path, files: Files) -> int | None:
@@ -216,5 +224,6 @@ def read_owner(path: Path, files: Files) -> int | None:
 
 
 def _number(data: bytes) -> int | None:
+    """Whatever is in the file: only a message depends on it."""
     text = data.strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdigit() and len(text) <= LONGEST_PID_DIGITS else None

@@ -7,11 +7,12 @@ draft, sync, rename, sync of the directory. A mark that cannot be read is a mark
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from raft.entries import Index
+from raft.fields import decode_fields, decode_plain_fields, write_fields
 from raft.files import FailStop, Files
 from raft.ready import Forgotten
 from raft.state_machine import Restorable
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 FENCE_NAME: Final = "fenced"
 FENCE_DRAFT_NAME: Final = "fenced.tmp"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2  # since there is a checksum
 UNREADABLE: Final = "the mark cannot be read"
+_FIELDS: Final = frozenset({"format", "index", "own", "theirs", "reason", "has_forgotten"})
 
 
 class FenceMark(NamedTuple):
@@ -85,16 +87,11 @@ class FileFence:
         return _parse(self._disk.call(path, self._files.read, path))
 
     def put_up(self, mark: FenceMark) -> None:
-        disk, files, draft = self._disk, self._files, self._directory / FENCE_DRAFT_NAME
-        if FENCE_DRAFT_NAME in disk.call(self._directory, files.list_directory, self._directory):
-            disk.call(draft, files.unlink, draft)
-        descriptor = disk.call(draft, files.create, draft)
+        disk, draft = self._disk, self._directory / FENCE_DRAFT_NAME
+        if FENCE_DRAFT_NAME in disk.call(self._directory, disk.files.list_directory, self._directory):
+            disk.call(draft, disk.files.unlink, draft)
         content = {"format": FORMAT_VERSION, **mark.fields(), "has_forgotten": mark.has_forgotten}
-        disk.write(draft, descriptor, (json.dumps(content) + "\n").encode(), 0)
-        disk.call(draft, files.fdatasync, descriptor)
-        disk.close(descriptor)
-        disk.call(draft, files.rename, draft, self._directory / FENCE_NAME)
-        disk.call(self._directory, files.fsync_directory, self._directory)
+        write_fields(disk, self._directory, FENCE_NAME, content)
         self.mark = mark
 
 
@@ -125,14 +122,21 @@ def mark_of(forgotten: Forgotten) -> FenceMark:
 
 
 def _parse(data: bytes) -> FenceMark:
-    try:
-        content = json.loads(data)
-        return FenceMark(
-            int(content["index"]),
-            int(content["own"], 16),
-            int(content["theirs"], 16),
-            str(content["reason"]),
-            bool(content.get("has_forgotten", False)),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return FenceMark(0, 0, 0, UNREADABLE, True)  # for all that anybody knows
+    """Only what was written is repeated; the mark itself needs no more than its name."""
+    unreadable = FenceMark(0, 0, 0, UNREADABLE, True)  # for all that anybody knows
+    content = decode_fields(data)
+    if content is None:
+        content = decode_plain_fields(data)
+        if content is None or content.get("format") != 1:
+            return unreadable
+    index, own, theirs, reason = (content.get(name) for name in ("index", "own", "theirs", "reason"))
+    has_forgotten = content.get("has_forgotten", False)
+    if not (isinstance(index, int) and 0 <= index < 1 << 63 and _is_hash(own) and _is_hash(theirs)):
+        return unreadable
+    if content.keys() - _FIELDS or not isinstance(has_forgotten, bool):
+        return unreadable
+    return FenceMark(index, int(str(own), 16), int(str(theirs), 16), str(reason), has_forgotten)
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None

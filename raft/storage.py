@@ -141,6 +141,21 @@ class WrongDirectory(StorageError):
         return f"data directory {self.path}: {what}. {self.remedy}"
 
 
+class DamagedIdentity(WrongDirectory):
+    """The file that says whose directory it is: nothing in it is believed, for it is damaged."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(
+            file.parent, "identity", expected="what was written", found=reason, remedy=REPLACE_THE_MEMBER
+        )
+        self.file = file
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged: {self.found}. {self.remedy}"
+
+
 class UnknownFormat(WrongDirectory):
     """A file is in a format that this program does not know: a later one wrote it."""
 

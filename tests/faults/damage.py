@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from raft.storage import CorruptLog, CorruptSnapshot, StorageError, WrongDirectory
+from raft.storage import CorruptLog, CorruptSnapshot, DamagedIdentity, StorageError, WrongDirectory
 from tests.faults.hard_disk import Image
 from tests.faults.judge import CUT, REFUSED, WHOLE
 from tests.faults.points import ENTRIES, HARD_STATE, MARK, SEAL, SEGMENT_HEAD_BYTES
@@ -106,7 +106,7 @@ def flip_identity(scene: Scene, rng: Random) -> Hurt | None:
     if content is None:
         return None
     return Hurt(
-        changed(scene, IDENTITY, flip(content, rng.randrange(len(content)), rng)), REFUSED, WrongDirectory
+        changed(scene, IDENTITY, flip(content, rng.randrange(len(content)), rng)), REFUSED, DamagedIdentity
     )
 
 
@@ -228,7 +228,7 @@ def truncate_identity(scene: Scene, rng: Random) -> Hurt | None:
     content = scene.image.get(IDENTITY)
     if content is None:
         return None
-    return Hurt(changed(scene, IDENTITY, content[: rng.randrange(len(content) - 1)]), REFUSED, WrongDirectory)
+    return Hurt(changed(scene, IDENTITY, content[: rng.randrange(len(content))]), REFUSED, DamagedIdentity)
 
 
 # -- a missing file --------------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.cli import exits
-from raft.storage import CorruptLog, CorruptSnapshot, StorageError, StorageFailed, WrongDirectory
+from raft.storage import (
+    CorruptLog,
+    CorruptSnapshot,
+    DamagedIdentity,
+    StorageError,
+    StorageFailed,
+    WrongDirectory,
+)
 from tests.faults.hard_disk import HardDisk, Image, read_image
 from tests.faults.scenes import IDENTITY, Told
 from tests.faults.script import Known, Process, goes_on, knowledge
@@ -22,7 +29,7 @@ ENDED = (
 )
 CUT = "cut"  # the end of the log is gone without a trace, in the way that docs/disk.md says it may
 
-EXIT_CODES = {CorruptLog: 12, CorruptSnapshot: 12, WrongDirectory: 11}
+EXIT_CODES = {CorruptLog: 12, CorruptSnapshot: 12, WrongDirectory: 11, DamagedIdentity: 11}
 # Not part of what a refusal must leave alone: it says who is there.
 LOCK = IDENTITY.with_name("lock")
 
@@ -62,6 +69,8 @@ def check_refusal(error: StorageError) -> None:
     text, kind = str(error), type(error)
     if exits.code_of(error) != EXIT_CODES.get(kind):
         raise Wrong(f"exit code {exits.code_of(error)} for {kind.__name__}")
+    if isinstance(error, DamagedIdentity) and not (str(error.file) in text and error.remedy in text):
+        raise Wrong(f"a refusal does not say which file and what to do: {text}")
     if isinstance(error, CorruptLog | CorruptSnapshot):
         missing = [part for part in (str(error.file), error.reason, error.remedy) if part not in text]
         if isinstance(error, CorruptLog):

@@ -25,6 +25,8 @@ SEGMENT_BYTES = 8192
 CHUNK_BYTES = 5000
 STEP_BYTES = 6000
 CLUSTER, NODE = "cluster", "n1"
+STORAGE_ID = "00ff12a9077e31cd"
+MEMBERS = {f"n{number}": f"tcp://127.0.0.1:{7000 + number}" for number in (1, 2, 3)}
 
 
 class Known(NamedTuple):
@@ -91,7 +93,11 @@ class Process:
     """One life of the process: its data directory and its log."""
 
     def __init__(self, disk: HardDisk) -> None:
-        self.directory = DataDirectory(data_of(disk), CLUSTER, NODE, disk)
+        self.directory = DataDirectory(
+            data_of(disk), CLUSTER, NODE, disk, storage_id=STORAGE_ID, members=MEMBERS
+        )
+        if self.directory.founding != (CLUSTER, STORAGE_ID, MEMBERS):
+            raise AssertionError(f"the identity says {self.directory.founding}")
         self.log = self.directory.open_log(segment_bytes=SEGMENT_BYTES)
         self.recovered = self.log.load()
 

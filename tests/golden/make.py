@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from kvstore import protocol
 from kvstore.snapshots import FORMAT_VERSION as STATE_VERSION
-from raft.directory import LOCK_NAME, DataDirectory
+from raft.directory import FORMAT_VERSION as IDENTITY_VERSION
+from raft.directory import IDENTITY_NAME, LOCK_NAME, DataDirectory
 from raft.entries import EntryBatch, HardState
+from raft.fence import FENCE_NAME, FenceMark, FileFence
+from raft.fence import FORMAT_VERSION as FENCE_VERSION
+from raft.files import OsFiles
 from raft.membership import Configuration
 from raft.segment import FORMAT_VERSION as LOG_VERSION
 from tests.kvstore.machine_log import Log
@@ -24,6 +30,7 @@ CLUSTER, NODE, STORAGE = "golden", "n1", "00112233445566778899aabbccddeeff"
 ADDRESSES = {"n1": "tcp://127.0.0.1:7101", "n2": "tcp://127.0.0.1:7102", "n3": "tcp://127.0.0.1:7103"}
 SEGMENT_BYTES = 2048
 CONFIGURATION = Configuration(["n1", "n2"], ["n3"], addresses=ADDRESSES)
+MARK = FenceMark(512, 2**64 - 1, 7, "another state", True)
 CONTENT = b"what a state machine said " * 40
 
 COMMAND, NO_OP, CONFIGURED = 1, 0, 2
@@ -95,8 +102,32 @@ def make_state(target: Path) -> dict[str, object]:
     }
 
 
+def make_identity(target: Path) -> dict[str, object]:
+    """Whose directory it is, with all that may be said of it."""
+    with tempfile.TemporaryDirectory() as home:
+        DataDirectory(Path(home), CLUSTER, NODE, storage_id=STORAGE, members=ADDRESSES).close()
+        shutil.copy(Path(home) / IDENTITY_NAME, target)
+    return {"cluster_id": CLUSTER, "node_id": NODE, "storage_id": STORAGE, "members": ADDRESSES}
+
+
+def make_fence(target: Path) -> dict[str, object]:
+    """The mark of a node that differed from a majority."""
+    with tempfile.TemporaryDirectory() as home:
+        FileFence(Path(home), OsFiles()).put_up(MARK)
+        shutil.copy(Path(home) / FENCE_NAME, target)
+    return {**MARK.fields(), "has_forgotten": MARK.has_forgotten}
+
+
+MAKERS: dict[str, Callable[[Path], dict[str, object]]] = {
+    f"log-{LOG_VERSION}": make_log,
+    f"state-{STATE_VERSION}.bin": make_state,
+    f"identity-{IDENTITY_VERSION}": make_identity,
+    f"fenced-{FENCE_VERSION}": make_fence,
+}
+
+
 def main() -> None:
-    for name, make in ((f"log-{LOG_VERSION}", make_log), (f"state-{STATE_VERSION}.bin", make_state)):
+    for name, make in MAKERS.items():
         target, description = HERE / name, (HERE / name).with_suffix(".json")
         if description.exists():
             print(f"{name} is there already")

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from kvstore import protocol, snapshots
-from raft import directory, segment, snapshot
+from raft import directory, fence, segment, snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
+from raft.fence import FileFence
+from raft.files import OsFiles
 from raft.membership import Configuration
 from raft.state_machine import restore_all
 from raft.storage import snapshot_content
@@ -25,6 +27,8 @@ from tests.kvstore.machine_log import Log
 HERE = Path(__file__).parent
 LOGS = sorted(path.stem for path in HERE.glob("log-*.json"))
 STATES = sorted(path.stem for path in HERE.glob("state-*.json"))
+IDENTITIES = sorted(path.stem for path in HERE.glob("identity-*.json"))
+FENCES = sorted(path.stem for path in HERE.glob("fenced-*.json"))
 
 
 def described(name: str) -> dict[str, Any]:
@@ -40,8 +44,14 @@ def a_copy(name: str, tmp_path: Path) -> Path:
 def test_each_format_that_is_written_has_its_golden_files() -> None:
     assert [f"log-{version}" for version in range(1, segment.FORMAT_VERSION + 1)] == LOGS
     assert [f"state-{version}" for version in range(1, snapshots.FORMAT_VERSION + 1)] == STATES
+    for names, kind, newest_version in (
+        (IDENTITIES, "identity", directory.FORMAT_VERSION),
+        (FENCES, "fenced", fence.FORMAT_VERSION),
+    ):
+        versions = range(1, newest_version + 1)
+        assert [f"{kind}-{version}" for version in versions] == names
+        assert [json.loads((HERE / name).read_bytes())["format"] for name in names] == list(versions)
     newest = HERE / LOGS[-1]
-    assert json.loads((newest / "identity").read_bytes())["format"] == directory.FORMAT_VERSION
     for pattern, version in (("*.wal", segment.FORMAT_VERSION), ("snapshot-*", snapshot.FORMAT_VERSION)):
         for path in (newest / "wal").glob(pattern):
             assert int.from_bytes(path.read_bytes()[8:12], "little") == version
@@ -115,3 +125,20 @@ def test_a_snapshot_of_the_store_of_each_version_is_restored(name: str) -> None:
     results = log.machine.apply(log.machine.applied_index + 1, retries)
     assert [result.hex() for result in results if result] == [result for _, result in content["retries"]]
     assert log.machine.revision == content["revision"], "what was done is not done again"
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_an_identity_of_each_version_says_all_that_was_written(name: str, tmp_path: Path) -> None:
+    content = described(name)
+    shutil.copy(HERE / name, tmp_path / directory.IDENTITY_NAME)
+    data = DataDirectory(tmp_path, content["cluster_id"], content["node_id"], storage_id="1", members={})
+    assert data.founding == (content["cluster_id"], content["storage_id"], content["members"])
+    data.close()
+
+
+@pytest.mark.parametrize("name", FENCES)
+def test_a_fence_of_each_version_says_why_it_stands(name: str, tmp_path: Path) -> None:
+    shutil.copy(HERE / name, tmp_path / fence.FENCE_NAME)
+    mark = FileFence(tmp_path, OsFiles()).mark
+    assert mark is not None
+    assert {**mark.fields(), "has_forgotten": mark.has_forgotten} == described(name)

@@ -14,13 +14,14 @@ from kvstore.cli import exits
 from kvstore.settings import derive_cluster_id
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
+from raft.fields import decode_fields, encode_fields
 from raft.membership import Configuration
 from raft.record import RecordType, stored_payload
 from raft.segment import SegmentReader, decode_segment_header, segment_name
 from tests.kvstore.machine_log import Log
 
 SEGMENT_BYTES = 4096
-STORAGE_ID = "00112233445566778899aabbccddeeff"
+STORAGE_ID = "0011223344556677"
 ENTRIES = 24
 
 
@@ -105,8 +106,9 @@ def _identity_decays(path: Path) -> None:
 
 
 def _identity_of_a_later_version(path: Path) -> None:
-    content = json.loads((path / "identity").read_bytes())
-    (path / "identity").write_text(json.dumps(content | {"format": 9}))
+    content = decode_fields((path / "identity").read_bytes())
+    assert content is not None
+    (path / "identity").write_bytes(encode_fields(content | {"format": 9, "colour": "blue"}))
 
 
 def _log_of_a_later_version(path: Path) -> None:
@@ -152,12 +154,12 @@ DAMAGES = (
     Damage(_newest_segment_is_missing, exits.CORRUPT, ".wal", "this segment is missing: the one before it"),
     Damage(_log_is_missing, exits.CORRUPT, "wal", "no segment of it is there"),
     Damage(_log_of_another_node, exits.CORRUPT, segment_name(1), "the identity in the segment header"),
-    Damage(_identity_decays, exits.DATA_DIRECTORY, "data", "format is None, expected 1", where=""),
+    Damage(_identity_decays, exits.DATA_DIRECTORY, "identity", "it is not what was written", where=""),
     Damage(
         _identity_of_a_later_version,
         exits.DATA_DIRECTORY,
         "data",
-        "format is 9, expected 1",
+        "format is 9, expected 2",
         where="",
         remedy="or with a later one",
     ),

@@ -23,7 +23,7 @@ NO_WORLD = frozenset(
 NO_DISK = frozenset({"os", "io", "pathlib", "shutil", "tempfile", "fcntl", "mmap", "subprocess"})
 STORAGE = frozenset(
     {"storage", "wal", "spare", "reserve", "supply", "replay", "snapshot", "record", "segment", "files"}
-    | {"directory", "fence", "restoration", "discarded", "inspection"}
+    | {"directory", "fields", "fence", "restoration", "discarded", "inspection"}
 )
 # Beside the *_actor files: what tells the runtime how raft's messages travel.
 WIRING = frozenset({"wire"})

@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from raft.directory import DataDirectory, Founding, read_founding
+from raft.directory import DataDirectory, Founding, read_founding, read_identity
 from raft.entries import EntryBatch, HardState
-from raft.storage import CorruptLog, DirectoryInUse, StorageFailed, WrongDirectory
+from raft.fields import encode_fields
+from raft.files import OsFiles
+from raft.storage import (
+    REPLACE_THE_MEMBER,
+    CorruptLog,
+    DamagedIdentity,
+    DirectoryInUse,
+    StorageFailed,
+    WrongDirectory,
+)
 from tests.raft.disk import PowerLoss, SimulatedDisk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,25 +118,70 @@ def test_the_directory_of_another_is_refused(
     assert f"{field} is {found!r}, expected {error.expected!r}" in str(error)
 
 
+def test_an_identity_of_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
+    """With fields of which nobody has heard yet; its checksum stands where it always does."""
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    later = {"format": 3, "cluster_id": "cluster", "colour": "blue"}
+    (tmp_path / "data" / "identity").write_bytes(encode_fields(later))
+    with pytest.raises(WrongDirectory, match="or with a later one") as caught:
+        DataDirectory(tmp_path / "data", "cluster", "n1")
+    assert (caught.value.field, caught.value.found) == ("format", 3)
+
+
+def plain(**content: object) -> bytes:
+    """As identities were written before there were checksums."""
+    return (json.dumps({"format": 1, **content}) + "\n").encode()
+
+
 @pytest.mark.parametrize(
-    ("content", "field", "found"),
+    "content",
     [
-        (json.dumps({"format": 2, "cluster_id": "cluster", "node_id": "n1"}).encode(), "format", 2),
-        (b"", "format", None),
-        (b"\xff\xfe", "format", None),
-        (b"[" * 100_000, "format", None),
-        (b"[1]", "format", None),
-        (json.dumps({"format": 1, "cluster_id": "cluster"}).encode(), "node id", None),
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[1]",
+        b"[1]\n",
+        json.dumps({"format": 2, "cluster_id": "cluster", "node_id": "n1"}).encode(),
+        plain(cluster_id="cluster"),
+        plain(node_id="n1", cluster_id="cluster"),
+        plain(cluster_id="cluster", node_id="n1").strip(),
+        plain(cluster_id="cluster", node_id="n1", colour="blue"),
+        plain(cluster_id="cluster", node_id="n1", storage_id=7),
+        plain(cluster_id="cluster", node_id="n1", storage_id="00fg"),
+        plain(cluster_id="cluster", node_id="n1", members=None),
+        plain(cluster_id="cluster", node_id="n1", members=[1]),
+        plain(cluster_id="cluster", node_id="n1", members={"n1": 7}),
+        plain(cluster_id="cluster", node_id="n1", members={"\udcff": "tcp://a:1"}),
+        plain(cluster_id=7, node_id="n1"),
+        plain(cluster_id="\udcff", node_id="n1"),
+        plain(cluster_id="c" * 201, node_id="n1"),
+        encode_fields({"format": 2, "cluster_id": "cluster"}),
+        encode_fields({"format": 1, "cluster_id": "cluster", "node_id": "n1"}),
+        encode_fields({}),
     ],
 )
-def test_an_identity_of_another_format_or_damaged_is_refused(
-    tmp_path: Path, content: bytes, field: str, found: object
+def test_an_identity_that_no_node_writes_is_refused_and_nothing_of_it_believed(
+    tmp_path: Path, content: bytes
 ) -> None:
     DataDirectory(tmp_path / "data", "cluster", "n1").close()
     (tmp_path / "data" / "identity").write_bytes(content)
-    with pytest.raises(WrongDirectory) as caught:
-        DataDirectory(tmp_path / "data", "cluster", "n1")
-    assert (caught.value.field, caught.value.found) == (field, found)
+    for look in (
+        lambda path: DataDirectory(path, "cluster", "n1"),
+        read_founding,
+        lambda path: read_identity(path, OsFiles()),
+    ):
+        with pytest.raises(DamagedIdentity) as caught:
+            look(tmp_path / "data")
+        assert str(caught.value).startswith(f"{tmp_path}/data/identity is damaged: ")
+        assert REPLACE_THE_MEMBER in str(caught.value)
+
+
+def test_an_identity_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    members = {"n1": "tcp://a:1"}
+    content = plain(cluster_id="cluster", node_id="n1", storage_id="00ff", members=members)
+    (tmp_path / "data" / "identity").write_bytes(content)
+    assert read_founding(tmp_path / "data") == Founding("cluster", "00ff", members)
 
 
 def test_what_a_directory_was_made_with_is_kept_for_its_life(tmp_path: Path) -> None:
@@ -149,13 +203,6 @@ def test_a_directory_of_before_there_were_storage_ids_is_opened(tmp_path: Path) 
     directory = DataDirectory(tmp_path / "data", "cluster", "n1")
     assert read_founding(directory.path) == directory.founding == Founding("cluster", "", None)
     directory.close()
-
-
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"members": [1], "storage_id": 7, "cluster_id": null}'])
-def test_a_damaged_founding_says_nothing(tmp_path: Path, content: bytes) -> None:
-    DataDirectory(tmp_path / "data", "cluster", "n1").close()
-    (tmp_path / "data" / "identity").write_bytes(content)
-    assert read_founding(tmp_path / "data") == Founding("", "", None)
 
 
 def test_a_directory_full_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
