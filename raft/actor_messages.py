@@ -282,9 +282,10 @@ class TakeSnapshot:
 
 @dataclass(slots=True)
 class NextSlice:
-    """replication to applier: send the next slice of the snapshot at `index`."""
+    """replication to applier: send the next slice of the snapshot at `index`, as long as `count` of them."""
 
     index: int
+    count: int = 1
 
 
 @dataclass(slots=True)

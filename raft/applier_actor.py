@@ -269,7 +269,7 @@ class ApplierActor(Actor):
         if slices is None or message.index != self._slices_index:
             return  # it was given up
         offset = slices.offset
-        data, is_last = slices.next_slice()
+        data, is_last = slices.next_slice(message.count)
         if is_last:
             self._slices = None
         self.send_local("replication", SnapshotSlice(message.index, offset, data, is_last))

@@ -25,6 +25,7 @@ class Snapshots:
     """Owned by one core."""
 
     __slots__ = (
+        "_begun",
         "_chunks",
         "_core",
         "_installed",
@@ -45,6 +46,8 @@ class Snapshots:
         # Those before the newest within the log, oldest first: (index, bytes of log up to the next one).
         self._older: deque[tuple[Index, int]] = deque()
         self.log_bytes = 0  # of entries that were handed out to be applied since the newest
+        # Of the one that is being taken: (index, log_bytes when it was begun).
+        self._begun: tuple[Index, int] = (0, 0)
         self.installation = Installation(core)
         # An installed one is on its way into the state machine: until it is there, nothing is handed out.
         self.is_restoring = False
@@ -106,12 +109,21 @@ class Snapshots:
         least_bytes = 0 if self.newest is None else self.newest.size_bytes
         return entries >= config.snapshot_interval_entries and self.log_bytes >= least_bytes
 
+    def note_begun(self) -> None:
+        """One is being taken of all that was handed out until now."""
+        self._begun = (self._core.delivered_index, self.log_bytes)
+
     def note_taken(self, meta: SnapshotMeta) -> None:
-        """This one, of this node's own state, is durable."""
+        """This one, of this node's own state, is durable.
+
+        What was handed out while it was written lies behind it, and counts for the next one.
+        """
         assert self.index < meta.index <= self._core.delivered_index, f"{meta} after one at {self.index}"
-        self._older.append((self.index, self.log_bytes))
+        index, log_bytes = self._begun
+        covered_bytes = log_bytes if index == meta.index else self.log_bytes
+        self._older.append((self.index, covered_bytes))
         self.newest, self.index = meta, meta.index
-        self.log_bytes = 0
+        self.log_bytes -= covered_bytes
         self._core.configurations.compact(meta.index)
 
     # -- installed -------------------------------------------------------------------------------------

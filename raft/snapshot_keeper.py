@@ -30,6 +30,11 @@ from raft.storage import DiskFull, Storage, StorageFailed
 # Between two slices of a snapshot that is being taken, and two steps of a compaction. With slices of 64 KiB
 # it makes about 10 MiB a second, and leaves the disk and three quarters of the loop to the commands.
 PAUSE_SECONDS = 0.004
+# A busy node's turns are longer than that. Then as many slices are taken in one of them as would have been in
+# short ones, one for each 6 ms: a snapshot is written at the same rate however much there is to do beside it,
+# or a log that grows quickly would outgrow it. Not more than 1 MiB in one turn.
+SLICE_SECONDS = 0.006
+MOST_SLICES = 16
 # To free the entries of one step takes about a millisecond.
 COMPACTION_STEP_ENTRIES = 8192
 # A part of an installed snapshot on its way into the state machine, and the pause before the next one: the
@@ -51,6 +56,7 @@ class SnapshotKeeper:
         )
         self._compact_to: Index = 0  # the log is to be compacted up to here, step by step
         self._wants_slice = False  # the next slice is to be asked for at due_at
+        self._asked_at = 0.0  # for the last slice
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
         self._written_bytes = 0  # of the snapshot that is being taken
         self._is_fenced = False  # no snapshot of this node is taken or sent any more
@@ -66,6 +72,7 @@ class SnapshotKeeper:
         may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
         if may_begin and (is_wanted or snapshots.is_due()):
             self._is_taking, self._taking_index = True, 0
+            snapshots.note_begun()
             self._send_local("applier", TakeSnapshot())
 
     def try_again(self) -> None:
@@ -79,8 +86,7 @@ class SnapshotKeeper:
             return
         self.due_at = None
         if self._wants_slice:
-            self._wants_slice = False
-            self._send_local("applier", NextSlice(self._taking_index))
+            self._ask_for_slice(now)
         if self._part_wanted is not None:
             self._give_part(self._part_wanted)
         if self._compact_to:
@@ -88,20 +94,28 @@ class SnapshotKeeper:
 
     # -- taken here ------------------------------------------------------------------------------------
 
+    def _ask_for_slice(self, now: float) -> None:
+        """As much as the time allows that has passed since the last one was asked for."""
+        count = int((now - self._asked_at) / SLICE_SECONDS)
+        self._wants_slice, self._asked_at = False, now
+        self._send_local("applier", NextSlice(self._taking_index, max(1, min(count, MOST_SLICES))))
+
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
         if not self._is_taking or message.index <= self._core.snapshots.index:
             return  # a leader's snapshot has come in between
         try:
-            self._write_slice(message)
+            self._write_slice(message, now)
         except DiskFull:
             self._give_up()
             self._waits_for_room = True
             self._send_local("applier", SnapshotGivenUp(message.index))
             self.streams.give_up()
+        if self._wants_slice and now - self._asked_at >= 2 * SLICE_SECONDS:
+            self._ask_for_slice(now)  # the turn that it took was pause enough
         self._wake(now)
 
-    def _write_slice(self, message: SnapshotSlice) -> None:
+    def _write_slice(self, message: SnapshotSlice, now: float) -> None:
         core = self._core
         if message.offset == 0:
             self._written_bytes = 0
@@ -109,7 +123,7 @@ class SnapshotKeeper:
             assert term is not None, f"a snapshot at {message.index} of a log from {core.log.first_index}"
             configuration = core.configurations.at(message.index).encode()
             self._storage.begin_snapshot(message.index, term, configuration)
-            self._taking_index = message.index
+            self._taking_index, self._asked_at = message.index, now
         if message.index != self._taking_index:
             return  # of one that was given up
         self._storage.append_snapshot(message.data)

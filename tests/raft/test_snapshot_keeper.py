@@ -15,8 +15,15 @@ from raft.config import RaftConfig
 from raft.core import Core
 from raft.entries import HardState
 from raft.membership import Configuration
-from raft.slices import Slices
-from raft.snapshot_keeper import COMPACTION_STEP_ENTRIES, PART_PAUSE_SECONDS, PAUSE_SECONDS, SnapshotKeeper
+from raft.slices import SLICE_BYTES, Slices
+from raft.snapshot_keeper import (
+    COMPACTION_STEP_ENTRIES,
+    MOST_SLICES,
+    PART_PAUSE_SECONDS,
+    PAUSE_SECONDS,
+    SLICE_SECONDS,
+    SnapshotKeeper,
+)
 from raft.storage import MemoryStorage, Recovered
 from tests.raft.network import drain, entries_of
 from tests.raft.snapshot_network import chunks_of
@@ -130,6 +137,50 @@ def test_a_late_slice_of_a_snapshot_that_was_given_up_is_not_written() -> None:
     assert bench.storage.read_snapshot(10, 0, 9) == b"ab"
 
 
+def turns_of_a_snapshot(turn_seconds: float, size_bytes: int) -> tuple[int, int]:
+    """How many turns of a node that is never idle it takes, and the longest slice of it."""
+    bench = Bench()
+    slices, longest = Slices(iter([bytes(1000)] * (size_bytes // 1000))), 0
+    bench.keeper.consider()
+    for turn in range(100_000):
+        for message in bench.take():  # the applier's part of the turn before
+            count = message.count if isinstance(message, NextSlice) else 1
+            offset = slices.offset
+            data, is_last = slices.next_slice(count)
+            longest = max(longest, len(data))
+            bench.keeper.take_slice(SnapshotSlice(10, offset, data, is_last), bench.now)
+        if bench.core.snapshots.index == 10:
+            return turn, longest
+        bench.now += turn_seconds
+        bench.keeper.on_time(bench.now)
+    raise AssertionError("the snapshot was never finished")
+
+
+def test_a_busy_node_finishes_its_snapshot_in_the_same_time_as_an_idle_one() -> None:
+    """Its turns are long. With one slice a turn the log would grow many times as large as the state."""
+    size_bytes = 20_000_000
+    goal_seconds = size_bytes / SLICE_BYTES * SLICE_SECONDS
+    for turn_seconds in (0.001, 0.010, 0.030, 0.060, 0.096):
+        turns, longest = turns_of_a_snapshot(turn_seconds, size_bytes)
+        assert turns * turn_seconds < 1.7 * goal_seconds, f"{turns} turns of {turn_seconds} s"
+        assert longest <= MOST_SLICES * SLICE_BYTES
+    _, longest = turns_of_a_snapshot(0.001, size_bytes)
+    assert longest == SLICE_BYTES  # nobody waits longer than that where there is time
+    _, longest = turns_of_a_snapshot(5.0, size_bytes)
+    assert longest == MOST_SLICES * SLICE_BYTES
+
+
+def test_what_was_handed_out_while_a_snapshot_was_written_counts_for_the_next_one() -> None:
+    """Under load that is more than the snapshot. Not counted, it would lie in the log for ever so long."""
+    bench = Bench()
+    snapshots = bench.core.snapshots
+    before = snapshots.log_bytes
+    bench.keeper.consider()
+    snapshots.log_bytes += 5000
+    bench.keeper.take_slice(SnapshotSlice(10, 0, b"abc", True), bench.now)
+    assert before > 0 and (snapshots.index, snapshots.log_bytes) == (10, 5000)
+
+
 def test_slices_have_one_size_and_nothing_is_read_ahead() -> None:
     asked: list[int] = []
 
@@ -144,6 +195,8 @@ def test_slices_have_one_size_and_nothing_is_read_ahead() -> None:
     assert slices.next_slice() == (bytes([1] * 2 + [2] * 5 + [3]), False)
     assert slices.next_slice() == (bytes([3] * 4), True)
     assert Slices(iter([])).next_slice() == (b"", True)
+    longer = Slices(iter([b"abc"] * 4), 2)
+    assert [longer.next_slice(3), longer.next_slice(9)] == [(b"abcabc", False), (b"abcabc", True)]
     assert Slices(iter([b"12345678"]), 8).next_slice() in ((b"12345678", True), (b"12345678", False))
 
 
