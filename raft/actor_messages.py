@@ -282,10 +282,14 @@ class TakeSnapshot:
 
 @dataclass(slots=True)
 class NextSlice:
-    """replication to applier: send the next slice of the snapshot at `index`, as long as `count` of them."""
+    """replication to applier: send the next slice of the snapshot at `index`.
+
+    As long as `count` of them, if that takes no longer than so many seconds.
+    """
 
     index: int
     count: int = 1
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)

@@ -268,8 +268,14 @@ class ApplierActor(Actor):
         slices = self._slices
         if slices is None or message.index != self._slices_index:
             return  # it was given up
-        offset = slices.offset
-        data, is_last = slices.next_slice(message.count)
+        offset, until = slices.offset, self.now() + message.seconds
+        data, is_last = slices.next_slice()
+        if message.count > 1:
+            parts = [data]
+            while not is_last and len(parts) < message.count and self.now() < until:
+                data, is_last = slices.next_slice()
+                parts.append(data)
+            data = b"".join(parts)
         if is_last:
             self._slices = None
         self.send_local("replication", SnapshotSlice(message.index, offset, data, is_last))

@@ -23,9 +23,9 @@ class Slices:
         self._rest = bytearray()  # given, and in no slice yet
         self.offset = 0  # of the next slice
 
-    def next_slice(self, count: int = 1) -> tuple[bytes, bool]:
-        """The next slice, as long as `count` of them, and whether it is the last; that one may be empty."""
-        rest, size = self._rest, self._slice_bytes * count
+    def next_slice(self) -> tuple[bytes, bool]:
+        """The next slice, and whether it is the last one; that one may be empty."""
+        rest, size = self._rest, self._slice_bytes
         while len(rest) < size and self._chunks is not None:
             chunk = next(self._chunks, None)
             if chunk is None:

@@ -32,9 +32,11 @@ from raft.storage import DiskFull, Storage, StorageFailed
 PAUSE_SECONDS = 0.004
 # A busy node's turns are longer than that. Then as many slices are taken in one of them as would have been in
 # short ones, one for each 6 ms: a snapshot is written at the same rate however much there is to do beside it,
-# or a log that grows quickly would outgrow it. Not more than 1 MiB in one turn.
+# or a log that grows quickly would outgrow it. Not more than 1 MiB in one turn, and for no longer than a
+# quarter of the time: where others have the processor, too, each slice takes longer.
 SLICE_SECONDS = 0.006
 MOST_SLICES = 16
+SLICES_SHARE = 0.25
 # To free the entries of one step takes about a millisecond.
 COMPACTION_STEP_ENTRIES = 8192
 # A part of an installed snapshot on its way into the state machine, and the pause before the next one: the
@@ -96,9 +98,11 @@ class SnapshotKeeper:
 
     def _ask_for_slice(self, now: float) -> None:
         """As much as the time allows that has passed since the last one was asked for."""
-        count = int((now - self._asked_at) / SLICE_SECONDS)
-        self._wants_slice, self._asked_at = False, now
-        self._send_local("applier", NextSlice(self._taking_index, max(1, min(count, MOST_SLICES))))
+        passed_seconds, self._asked_at = now - self._asked_at, now
+        count = max(1, min(int(passed_seconds / SLICE_SECONDS), MOST_SLICES))
+        self._wants_slice = False
+        seconds = min(passed_seconds, MOST_SLICES * SLICE_SECONDS) * SLICES_SHARE
+        self._send_local("applier", NextSlice(self._taking_index, count, seconds))
 
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""

@@ -25,6 +25,7 @@ from raft.actor_messages import (
 )
 from raft.applier_actor import ApplierActor
 from raft.membership import Configuration
+from raft.slices import SLICE_BYTES
 from raft.state_machine import Frame
 from tests.raft.lone_actor import Surroundings
 
@@ -203,6 +204,39 @@ def test_a_snapshot_is_of_the_moment_it_is_asked_for() -> None:
     assert world.take(SnapshotSlice) == [SnapshotSlice(2, 0, b"1,2,", True)]
     world.tell(NextSlice(2))
     assert world.take(SnapshotSlice) == []
+
+
+class Large(Counting):
+    """Of ten slices; each takes its time."""
+
+    seconds = 0.0
+    world: Surroundings
+
+    def snapshot(self) -> Iterator[bytes]:
+        for _ in range(10):
+            self.world.seconds += self.seconds
+            yield bytes(SLICE_BYTES)
+
+
+def test_many_slices_are_given_at_once_but_for_no_longer_than_was_said() -> None:
+    """Where others have the processor, slices take long; more and more of them would leave none of the time
+    to the commands."""
+    machine = Large()
+    machine.world = world = Surroundings(ApplierActor(machine))
+    world.tell(committed(1, b"a"), TakeSnapshot())
+    assert [len(message.data) for message in world.take(SnapshotSlice)] == [SLICE_BYTES]
+    world.tell(NextSlice(1, 4, 1.0))
+    assert [len(message.data) for message in world.take(SnapshotSlice)] == [4 * SLICE_BYTES]
+    machine.seconds = 0.4
+    world.tell(NextSlice(1, 4, 1.0))
+    assert [(each.offset, len(each.data)) for each in world.take(SnapshotSlice)] == [
+        (5 * SLICE_BYTES, 3 * SLICE_BYTES)
+    ]
+    world.tell(NextSlice(1, 4, 0.1))
+    assert [len(message.data) for message in world.take(SnapshotSlice)] == [SLICE_BYTES]
+    world.tell(NextSlice(1, 4, 9.0))
+    [last] = world.take(SnapshotSlice)
+    assert last.is_last and len(last.data) == SLICE_BYTES
 
 
 def test_an_installed_snapshot_is_asked_for_part_by_part_and_then_applied_upon() -> None:
