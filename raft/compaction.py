@@ -113,6 +113,10 @@ class Snapshots:
         """One is being taken of all that was handed out until now."""
         self._begun = (self._core.delivered_index, self.log_bytes)
 
+    def bytes_since_begun(self) -> int:
+        """Of the log that was handed out while the one that is being taken was written."""
+        return self.log_bytes - self._begun[1]
+
     def note_taken(self, meta: SnapshotMeta) -> None:
         """This one, of this node's own state, is durable.
 

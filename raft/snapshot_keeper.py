@@ -24,19 +24,21 @@ from raft.core import Core
 from raft.entries import Index, NodeId
 from raft.messages import InstallSnapshot
 from raft.ready import Ready, SnapshotWork
+from raft.slices import SLICE_BYTES
 from raft.snapshot_streams import SnapshotStreams
 from raft.storage import DiskFull, Storage, StorageFailed
 
 # Between two slices of a snapshot that is being taken, and two steps of a compaction. With slices of 64 KiB
 # it makes about 10 MiB a second, and leaves the disk and three quarters of the loop to the commands.
 PAUSE_SECONDS = 0.004
-# A busy node's turns are longer than that. Then as many slices are taken in one of them as would have been in
-# short ones, one for each 6 ms: a snapshot is written at the same rate however much there is to do beside it,
-# or a log that grows quickly would outgrow it. Not more than 1 MiB in one turn, and for no longer than a
-# quarter of the time: where others have the processor, too, each slice takes longer.
+# A busy node's turns are longer than that. If its log has grown by more, since a snapshot was begun, than
+# half of what was written of it, as many slices are taken in one turn as would have been in short ones, one
+# for each 6 ms. Not more than 1 MiB, and for no longer than a quarter of the time: where others have the
+# processor, too, each slice takes longer.
 SLICE_SECONDS = 0.006
 MOST_SLICES = 16
 SLICES_SHARE = 0.25
+LEAD = 2
 # To free the entries of one step takes about a millisecond.
 COMPACTION_STEP_ENTRIES = 8192
 # A part of an installed snapshot on its way into the state machine, and the pause before the next one: the
@@ -97,12 +99,18 @@ class SnapshotKeeper:
     # -- taken here ------------------------------------------------------------------------------------
 
     def _ask_for_slice(self, now: float) -> None:
-        """As much as the time allows that has passed since the last one was asked for."""
-        passed_seconds, self._asked_at = now - self._asked_at, now
-        count = max(1, min(int(passed_seconds / SLICE_SECONDS), MOST_SLICES))
-        self._wants_slice = False
-        seconds = min(passed_seconds, MOST_SLICES * SLICE_SECONDS) * SLICES_SHARE
+        """The next one, or several."""
+        count, seconds = self._slices_due(now), (now - self._asked_at) * SLICES_SHARE
+        self._wants_slice, self._asked_at = False, now
         self._send_local("applier", NextSlice(self._taking_index, count, seconds))
+
+    def _slices_due(self, now: float) -> int:
+        """More than one only as far as the log would outgrow the snapshot else."""
+        behind_bytes = LEAD * self._core.snapshots.bytes_since_begun() - self._written_bytes
+        if behind_bytes <= 0:
+            return 1
+        due = int((now - self._asked_at) / SLICE_SECONDS)
+        return max(1, min(due, MOST_SLICES, 1 + behind_bytes // SLICE_BYTES))
 
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
@@ -115,7 +123,7 @@ class SnapshotKeeper:
             self._waits_for_room = True
             self._send_local("applier", SnapshotGivenUp(message.index))
             self.streams.give_up()
-        if self._wants_slice and now - self._asked_at >= 2 * SLICE_SECONDS:
+        if self._wants_slice and self._slices_due(now) > 1:
             self._ask_for_slice(now)  # the turn that it took was pause enough
         self._wake(now)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raft.actor_messages import (
     NextSlice,
     PartWanted,
@@ -21,7 +23,6 @@ from raft.snapshot_keeper import (
     MOST_SLICES,
     PART_PAUSE_SECONDS,
     PAUSE_SECONDS,
-    SLICE_SECONDS,
     SLICES_SHARE,
     SnapshotKeeper,
 )
@@ -138,12 +139,12 @@ def test_a_late_slice_of_a_snapshot_that_was_given_up_is_not_written() -> None:
     assert bench.storage.read_snapshot(10, 0, 9) == b"ab"
 
 
-def turns_of_a_snapshot(turn_seconds: float, size_bytes: int) -> tuple[int, int]:
-    """How many turns of a node that is never idle it takes, and the longest slice of it."""
+def busy_snapshot(turn_seconds: float, log_bytes_per_second: int) -> tuple[float, int, int]:
+    """Of a snapshot of 20 MB, while no turn is shorter: seconds, the log since then, the longest slice."""
     bench = Bench()
-    slices, longest = Slices(iter([bytes(1000)] * (size_bytes // 1000))), 0
+    slices, longest = Slices(iter([bytes(1000)] * 20_000)), 0
     bench.keeper.consider()
-    for turn in range(100_000):
+    for _ in range(100_000):
         for message in bench.take():  # the applier's part of the turn before
             count = message.count if isinstance(message, NextSlice) else 1
             offset = slices.offset
@@ -152,24 +153,28 @@ def turns_of_a_snapshot(turn_seconds: float, size_bytes: int) -> tuple[int, int]
             longest = max(longest, len(data))
             bench.keeper.take_slice(SnapshotSlice(10, offset, data, is_last), bench.now)
         if bench.core.snapshots.index == 10:
-            return turn, longest
+            return bench.now, bench.core.snapshots.log_bytes, longest
         bench.now += turn_seconds
+        bench.core.snapshots.log_bytes += int(turn_seconds * log_bytes_per_second)
         bench.keeper.on_time(bench.now)
     raise AssertionError("the snapshot was never finished")
 
 
-def test_a_busy_node_finishes_its_snapshot_in_the_same_time_as_an_idle_one() -> None:
+@pytest.mark.parametrize("turn_seconds", [0.001, 0.010, 0.030, 0.060, 0.096])
+def test_a_busy_node_finishes_its_snapshot_before_the_log_outgrows_it(turn_seconds: float) -> None:
     """Its turns are long. With one slice a turn the log would grow many times as large as the state."""
-    size_bytes = 20_000_000
-    goal_seconds = size_bytes / SLICE_BYTES * SLICE_SECONDS
-    for turn_seconds in (0.001, 0.010, 0.030, 0.060, 0.096):
-        turns, longest = turns_of_a_snapshot(turn_seconds, size_bytes)
-        assert turns * turn_seconds < 1.7 * goal_seconds, f"{turns} turns of {turn_seconds} s"
-        assert longest <= MOST_SLICES * SLICE_BYTES
-    _, longest = turns_of_a_snapshot(0.001, size_bytes)
-    assert longest == SLICE_BYTES  # nobody waits longer than that where there is time
-    _, longest = turns_of_a_snapshot(5.0, size_bytes)
-    assert longest == MOST_SLICES * SLICE_BYTES
+    seconds, log_bytes, longest = busy_snapshot(turn_seconds, 9_000_000)
+    assert seconds < 3.2
+    assert log_bytes < 29_000_000  # the snapshot has 20
+    assert longest <= MOST_SLICES * SLICE_BYTES
+    assert busy_snapshot(turn_seconds, 4_000_000)[1] < 13_000_000
+
+
+def test_a_turn_has_one_slice_as_long_as_the_log_does_not_outgrow_the_snapshot() -> None:
+    """Turns are long as well where others have the processor: to do more in them would make them longer."""
+    assert busy_snapshot(0.030, 500_000)[2] == SLICE_BYTES
+    assert busy_snapshot(0.001, 9_000_000)[2] == SLICE_BYTES  # and where there are turns enough
+    assert busy_snapshot(5.0, 100_000_000)[2] == MOST_SLICES * SLICE_BYTES
 
 
 def test_what_was_handed_out_while_a_snapshot_was_written_counts_for_the_next_one() -> None:
