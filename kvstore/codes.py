@@ -104,6 +104,7 @@ CODE_NAMES: Final = {
 
 MAX_INTEGER: Final = 2**63 - 1  # every integer of the protocol is in 0..MAX_INTEGER
 MAX_KEY_BYTES: Final = 4096
+MAX_BOUND_BYTES: Final = MAX_KEY_BYTES + 1  # of a range that is read or deleted: what follows the longest key
 MAX_VALUE_BYTES: Final = 1 << 20
 MAX_BODY_BYTES: Final = 1_572_864  # 1.5 MiB: one command or read
 MAX_FRAME_BYTES: Final = 4 << 20  # a request frame: many bodies

@@ -33,7 +33,12 @@ class Frozen:
         self._checksum = checksum  # sum of record_sum over the records which are current then
 
     def __iter__(self) -> Iterator[KeyValue]:
-        """All kept versions, in order of key and then of revision.
+        """All kept versions, in order of key and then of revision."""
+        for versions in self.slices():
+            yield from versions
+
+    def slices(self) -> Iterator[list[KeyValue]]:
+        """The same, a few keys at a time; an empty list where none of them has a version of then.
 
         At the end it is known whether the current records are those that were put once: StateDamaged if not.
         """
@@ -48,7 +53,7 @@ class Frozen:
                     slice_ += versions
                     if versions[-1][4]:
                         checksum += record_sum(versions[-1])
-            yield from slice_
+            yield slice_
         if checksum != self._checksum:
             raise StateDamaged(f"the records of revision {revision} are not those that were written")
 

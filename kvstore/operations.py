@@ -20,6 +20,7 @@ from kvstore.protocol import (
     COMPACT,
     DELETE,
     MAX_BODY_BYTES,
+    MAX_BOUND_BYTES,
     MAX_INTEGER,
     MAX_KEY_BYTES,
     MAX_VALUE_BYTES,
@@ -224,6 +225,8 @@ def _check_watch_history(read: list[Any]) -> bytes | None:
     error = _check_range(key, range_end, flags, start_revision, limit_bytes)
     if error is None and flags:
         return UNKNOWN_FLAG
+    if error is None and (len(key) > MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES):
+        return KEY_TOO_LARGE  # no stream has such a topic
     if error is None and protocol.range_is_inverted(key, range_end):
         return RANGE_EMPTY
     return error
@@ -239,7 +242,8 @@ def _check_range(key: Any, range_end: Any, flags: Any, first: Any, second: Any) 
         return BAD_ARGUMENTS
     if not key:
         return KEY_EMPTY
-    if len(key) > MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES:
+    # A range that was cut is continued at the last key with a zero byte appended.
+    if len(key) > (MAX_BOUND_BYTES if range_end else MAX_KEY_BYTES) or len(range_end) > MAX_BOUND_BYTES:
         return KEY_TOO_LARGE
     return None
 

@@ -17,6 +17,7 @@ from kvstore.protocol import KeyValue
 
 FORMAT_VERSION: Final = 2
 BATCH_BYTES: Final = 64 << 10  # of keys and values in one piece, or one record if that is larger
+MAX_IDLE_SLICES: Final = 16  # looked through without a piece being made of them; a millisecond or two
 _RECORD_OVERHEAD_BYTES: Final = 32
 _MAX_BUFFER_BYTES: Final = 64 << 20  # of one item, when read back
 _HEADERS: Final = (((1,), 5), ((FORMAT_VERSION,), 8))  # those that can be read, and their lengths
@@ -44,18 +45,26 @@ class StateHeader(NamedTuple):
 
 
 def encode_state(
-    header: StateHeader, versions: Iterable[KeyValue], sessions: Iterable[SessionState]
+    header: StateHeader, slices: Iterable[Sequence[KeyValue]], sessions: Iterable[SessionState]
 ) -> Iterator[bytes]:
-    """The pieces of a snapshot, made as they are asked for."""
+    """The pieces of a snapshot, made as they are asked for; an empty one after much work without any.
+
+    `slices` are the versions in order, however many at a time: where they are cut does not show.
+    """
     yield _pack((FORMAT_VERSION, *header))
     batch: list[KeyValue] = []
-    size_bytes = 0
-    for version in versions:
-        batch.append(version)
-        size_bytes += len(version[0]) + len(version[1]) + _RECORD_OVERHEAD_BYTES
-        if size_bytes >= BATCH_BYTES:
-            yield _pack(batch)
-            batch, size_bytes = [], 0
+    size_bytes = idle_slices = 0
+    for versions in slices:
+        idle_slices += 1
+        for version in versions:
+            batch.append(version)
+            size_bytes += len(version[0]) + len(version[1]) + _RECORD_OVERHEAD_BYTES
+            if size_bytes >= BATCH_BYTES:
+                yield _pack(batch)
+                batch, size_bytes, idle_slices = [], 0, 0
+        if idle_slices >= MAX_IDLE_SLICES:
+            yield b""
+            idle_slices = 0
     if batch:
         yield _pack(batch)
     yield _pack(())  # the end of the versions

@@ -86,7 +86,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 2
+    fingerprint_version: Final = 3
 
     def __init__(
         self,
@@ -282,7 +282,7 @@ class StoreMachine:
         store, sessions = self._store, self._sessions.frozen()
         revisions = store.revision, store.compact_revision, store.known_from
         header = StateHeader(self.applied_index, *revisions, self.fingerprint(), len(store), len(sessions))
-        return encode_state(header, store.frozen(), sessions)
+        return encode_state(header, store.frozen().slices(), sessions)
 
     def restorer(self) -> StoreRestorer:
         """What it is fed is built beside the state in force, and takes its place at the end."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-# Of every slice but the last. To encode so much of a store of small records takes one to two milliseconds:
-# that is how long a command may have to wait for it.
+# Of every slice but the last, and those which the machine ends earlier. To encode so much of a store of small
+# records takes one to two milliseconds: that is how long a command may have to wait for it.
 SLICE_BYTES = 64 << 10
 
 
@@ -24,14 +24,20 @@ class Slices:
         self.offset = 0  # of the next slice
 
     def next_slice(self) -> tuple[bytes, bool]:
-        """The next slice, and whether it is the last one; that one may be empty."""
+        """The next slice, and whether it is the last one.
+
+        It ends early, and may even be empty, where the machine gives an empty piece: it has worked long
+        enough. The first slice is never empty unless it is the last.
+        """
         rest, size = self._rest, self._slice_bytes
         while len(rest) < size and self._chunks is not None:
             chunk = next(self._chunks, None)
             if chunk is None:
                 self._chunks = None
-            else:
+            elif chunk:
                 rest += chunk
+            elif rest or self.offset:
+                break
         data = bytes(rest[:size])
         del rest[:size]
         self.offset += len(data)

@@ -52,6 +52,7 @@ class StateMachine(Protocol):
 
         They are asked for one by one while apply() goes on, which must not change them: so whatever apply()
         changes in place has to be copied in this call. Equal states should give equal bytes, on every node.
+        An empty piece says that it took work enough for now: commands get their turn before the next one.
         """
 
     def restorer(self) -> Restorer:

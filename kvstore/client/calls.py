@@ -129,7 +129,13 @@ def one_key(key: str | bytes) -> tuple[bytes, bytes]:
 
 
 def key_range(key: str | bytes, end: str | bytes) -> tuple[bytes, bytes]:
-    return _checked_key(key), to_bytes(end)
+    """Either may be a byte longer than a key: a range is continued behind the longest one, too."""
+    bound, range_end = to_bytes(key), to_bytes(end)
+    if not range_end or len(bound) != protocol.MAX_BOUND_BYTES:
+        bound = _checked_key(bound)
+    if len(range_end) > protocol.MAX_BOUND_BYTES:
+        raise _too_large("end", range_end, protocol.MAX_BOUND_BYTES)
+    return bound, range_end
 
 
 def key_prefix(prefix: str | bytes) -> tuple[bytes, bytes]:

@@ -61,6 +61,30 @@ def test_a_value_may_be_empty_and_a_key_may_hold_zeros(cluster: FakeCluster) -> 
         ]
 
 
+def test_a_range_that_was_cut_behind_the_longest_key_is_continued(cluster: FakeCluster) -> None:
+    """The key that follows it has a byte more than any key may have; it is no key, but a bound."""
+    longest = b"k" * protocol.MAX_KEY_BYTES
+    with Client(cluster.endpoints) as client:
+        for key in (longest, longest[:-1] + b"l", b"l"):
+            client.put(key, "x")
+        found: list[bytes] = []
+        start, end = b"k", b"\0"
+        for _ in range(4):
+            page = client.range(start, end, limit=1)
+            found += [item.key for item in page.items]
+            if not page.more:
+                break
+            start = found[-1] + b"\0"
+        assert found == [longest, longest[:-1] + b"l", b"l"]
+        assert client.range("k", longest + b"\0", count_only=True).count == 1
+        with pytest.raises(errors.TooLarge):
+            client.range(longest + b"\0\0", "l")
+        with pytest.raises(errors.TooLarge):
+            client.range("k", longest + b"\0\0")
+        with pytest.raises(errors.TooLarge):
+            client.put(longest + b"\0", "x")
+
+
 def test_what_cannot_be_right_is_refused_before_anything_is_sent(cluster: FakeCluster) -> None:
     with Client(cluster.endpoints) as client:
         with pytest.raises(errors.EmptyKey):

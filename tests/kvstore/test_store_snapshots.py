@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -15,12 +16,14 @@ import msgpack
 import pytest
 
 from kvstore import dismantling, protocol
+from kvstore.frozen import SLICE_KEYS
 from kvstore.sessions import RESULT_OVERHEAD_BYTES
-from kvstore.snapshots import CorruptState
+from kvstore.snapshots import MAX_IDLE_SLICES, CorruptState
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
 from raft.errors import StateDamaged
+from raft.slices import Slices
 from raft.state_machine import restore_all
 from tests.kvstore.machine_log import Log
 
@@ -217,6 +220,24 @@ def test_a_large_store_comes_in_pieces_that_are_made_when_they_are_asked_for() -
     together = b"".join(pieces)
     cut = [together[at : at + 777] for at in range(0, len(together), 777)]
     assert restored(cut).digest() == log.machine.digest()
+
+
+def test_what_came_after_a_snapshot_began_is_passed_over_in_pieces_too() -> None:
+    """A slice looked through all keys that were made since: a second of one turn where they are many."""
+    log = Log()
+    log.put(b"a", b"first")
+    log.put(b"z", b"last")
+    expected = b"".join(log.machine.snapshot())
+    pieces = iter(log.machine.snapshot())
+    first = next(pieces)
+    count = 2 * MAX_IDLE_SLICES * SLICE_KEYS
+    for number in range(count):
+        log.put(b"k%05d" % number)
+    rest = list(pieces)
+    assert rest.count(b"") == 2
+    assert first + b"".join(rest) == expected
+    slices = Slices(chain([first], rest))
+    assert [slices.next_slice()[1] for _ in range(3)] == [False, False, True]
 
 
 def test_h9_history_before_a_restored_snapshot_is_there_and_goes_on_after_it() -> None:

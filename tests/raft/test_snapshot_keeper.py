@@ -205,6 +205,19 @@ def test_slices_have_one_size_and_nothing_is_read_ahead() -> None:
     assert Slices(iter([b"12345678"]), 8).next_slice() in ((b"12345678", True), (b"12345678", False))
 
 
+def test_a_slice_ends_where_the_machine_has_worked_long_enough() -> None:
+    slices = Slices(iter([b"", b"ab", b"", b"", b"cdefgh", b"i", b""]), 4)
+    found = [(slices.offset, *slices.next_slice()) for _ in range(6)]
+    assert found == [
+        (0, b"ab", False),
+        (2, b"", False),
+        (2, b"cdef", False),
+        (6, b"ghi", False),
+        (9, b"", True),
+        (9, b"", True),
+    ]
+
+
 def test_a_fenced_node_begins_no_snapshot() -> None:
     """It would give its log up for a state that is wrong."""
     bench = Bench()
