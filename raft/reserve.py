@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raft.files import Descriptor, FailStop
-from raft.segment import segment_name
+from raft.segment import Begin, SegmentWriter, segment_name
 from raft.spare import zeros_between
 from raft.storage import DiskFull
 
@@ -71,17 +71,18 @@ class Reserve:
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
         self.is_whole = True
 
-    def name(self, sequence: int, head: bytes) -> tuple[Descriptor, int]:
+    def name(self, sequence: int, begin: Begin) -> tuple[SegmentWriter, Descriptor, int]:
         """Make it a segment of the log, as Spare.name does. It is allocated: nothing here needs room."""
         assert self.is_whole, f"segment {sequence} was to be made of nothing"
         disk, path = self._disk, self._directory / RESERVE_NAME
         descriptor, filled = disk.call(path, disk.files.open, path), self._filled
         self.is_whole, self._filled = False, 0
+        writer, head = begin(filled)
         disk.write(path, descriptor, head, 0)
         disk.call(path, disk.files.fdatasync, descriptor)
         disk.call(path, disk.files.rename, path, self._directory / segment_name(sequence))
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
-        return descriptor, filled
+        return writer, descriptor, filled
 
     def discard(self) -> None:
         """Give up what is not whole."""

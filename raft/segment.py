@@ -8,7 +8,7 @@ and anything else that is not as it should be is damage.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 from zlib import crc32
@@ -31,15 +31,18 @@ from raft.record import (
 
 SEGMENT_HEADER_BYTES = 512
 # Since version 2 a segment is sealed before anything is written behind the head of the next one; in segments
-# of version 1 a seal may be missing.
-FORMAT_VERSION = 2
+# of version 1 a seal may be missing. Since version 3 the header block tells how much of the file was filled
+# with zeros, and synced, before it got its name: it is never shorter.
+FORMAT_VERSION = 3
 MAX_ID_BYTES = 200  # of a cluster id or node id, in UTF-8
 # No more than this is ever written between two syncs, unless a single record is longer.
 MAX_UNSYNCED_BYTES = 16 << 20
 
 _MAGIC = b"ASSENT\x1aW"
 _FIXED = struct.Struct("<8sIIQIBB")  # magic, version, sequence, first index, previous crc, lengths of the ids
+_FILLED = struct.Struct("<I")  # the last field before the checksum; zero before version 3
 _CRC = struct.Struct("<I")
+_FILLED_AT = SEGMENT_HEADER_BYTES - _CRC.size - _FILLED.size
 _HARD_STATE = struct.Struct("<QQ?")
 _SEAL = struct.Struct("<II")  # of the next segment: sequence, checksum of its header block
 SEAL_BYTES = record_bytes(_SEAL.size)
@@ -60,6 +63,7 @@ class SegmentHeader(NamedTuple):
     first_index: Index  # of the entry that is to be written next
     previous_crc: int  # header_crc of the last record of the segment before; 0 in the first
     crc: int  # of the header block; seeds the checksums of all records in the segment
+    filled_bytes: int  # the file has never been shorter since it got its name; 0 before version 3
 
 
 class Ending(Enum):
@@ -86,14 +90,14 @@ def sequence_of(name: str) -> int | None:
 
 
 def encode_segment_header(
-    identity: Identity, *, sequence: int, first_index: Index, previous_crc: int
+    identity: Identity, *, sequence: int, first_index: Index, previous_crc: int, filled_bytes: int
 ) -> tuple[bytes, int]:
     """The header block of a segment, and its checksum."""
     cluster_id, node_id = identity.cluster_id.encode(), identity.node_id.encode()
     assert max(len(cluster_id), len(node_id)) <= MAX_ID_BYTES, f"an id of {identity} is too long"
     lengths = (len(cluster_id), len(node_id))
     fixed = _FIXED.pack(_MAGIC, FORMAT_VERSION, sequence, first_index, previous_crc, *lengths)
-    block = (fixed + cluster_id + node_id).ljust(SEGMENT_HEADER_BYTES - _CRC.size, b"\0")
+    block = (fixed + cluster_id + node_id).ljust(_FILLED_AT, b"\0") + _FILLED.pack(filled_bytes)
     crc = crc32(block)
     return block + _CRC.pack(crc), crc
 
@@ -115,7 +119,8 @@ def decode_segment_header(data: bytes) -> SegmentHeader | str:
     middle = _FIXED.size + lengths[0]
     cluster_id, node_id = block[_FIXED.size : middle], block[middle : middle + lengths[1]]
     identity = Identity(cluster_id.decode(errors="replace"), node_id.decode(errors="replace"))
-    return SegmentHeader(version, identity, sequence, first_index, previous_crc, crc)
+    filled_bytes = _FILLED.unpack_from(block, _FILLED_AT)[0] if version >= 3 else 0
+    return SegmentHeader(version, identity, sequence, first_index, previous_crc, crc, filled_bytes)
 
 
 def encode_hard_state(state: HardState) -> bytes:
@@ -157,11 +162,21 @@ class SegmentWriter:
 
     @classmethod
     def begin(
-        cls, identity: Identity, sequence: int, first_index: Index, previous_crc: int, state: HardState
+        cls,
+        identity: Identity,
+        sequence: int,
+        first_index: Index,
+        previous_crc: int,
+        state: HardState,
+        filled_bytes: int,
     ) -> tuple[SegmentWriter, bytes]:
         """A writer for a new segment, and the bytes of the segment's head."""
         head, crc = encode_segment_header(
-            identity, sequence=sequence, first_index=first_index, previous_crc=previous_crc
+            identity,
+            sequence=sequence,
+            first_index=first_index,
+            previous_crc=previous_crc,
+            filled_bytes=filled_bytes,
         )
         at = SEGMENT_HEADER_BYTES
         writer = cls(sequence=sequence, header_crc=crc, end=at, durable=at, last_crc=crc)
@@ -190,6 +205,15 @@ class SegmentWriter:
         )
         self.end += len(parts[0]) + len(parts[1]) + len(parts[2])
         return parts
+
+
+# Begins a segment in a file of which so many bytes are filled: its writer, and the bytes of its head.
+Begin = Callable[[int], tuple[SegmentWriter, bytes]]
+
+
+def head_bytes(state: HardState) -> int:
+    """Room that the head of a segment takes."""
+    return SEGMENT_HEADER_BYTES + record_bytes(len(stored_payload(encode_hard_state(state))[0]))
 
 
 class SegmentReader:
@@ -249,7 +273,9 @@ class SegmentReader:
 
         One that is not the last may end in a seal that broke off, and in nothing else that did.
         """
-        rest = self.rest()
+        rest, found, filled = self.rest(), len(self._data), self.header.filled_bytes
+        if found < filled:
+            return Tail(Ending.CORRUPT, f"the file has {found} bytes, and had {filled} when it was begun")
         if self.seal is not None:
             return Tail(Ending.CORRUPT, "something stands behind its seal") if rest else Tail(Ending.CLEAN)
         reason = self._reason_of_the_stop()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raft.files import Descriptor, FailStop
-from raft.segment import segment_name
+from raft.segment import Begin, SegmentWriter, segment_name
 from raft.storage import DiskFull
 
 FILL_SLICE_BYTES = 256 << 10  # about 0.1 ms of a turn
@@ -49,11 +49,11 @@ class Spare:
         disk.attempt(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
         return True
 
-    def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
-        """Make it a segment of the log, durably; its descriptor, and how many bytes of it are filled.
+    def name(self, sequence: int, begin: Begin, minimum_bytes: int) -> tuple[SegmentWriter, Descriptor, int]:
+        """Make it a segment of the log, durably; its writer and descriptor, and how many bytes are filled.
 
-        The head is synced before the name is given: a named segment without its head is damaged. Raises
-        DiskFull, and it has not got its name then.
+        Head and zeros are synced before the name is given: a named segment without its head, or shorter than
+        its head says, is damaged. Raises DiskFull, and it has not got its name then.
         """
         try:
             self.fill(minimum_bytes)
@@ -63,12 +63,13 @@ class Spare:
         disk, path = self._disk, self._directory / SPARE_NAME
         descriptor, filled = self._descriptor, self._filled
         assert descriptor is not None, f"segment {sequence} was to be made of nothing"
+        writer, head = begin(filled)
         disk.attempt_write(path, descriptor, head, 0)
         disk.attempt(path, disk.files.fdatasync, descriptor)
         disk.attempt(path, disk.files.rename, path, self._directory / segment_name(sequence))
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
         self._descriptor, self._filled = None, 0
-        return descriptor, filled
+        return writer, descriptor, filled
 
     def discard(self) -> None:
         """Give it up: a log that is opened begins a new one."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from raft.files import Descriptor, FailStop
 from raft.reserve import Reserve
+from raft.segment import Begin, SegmentWriter
 from raft.spare import Spare
 from raft.storage import DiskFull
 
@@ -54,17 +55,17 @@ class Supply:
         except DiskFull as full:
             self.note(full)
 
-    def name(self, sequence: int, head: bytes, minimum_bytes: int) -> tuple[Descriptor, int]:
-        """The next segment, durable under its name, and how many bytes of it are filled."""
+    def name(self, sequence: int, begin: Begin, minimum_bytes: int) -> tuple[SegmentWriter, Descriptor, int]:
+        """The next segment, durable under its name: its writer, and how many bytes of it are filled."""
         try:
-            return self._spare.name(sequence, head, minimum_bytes)
+            return self._spare.name(sequence, begin, minimum_bytes)
         except DiskFull as full:
             self.note(full)
             self._spare.discard()
             if not self._reserve.is_whole:
                 raise self._disk.give_in(full) from full
         log.warning("the reserve becomes segment=%d: there is no room for another", sequence)
-        return self._reserve.name(sequence, head)
+        return self._reserve.name(sequence, begin)
 
     def note(self, full: DiskFull) -> None:
         """Something was given up for want of room: nothing more is filled for a while."""

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from raft.discarded import Discarded
@@ -28,11 +29,12 @@ from raft.segment import (
     SegmentReader,
     SegmentWriter,
     encode_hard_state,
+    head_bytes,
     segment_name,
     sequence_of,
 )
 from raft.snapshot import DRAFT_NAME, SnapshotDirectory
-from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare, zeros_between
+from raft.spare import FILL_SLICE_BYTES, SPARE_NAME, Spare
 from raft.storage import (
     REPLACE_THE_MEMBER,
     CorruptLog,
@@ -99,9 +101,9 @@ class WriteAheadLog:
         sequences = _sequences(disk, directory)
         if not sequences:
             _discard_drafts(disk, directory)
-            _, head = SegmentWriter.begin(identity, 1, 1, 0, HardState())
+            begin = partial(SegmentWriter.begin, identity, 1, 1, 0, HardState())
             try:
-                descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, head, len(head))
+                _, descriptor, _ = Spare(directory, disk, PAGE_BYTES).name(1, begin, PAGE_BYTES)
             except DiskFull as full:
                 raise disk.give_in(full) from full
             disk.close(descriptor)
@@ -145,7 +147,7 @@ class WriteAheadLog:
         recovered = self._joined(replay, damaged)
         _discard_drafts(disk, self._directory)  # now that nothing is refused any more
         self._path, self._sequence = path, sequence
-        self._capacity = len(data)
+        self._capacity = reader.header.filled_bytes or len(data)
         if ending is Ending.TORN:
             self._cut(reader, replay.next_index)
         if replay.last_switch is not None:
@@ -298,8 +300,8 @@ class WriteAheadLog:
         assert writer is not None, "load() comes before everything else"
         size = record_bytes(len(stored[0]))
         assert size <= MAX_UNSYNCED_BYTES, f"a record of {size} bytes; no more than {MAX_UNSYNCED_BYTES} fit"
-        if writer.end + size + SEAL_BYTES > self._capacity and writer.end > self._start:
-            writer = self._switch()
+        if writer.end + size + SEAL_BYTES > self._capacity:
+            writer = self._switch(size)
         elif writer.end + size - writer.durable > MAX_UNSYNCED_BYTES:
             self._flush()
         self._pending += writer.encode(record_type, stored)
@@ -315,19 +317,21 @@ class WriteAheadLog:
         self._pending.clear()
         writer.durable = writer.end
 
-    def _switch(self) -> SegmentWriter:
-        """Go on in the next segment. This one is durable first, so that whatever is bad in it is damage.
+    def _switch(self, size_bytes: int) -> SegmentWriter:
+        """Go on in the next segment, with a record of this size, which is within what is filled of it: what
+        grows a file can be cut off unseen. Only where there is no room to fill that much, it grows.
 
-        Once the next one is there, a seal says so in this one: should the next one be lost, it is missed.
+        This one is durable first, so that whatever is bad in it is damage. Once the next one is there, a seal
+        says so in this one: should the next one be lost, it is missed.
         """
         self._flush()
         old, descriptor = self._writer, self._descriptor
         assert old is not None and descriptor is not None, "the log is not open"
         self._sequence += 1
-        writer, head = SegmentWriter.begin(
-            self._identity, self._sequence, self._last_index + 1, old.last_crc, self._state
-        )
-        self._descriptor, filled = self._supply.name(self._sequence, head, self._first_fill_bytes)
+        identity, sequence, state = self._identity, self._sequence, self._state
+        begin = partial(SegmentWriter.begin, identity, sequence, self._last_index + 1, old.last_crc, state)
+        least_bytes = max(self._first_fill_bytes, head_bytes(state) + size_bytes + SEAL_BYTES)
+        writer, self._descriptor, filled = self._supply.name(sequence, begin, least_bytes)
         self._seal(self._path, descriptor, old, self._sequence, writer.header_crc)
         self._segments.append((self._sequence, self._last_index + 1))
         self._commit_unwritten = False
@@ -371,9 +375,13 @@ class WriteAheadLog:
         if copy.name in disk.call(self._directory, disk.files.list_directory, self._directory):
             disk.call(copy, disk.files.unlink, copy)
         kept = self._keep_copy(copy, rest)
-        # Cut, not overwritten: bytes that stay behind would be taken for records one day.
-        disk.call(path, disk.files.truncate, descriptor, reader.end)
-        self._capacity = reader.end
+        # Bytes that stay behind would be taken for records one day. Not truncated: the file must not be
+        # shorter than its head says. Should the power go now, whatever is zero already is one more sector
+        # that was never written.
+        try:
+            disk.attempt_write(path, descriptor, bytes(len(rest)), reader.end)
+        except DiskFull as full:
+            raise disk.give_in(full) from full
         log.warning(
             "unfinished write cut off file=%s offset=%d bytes=%d next_index=%d copy=%s",
             path,
@@ -401,21 +409,18 @@ class WriteAheadLog:
         return True
 
     def _continue(self, reader: SegmentReader) -> None:
-        """Make the last segment ready to be written to, and all that was read in it durable."""
+        """Make the last segment ready to be written to, and all that was read in it durable.
+
+        It is left when it is full, and never made longer, since nothing would tell how long it was. If that
+        is soon, the next one is ready: no turn waits for it.
+        """
         disk, path, descriptor = self._disk, self._path, self._descriptor
         assert descriptor is not None, "the log is not open"
-        capacity, goal = self._capacity, reader.end + self._first_fill_bytes
-        try:
-            for offset, zeros in zeros_between(capacity, goal, self._slice_bytes):
-                disk.attempt_write(path, descriptor, zeros, offset)
-                capacity = offset + len(zeros)
-        except DiskFull as full:
-            self._supply.note(full)
         disk.call(path, disk.files.fdatasync, descriptor)
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
-        self._write_on(reader.writer(), capacity)
-        if capacity < goal:
-            self._start = 0  # It is short, and may be left before a record of this object's is in it.
+        self._write_on(reader.writer(), self._capacity)
+        if self._capacity - reader.end < self._first_fill_bytes:
+            self._supply.fill(self._first_fill_bytes)
 
 
 def names_in(disk: FailStop, directory: Path) -> list[str]:

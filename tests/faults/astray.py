@@ -126,7 +126,11 @@ def of_lost_record(scene: Scene, steps: list[Step], lost: Step) -> set[str]:
     if name != scene.segments[-1]:
         return {REFUSED}
     later = records_in(scene.content(name), lost.offset + lost.length_bytes)
-    return {REFUSED} if any(record.turn > lost.offset for record in later) else {CUT, WHOLE}
+    if any(record.turn > lost.offset for record in later):
+        return {REFUSED}
+    # A snapshot that was made since may be of a term of which nothing tells any more.
+    is_told = any(step.point == "snapshot: rename" for step in steps[lost.number :])
+    return {CUT, WHOLE, REFUSED} if is_told else {CUT, WHOLE}
 
 
 def of_stain(scene: Scene, lost: Step, target: Astray) -> set[str]:

@@ -195,13 +195,16 @@ def floor_of(scene: Scene, name: str, start: int, stop: int) -> int:
 
 
 def truncate_newest_segment(scene: Scene, rng: Random) -> Hurt | None:
-    """Behind its head: what is behind the cut is as if it had never been written."""
+    """Behind its head: it is shorter than its head says. What the disk had no room to fill is another thing:
+    what is cut off there is as if it had never been written."""
     if not is_begun(scene):
         return None
     name = scene.segments[-1]
     head, content = scene.records(name)[0], scene.content(name)
     place = rng.randrange(head.stop, len(content))
     image = changed(scene, WAL / name, content[:place])
+    if place < scene.filled_bytes(name):
+        return Hurt(image, REFUSED, CorruptLog, what=f"{name} at {place}")
     return Hurt(image, CUT, floor=floor_of(scene, name, place, len(content)), what=f"{name} at {place}")
 
 
@@ -219,7 +222,7 @@ def truncate_older_segment(scene: Scene, rng: Random) -> Hurt | None:
     name = rng.choice(scene.segments[:-1])
     place = rng.randrange(scene.records(name)[-1].stop)
     image = changed(scene, WAL / name, scene.content(name)[:place])
-    if scene.is_spare_seal(name, place):
+    if scene.is_spare_seal(name, place) and place >= scene.filled_bytes(name):
         return Hurt(image, WHOLE, what=f"{name} at {place}")
     return Hurt(image, REFUSED, CorruptLog, what=f"{name} at {place}")
 
@@ -321,7 +324,7 @@ DAMAGES = (
         "zeroed page: end of the log", "cut, behind the last intact turn", zero_page(is_vouched_for=False)
     ),
     Column("zeroed page: snapshot", SNAPSHOT, hurt_snapshot(zero_snapshot_page), NO_FILE),
-    Column("truncated: newest segment", "cut, behind the last intact turn", truncate_newest_segment, NO_FILE),
+    Column("truncated: newest segment", "refused", truncate_newest_segment, NO_FILE),
     Column("truncated: segment head", "refused", truncate_in_head, NO_FILE),
     Column("truncated: older segment", "refused", truncate_older_segment, NO_FILE),
     Column("truncated: snapshot", SNAPSHOT, hurt_snapshot(cut_snapshot), NO_FILE),

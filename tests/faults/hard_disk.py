@@ -199,8 +199,8 @@ class HardDisk(SimulatedDisk):
         path, inode = self._open_file(descriptor)
         point = points.START + "write lock"
         if points.kind_of(path) in ("segment", "snapshot"):
-            is_named = any(named is inode for named in self.names.values())
-            point = points.TORN + "truncate" if is_named else "compaction: give back space"
+            assert all(named is not inode for named in self.names.values()), f"{path} is still in use"
+            point = "compaction: give back space"
         step = self._arrive("truncate", point, path)
         inode.do((length_bytes, None))
         self._files.truncate(self._real[descriptor], length_bytes)

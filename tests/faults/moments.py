@@ -113,7 +113,7 @@ class IsShort(Wanting):
 
     def promise(self) -> set[str]:
         assert self.struck is not None, "nothing was cut short"
-        tries_again = (*CAN_WAIT, f"{points.FIRST}write segment")
+        tries_again = (*CAN_WAIT, f"{points.FIRST}write segment", f"{points.TORN}overwrite")
         return {WHOLE} if self.struck.point.startswith(tries_again) else {ENDED}
 
     def before(self, step: Step) -> int | None:

@@ -32,7 +32,6 @@ POINTS = (
     START + "make directory",
     START + "write lock",
     START + "read",
-    START + "fill segment",
     START + "sync segment",
     START + "sync directory",
     "write entries",
@@ -69,7 +68,7 @@ POINTS = (
     TORN + "create copy",
     TORN + "write copy",
     TORN + "sync copy",
-    TORN + "truncate",
+    TORN + "overwrite",
     "unlink draft",
     "unlink spare",
 )
@@ -129,7 +128,7 @@ def point_of_write(path: Path, data: bytes, offset: int, *, is_first: bool) -> s
         for record_kind, point in _RECORD_POINTS.items():
             if record_kind in kinds:
                 return point
-        return START + "fill segment"
+        return TORN + "overwrite"
     if kind == "spare":
         if is_first:
             return FIRST + "write segment"

@@ -74,6 +74,11 @@ class Scene:
         first: int = struct.unpack_from("<Q", self.content(name), 16)[0]
         return first
 
+    def filled_bytes(self, name: str) -> int:
+        """How long the file of a segment was when it got its name."""
+        filled: int = struct.unpack_from("<I", self.content(name), 504)[0]
+        return filled
+
     def is_sealed(self, name: str) -> bool:
         return any(record.kind == SEAL for record in self.records(name))
 

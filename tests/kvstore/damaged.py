@@ -167,7 +167,7 @@ DAMAGES = (
         _log_of_a_later_version,
         exits.DATA_DIRECTORY,
         ".wal",
-        "has format version 9, this program reads versions up to 2",
+        "has format version 9, this program reads versions up to 3",
         where="",
         remedy="or with a later one",
     ),

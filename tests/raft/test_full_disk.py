@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
 from raft.files import FailStop, OsFiles
 from raft.reserve import RESERVE_DRAFT_NAME, RESERVE_NAME, Reserve
-from raft.segment import segment_name, sequence_of
+from raft.segment import Identity, SegmentWriter, decode_segment_header, segment_name, sequence_of
 from raft.snapshot import DRAFT_NAME
 from raft.spare import SPARE_NAME
 from raft.storage import DiskFull, Recovered, StorageFailed
@@ -285,6 +286,9 @@ def test_only_want_of_room_is_survived(call: str, number: int) -> None:
     node.restart()
 
 
+begin = partial(SegmentWriter.begin, Identity("cluster", "n1"), 2, 1, 0, HardState())
+
+
 @pytest.mark.parametrize("call", ["create", "pwrite", "fdatasync", "rename"])
 def test_a_spare_without_room_at_any_of_its_calls_gives_way_to_the_reserve(call: str) -> None:
     disk = SimulatedDisk()
@@ -295,12 +299,13 @@ def test_a_spare_without_room_at_any_of_its_calls_gives_way_to_the_reserve(call:
     if call != "create":
         supply.fill(1024)
     disk.fail_at(0, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), call)
-    descriptor, filled = supply.name(2, b"a head", 1024)
+    _, descriptor, filled = supply.name(2, begin, 1024)
+    head = begin(4096)[1]
     assert disk.list_directory(HOME) == [segment_name(2)]
     assert filled == 4096
-    assert disk.pread(descriptor, 8192, 0) == b"a head".ljust(4096, b"\0")
+    assert disk.pread(descriptor, 8192, 0) == head.ljust(4096, b"\0")
     disk.lose_power(False)
-    assert disk.contents() == {HOME / segment_name(2): b"a head".ljust(4096, b"\0")}
+    assert disk.contents() == {HOME / segment_name(2): head.ljust(4096, b"\0")}
     assert supply.given_up == 1
 
 
@@ -309,7 +314,9 @@ def test_a_short_spare_has_to_do_where_nothing_else_is() -> None:
     supply = Supply(HOME, FailStop(disk), reserve_bytes=4096, slice_bytes=1024)
     supply.fill(4096)
     assert supply.check(0)
-    assert supply.name(2, b"a head", 4096)[1] == 2048
+    assert supply.name(2, begin, 4096)[2] == 2048
+    header = decode_segment_header(disk.contents()[HOME / segment_name(2)])
+    assert not isinstance(header, str) and header.filled_bytes == 2048
 
 
 def test_drafts_of_a_reserve_are_thrown_away() -> None:

@@ -154,11 +154,12 @@ def test_hard_states_come_back_and_nothing_else_is_one() -> None:
 
 
 def test_the_header_of_a_segment() -> None:
-    block, crc = encode_segment_header(WHO, sequence=5, first_index=77, previous_crc=123)
+    block, crc = encode_segment_header(WHO, sequence=5, first_index=77, previous_crc=123, filled_bytes=4096)
     assert len(block) == SEGMENT_HEADER_BYTES
-    assert decode_segment_header(block) == SegmentHeader(FORMAT_VERSION, WHO, 5, 77, 123, crc)
-    fixed = struct.pack("<8sIIQIBB", b"ASSENT\x1aW", 2, 5, 77, 123, 7, 2) + b"clustern1"
-    assert block == fixed.ljust(508, b"\0") + struct.pack("<I", crc32(fixed.ljust(508, b"\0")))
+    assert decode_segment_header(block) == SegmentHeader(FORMAT_VERSION, WHO, 5, 77, 123, crc, 4096)
+    fixed = struct.pack("<8sIIQIBB", b"ASSENT\x1aW", 3, 5, 77, 123, 7, 2) + b"clustern1"
+    fixed = fixed.ljust(504, b"\0") + struct.pack("<I", 4096)
+    assert block == fixed + struct.pack("<I", crc32(fixed))
     assert decode_segment_header(block[:-1]) == "the file has only 511 bytes"
     for place in range(SEGMENT_HEADER_BYTES):
         damaged = bytearray(block)
@@ -167,7 +168,7 @@ def test_the_header_of_a_segment() -> None:
 
 
 def test_a_later_format_is_named() -> None:
-    block, _ = encode_segment_header(WHO, sequence=5, first_index=77, previous_crc=123)
+    block, _ = encode_segment_header(WHO, sequence=5, first_index=77, previous_crc=123, filled_bytes=4096)
     later = block[:8] + struct.pack("<I", FORMAT_VERSION + 1) + block[12:-4]
     header = decode_segment_header(later + struct.pack("<I", crc32(later)))
     assert isinstance(header, SegmentHeader) and header.version == FORMAT_VERSION + 1
@@ -175,7 +176,7 @@ def test_a_later_format_is_named() -> None:
     with pytest.raises(UnknownFormat) as caught:
         Replay(WHO).segment(path, 5, later + struct.pack("<I", crc32(later)), is_last=True)
     assert str(caught.value) == (
-        "/data/wal/0000000005.wal has format version 3, this program reads versions up to 2. "
+        "/data/wal/0000000005.wal has format version 4, this program reads versions up to 3. "
         "Start this node with the version of Assent that wrote it, or with a later one."
     )
 
@@ -192,7 +193,7 @@ def test_names_of_segments() -> None:
 
 def segment(*turns: list[bytes]) -> tuple[bytes, list[int]]:
     """A segment of these turns with 4 KiB of zeros after it, and the offsets of all records but the first."""
-    writer, data = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0))
+    writer, data = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0), 512)
     places = []
     for turn in turns:
         for payload in turn:
@@ -301,7 +302,7 @@ def test_a_record_in_a_wrong_place_is_damage() -> None:
 def test_a_record_that_says_it_stands_elsewhere_is_damage() -> None:
     """Where even the link to the record before is right."""
     head, _ = segment()
-    writer, _ = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0))
+    writer, _ = SegmentWriter.begin(WHO, 1, 1, 0, HardState(1, "n1", 0), 512)
     end = writer.end
     writer.end += 512
     record = b"".join(writer.encode(ENTRIES, stored_payload(b"astray")))

@@ -66,7 +66,7 @@ def of_version_1(contents: Contents) -> Contents:
     for path, data in contents.items():
         reader = reader_of(data)
         header = reader.header
-        _, head = SegmentWriter.begin(WHO, header.sequence, header.first_index, last_crc, HardState())
+        _, head = SegmentWriter.begin(WHO, header.sequence, header.first_index, last_crc, HardState(), 512)
         written = old_header(head)
         writer = reader_of(written).writer()
         for _, record_type, payload in SegmentReader(data, header).records():
@@ -207,7 +207,7 @@ def test_a_segment_that_takes_the_place_of_its_successor_is_seen() -> None:
 def test_nothing_may_stand_behind_a_seal() -> None:
     contents = segments_of(undisturbed()[1])
     path = sorted(contents)[0]
-    contents[path] = contents[path].rstrip(b"\0") + bytes(40) + b"x"
+    contents[path] = contents[path][:-1] + b"x"
     with pytest.raises(CorruptLog, match="something stands behind its seal"):
         load(contents)
 
@@ -226,7 +226,7 @@ def test_a_log_of_before_there_were_seals_is_read_and_gets_them() -> None:
     disk.lose_power(False)
     after = segments_of(disk)
     versions = [reader_of(data).header.version for data in after.values()]
-    assert versions == [1] * len(old) + [2] * (len(after) - len(old)) and len(after) > len(old) + 1
+    assert versions == [1] * len(old) + [3] * (len(after) - len(old)) and len(after) > len(old) + 1
     is_sealed = [reader_of(data).seal is not None for data in after.values()]
     assert is_sealed == [False] * (len(old) - 1) + [True] * (len(after) - len(old)) + [False]
     recovered: Recovered = load(after)

@@ -247,6 +247,7 @@ def test_segments_are_filled_before_they_are_written_to(tmp_path: Path) -> None:
 def test_no_turn_waits_for_the_next_segment_to_be_filled(tmp_path: Path) -> None:
     files = CountingFiles()
     log, _ = new_log(tmp_path / "wal", files, segment_bytes=4 << 20)
+    write(log, HardState(1, None, 0), None)
     for index in range(1, 61):
         files.calls.clear()
         segments = len(list((tmp_path / "wal").glob("*.wal")))
@@ -256,7 +257,7 @@ def test_no_turn_waits_for_the_next_segment_to_be_filled(tmp_path: Path) -> None
             assert files.calls == ["write 576", "sync", "write 64", "sync"]
         log.sync()
         assert files.calls.count(f"write {FILL_SLICE_BYTES}") <= 1
-    assert len(list((tmp_path / "wal").glob("*.wal"))) == 3
+    assert len(list((tmp_path / "wal").glob("*.wal"))) == 4
     log.close()
 
 
@@ -395,7 +396,7 @@ def test_intact_records_that_cannot_be_are_refused(
     tmp_path: Path, records: list[tuple[int, bytes]], reason: str
 ) -> None:
     """A checksum says that a record is as it was written, not that it should have been."""
-    writer, data = SegmentWriter.begin(WHO, 1, 1, 0, HardState(5, "n1", 0))
+    writer, data = SegmentWriter.begin(WHO, 1, 1, 0, HardState(5, "n1", 0), 512)
     for kind, payload in records:
         at = writer.end
         data += b"".join(writer.encode(kind, stored_payload(payload)))
@@ -413,13 +414,15 @@ def test_an_unfinished_write_is_cut_off_and_a_copy_kept(
     path = tmp_path / "wal" / segment_name(1)
     good = path.read_bytes().rstrip(b"\0")
     log, _ = new_log(tmp_path / "wal")
-    write(log, None, batch(2, b"torn" * 1000))
-    path.write_bytes(path.read_bytes()[: len(good) + 1000])
+    write(log, None, batch(2, b"torn" * 500))
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: len(good) + 1000].ljust(size, b"\0"))
     with caplog.at_level(logging.WARNING):
         log, recovered = new_log(tmp_path / "wal")
     assert bodies(recovered) == [b"a"]
     copy = tmp_path / "wal" / f"{path.name}.{len(good)}.broken"
     assert copy.stat().st_size == 1000
+    assert path.stat().st_size == size and path.read_bytes().rstrip(b"\0") == good
     assert "unfinished write cut off" in caplog.text and copy.name in caplog.text
     write(log, None, batch(2, b"next"))
     log.close()
