@@ -35,15 +35,19 @@ from kvstore.founding import Origin, open_directory, origin_of
 from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
 from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
+from kvstore.snapshots import CorruptState
 from kvstore.space_gate import SpaceNotice
 from kvstore.state_machine import StoreMachine
+from kvstore.unusable import UnusableSnapshot, why_of_another_index
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.config import MEBIBYTE
+from raft.directory import LOG_NAME
 from raft.election_actor import ElectionActor
 from raft.fence import Fence, MemoryFence, restored_unless_fenced, withdraw_behind
 from raft.replication_actor import ReplicationActor
+from raft.snapshot import snapshot_name
 from raft.storage import Recovered, Storage
 from raft.wire import FIRST_FREE_TAG, register_messages
 
@@ -213,9 +217,27 @@ def _make_applier(
 ) -> ApplierActor:
     watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
     machine = StoreMachine(watch_plane)
-    applied_index = restored_unless_fenced(fence, machine, storage, recovered)
+    applied_index = _restore(settings, machine, storage, recovered, fence)
     compactor = Compactor(settings.history_policy, machine.kept_history)
     return ApplierActor(machine, watch_plane, housekeeper=compactor, applied_index=applied_index, fence=fence)
+
+
+def _restore(
+    settings: NodeSettings, machine: StoreMachine, storage: Storage, recovered: Recovered, fence: Fence
+) -> int:
+    """Up to which index the machine has applied. A snapshot that it cannot take is said to be which one."""
+    snapshot = recovered.snapshot
+    if snapshot is None:
+        return restored_unless_fenced(fence, machine, storage, recovered)
+    file = settings.data_dir / LOG_NAME / snapshot_name(snapshot.index, snapshot.term)
+    try:
+        applied_index = restored_unless_fenced(fence, machine, storage, recovered)
+    except CorruptState as error:
+        raise UnusableSnapshot(file, snapshot.index, str(error)) from error
+    unusable = why_of_another_index(file, snapshot.index, machine)
+    if unusable is not None and fence.mark is None:
+        raise unusable
+    return applied_index
 
 
 def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:

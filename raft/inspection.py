@@ -109,7 +109,7 @@ class Segment(NamedTuple):
 class SnapshotFile(NamedTuple):
     file: Path
     meta: SnapshotMeta | None  # None if it is damaged
-    damage: StorageError | None
+    damage: Exception | None
 
 
 class Torn(NamedTuple):
@@ -131,7 +131,7 @@ class Report:
     snapshots: list[SnapshotFile] = field(default_factory=list)  # oldest first
     torn: Torn | None = None
     recovered: Recovered | None = None  # what a start would know; None if it would refuse
-    refusal: StorageError | None = None  # with which a start would end
+    refusal: Exception | None = None  # with which a start would end
 
 
 class Inspection:

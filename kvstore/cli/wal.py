@@ -36,14 +36,22 @@ def wal() -> None:
 
 @wal.command("check")
 @_DIRECTORY
+@click.option(
+    "--no-restore", is_flag=True, help="Leave out what is in snapshots: for a log of another state machine."
+)
 @click.pass_context
-def check(ctx: click.Context, directory: Path) -> None:
+def check(ctx: click.Context, directory: Path, no_restore: bool) -> None:
     """Say what a start of the node would find, and whether it would refuse.
 
     DIR is a data directory, or the log in it. Nothing is changed. A directory in use is refused.
+
+    Each snapshot is restored into memory, one after the other, as a start does with the newest: that takes
+    as much memory as the node.
     """
     with closing(_inspection(directory)) as inspection:
         report = inspection.report()
+        if not no_restore:
+            _restore_snapshots(report)
     if ctx.obj.write_out == "json":
         output.write_json(_facts(report) | {"segments": [_segment(segment) for segment in report.segments]})
     else:
@@ -59,6 +67,25 @@ def check(ctx: click.Context, directory: Path) -> None:
     if report.refusal is not None:
         output.flush()
         raise report.refusal
+
+
+def _restore_snapshots(report: Report) -> None:
+    """Adds what the store has against those whose every byte checks. A start restores the newest one that
+    goes with the log, and behind a fence none."""
+    from kvstore.unusable import why_unusable
+    from raft.fence import FENCE_NAME
+    from raft.inspection import ReadOnlyFiles
+
+    for place, found in enumerate(report.snapshots):
+        if found.meta is None:
+            continue
+        damage = why_unusable(found.file, ReadOnlyFiles(), report.identity.cluster_id)
+        if damage is None:
+            continue
+        report.snapshots[place] = found._replace(meta=None, damage=damage)
+        is_used = report.recovered is not None and report.recovered.snapshot == found.meta
+        if is_used and not (report.directory.parent / FENCE_NAME).exists():
+            report.refusal = damage
 
 
 @wal.command("dump")

@@ -26,9 +26,17 @@ ENTRIES = 24
 
 
 def make_directory(
-    path: Path, members: dict[str, str], node: str = "n1", *, compacted_at: int = 0, snapshot_at: int = 0
+    path: Path,
+    members: dict[str, str],
+    node: str = "n1",
+    *,
+    compacted_at: int = 0,
+    snapshot_at: int = 0,
+    content: bytes | None = None,
 ) -> None:
-    """A log of several segments and 24 entries of term 2, all of them puts but the first."""
+    """A log of several segments and 24 entries of term 2, all of them puts but the first.
+
+    With `content`, that is what is in its snapshots, instead of the store's state."""
     cluster_id = f"{derive_cluster_id(members):016x}"
     directory = DataDirectory(path, cluster_id, node, storage_id=STORAGE_ID, members=members)
     log, machine = directory.open_log(segment_bytes=SEGMENT_BYTES), Log().machine
@@ -41,7 +49,7 @@ def make_directory(
         machine.apply(index, [entry[2] or None])
         if index in (compacted_at, snapshot_at):
             log.begin_snapshot(index, 2, Configuration(members, addresses=members).encode())
-            for piece in machine.snapshot():
+            for piece in machine.snapshot() if content is None else [content]:
                 log.append_snapshot(piece)
             log.commit_snapshot(replaces_log=False)
         if index == compacted_at:
@@ -49,6 +57,13 @@ def make_directory(
     log.close()
     directory.close()
     (path / "lock").unlink()
+
+
+def state_at(index: int) -> bytes:
+    """What a store would write that has applied so many entries."""
+    machine = Log().machine
+    machine.apply(1, [None] * index)
+    return b"".join(machine.snapshot())
 
 
 def segments_in(path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from tests.kvstore.damaged import (
     flip,
     make_directory,
     segments_in,
+    state_at,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -117,6 +118,30 @@ def test_damaged_snapshots_that_are_made_up_for_are_shown(tmp_path: Path) -> Non
     assert "log index 9" in facts["snapshots"][0]["damage"]
 
 
+def test_what_is_in_snapshots_is_restored_by_the_store(tmp_path: Path) -> None:
+    """A start restores the newest, and behind a fence none; an older one that could not be is shown, too."""
+    data = tmp_path / "data"
+    make_directory(data, MEMBERS, snapshot_at=9)
+    assert json.loads(run("wal", "check", data, "-w", "json").stdout)["snapshots"][0]["index"] == 9
+    shutil.rmtree(data)
+    make_directory(data, MEMBERS, snapshot_at=9, content=state_at(8)[:-1])
+    [snapshot] = (data / "wal").glob("snapshot-*")
+    said = f"the snapshot {snapshot} is whole, and the store cannot restore it: log index 9: "
+    before = fingerprint(data)
+    result = run("wal", "check", data, "-w", "json", expect=exits.CORRUPT)
+    facts = json.loads(result.stdout)
+    assert said in result.stderr and facts["start"] == "would refuse"
+    [shown] = facts["snapshots"]
+    assert (shown["file"], facts["snapshot_index"]) == (snapshot.name, 9) and said in shown["damage"]
+    assert json.loads(run("wal", "check", data, "-w", "json", "--no-restore").stdout)["snapshots"] == [
+        {"file": snapshot.name, "index": 9, "bytes": len(state_at(8)) - 1}
+    ]
+    assert fingerprint(data) == before
+    (data / "fenced").write_text("")
+    facts = json.loads(run("wal", "check", data, "-w", "json").stdout)
+    assert facts["start"] == "would succeed" and said in facts["snapshots"][0]["damage"]
+
+
 def test_a_directory_in_use_is_refused(data: Path) -> None:
     node = DataDirectory(data, CLUSTER, "n1")
     for directory in (data, data / "wal"):
@@ -131,9 +156,10 @@ def test_what_is_no_directory_of_a_node_is_told_from_one(tmp_path: Path, name: s
     (tmp_path / "notes").write_text("x")
     assert 'expected "a node\'s data or its log"' in run("wal", "check", tmp_path, expect=11).stderr
     run("wal", "check", tmp_path / "none", expect=2)
-    run("wal", "check", GOLDEN / name)
+    run("wal", "check", GOLDEN / name, "--no-restore")
+    assert "store cannot restore" in run("wal", "check", GOLDEN / name, expect=exits.CORRUPT).stderr
     shutil.copytree(GOLDEN / name / "wal", tmp_path / "taken out")
-    facts = json.loads(run("wal", "check", tmp_path / "taken out", "-w", "json").stdout)
+    facts = json.loads(run("wal", "check", tmp_path / "taken out", "-w", "json", "--no-restore").stdout)
     assert (facts["cluster_id"], facts["node_id"], facts["term"]) == ("golden", "n1", 5)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from kvstore.cli import exits
+from kvstore.cli import cli, exits
 from kvstore.client import Client
-from tests.kvstore.damaged import DAMAGES, ENTRIES, Damage, make_directory
+from tests.kvstore.damaged import DAMAGES, ENTRIES, Damage, make_directory, state_at
 from tests.kvstore.test_cli_node import WAIT_SECONDS, Node
 
 
@@ -66,3 +67,21 @@ def test_a_directory_without_its_identity_is_not_taken_over(node: Node) -> None:
     (data / "identity").unlink()
     code, said = node.refused()
     assert code == exits.DATA_DIRECTORY and "log is" in said and "remove this member" in said
+
+
+@pytest.mark.parametrize("content", [b"something else", None], ids=["no state", "another moment"])
+def test_an_intact_snapshot_that_the_store_cannot_restore_is_named_with_what_to_do(
+    node: Node, content: bytes | None
+) -> None:
+    """By a start, and by `wal check` in the same words."""
+    data = Path(node.flags["--data-dir"])
+    members = {"n1": node.flags["--cluster"].removeprefix("n1=")}
+    make_directory(data, members, snapshot_at=20, content=content or state_at(9))
+    code, said = node.refused()
+    assert code == exits.CORRUPT
+    [sentence] = [line for line in said.splitlines() if line.startswith("assent: ")]
+    [snapshot] = (data / "wal").glob("snapshot-*")
+    assert f"the snapshot {snapshot} is whole" in sentence and "remove this member" in sentence
+    assert "log index 20: " in sentence and (content is not None or "ends at index 9" in sentence)
+    checked = CliRunner().invoke(cli, ["wal", "check", str(data)])
+    assert checked.exit_code == exits.CORRUPT and sentence in checked.stderr
