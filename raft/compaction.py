@@ -35,6 +35,7 @@ class Snapshots:
         "index",
         "installation",
         "is_restoring",
+        "is_short_of_room",
         "log_bytes",
         "newest",
     )
@@ -51,6 +52,8 @@ class Snapshots:
         self.installation = Installation(core)
         # An installed one is on its way into the state machine: until it is there, nothing is handed out.
         self.is_restoring = False
+        # The disk is nearly full: no entries are kept merely because a peer might come to need them.
+        self.is_short_of_room = False
         # Collected for the next Ready.
         self._received: list[ReceivedChunk] = []
         self._installed: SnapshotMeta | None = None
@@ -157,7 +160,7 @@ class Snapshots:
         need stays too: for one that lags, not more than since the snapshot before the newest; for one that
         is sent a snapshot, as much as max_log_bytes, or it might need another one as soon as it has it.
         """
-        wanted = self.index - self._core.config.trailing_entries
+        wanted = self.index - (0 if self.is_short_of_room else self._core.config.trailing_entries)
         previous = self._older[-1][0] if self._older else 0
         for peer in progress.values():
             if not peer.is_live:

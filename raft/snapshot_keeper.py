@@ -24,6 +24,7 @@ from raft.core import Core
 from raft.entries import Index, NodeId
 from raft.messages import InstallSnapshot
 from raft.ready import Ready, SnapshotWork
+from raft.relief import Relief
 from raft.slices import SLICE_BYTES
 from raft.snapshot_streams import SnapshotStreams
 from raft.storage import DiskFull, Storage, StorageFailed
@@ -64,8 +65,9 @@ class SnapshotKeeper:
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
         self._written_bytes = 0  # of the snapshot that is being taken
         self._is_fenced = False  # no snapshot of this node is taken or sent any more
-        # A snapshot was given up for want of room; none is begun before try_again().
+        # A snapshot was given up for want of room; none is begun before the next check_room().
         self._waits_for_room = False
+        self._relief = Relief(core)
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
         self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes, self._release)
 
@@ -75,14 +77,25 @@ class SnapshotKeeper:
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
         may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
         if may_begin and (is_wanted or snapshots.is_due()):
-            self._is_taking, self._taking_index = True, 0
-            snapshots.note_begun()
-            self._send_local("applier", TakeSnapshot())
+            self._begin()
 
-    def try_again(self) -> None:
-        """What was given up for want of room may find some by now. To be called every second or so."""
-        self._waits_for_room = self._core.snapshots.installation.is_suspended = False
+    def _begin(self) -> None:
+        self._is_taking, self._taking_index = True, 0
+        self._core.snapshots.note_begun()
+        self._send_local("applier", TakeSnapshot())
+
+    def check_room(self, is_low: bool, spent_segments: int, now: float) -> None:
+        """What was given up for want of room may find some by now; and where there is too little, some is to
+        be made. To be called every second or so."""
+        snapshots, relief = self._core.snapshots, self._relief
+        self._waits_for_room = snapshots.installation.is_suspended = False
+        snapshots.is_short_of_room = is_low
+        if relief.note(is_low=is_low, now=now, is_taking=self._is_taking) and not self._is_fenced:
+            self._release()  # first of all what is behind the newest snapshot already
         self.consider()
+        if not (self._is_taking or self._is_fenced) and relief.is_due(spent_segments, now):
+            relief.note_begun(now)
+            self._begin()
 
     def on_time(self, now: float) -> None:
         """Ask for the next slice, give the next part, and compact the next step."""

@@ -58,12 +58,17 @@ class SpaceWatch:
         self._send_local = send_local
         self._alarm = SpaceAlarm(reserve_bytes)
         self._free_bytes = 0  # at the last check
+        self.spent_segments = 0  # at the last check; see Space
         self.due_at = 0.0
+
+    @property
+    def is_low(self) -> bool:
+        return self._alarm.is_low
 
     def check(self, now: float) -> None:
         self.due_at = now + CHECK_SECONDS
         space, alarm = self._check_space(), self._alarm
-        self._free_bytes = space.free_bytes
+        self._free_bytes, self.spent_segments = space.free_bytes, space.spent_segments
         if not alarm.judge(space):
             return
         (log.warning if alarm.is_low else log.info)(

@@ -194,6 +194,7 @@ class Space(NamedTuple):
     free_bytes: int  # that it may still write, as far as that can be told
     wanted_bytes: int  # what it may need next: one more segment, and one more snapshot
     gave_up: bool  # something was given up for want of room, and not made good yet
+    spent_segments: int = 0  # of the log: they would go if a snapshot stood for all that is in them
 
 
 class Storage(Protocol):

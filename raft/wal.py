@@ -241,7 +241,7 @@ class WriteAheadLog:
         disk, newest = self._disk, self._snapshots.newest
         free_bytes = disk.call(self._directory, disk.files.free_bytes, self._directory)
         wanted_bytes = self._segment_bytes + (0 if newest is None else newest.size_bytes)
-        return Space(free_bytes, wanted_bytes, self._supply.check(free_bytes))
+        return Space(free_bytes, wanted_bytes, self._supply.check(free_bytes), len(self._segments) - 1)
 
     def read_snapshot(self, index: Index, offset: int, size_bytes: int) -> bytes:
         return self._snapshots.read(index, offset, size_bytes)

@@ -4,6 +4,7 @@
 
 `DIR.quota` holds the number of bytes that all files below DIR may take; it is read again at each call that
 needs room, so that a test may take room away, or make some. Without it the disk is as large as it is.
+SMALL_DISK_SEGMENT_BYTES in the environment makes segments of the log as small as such a disk wants them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kvstore.cli import main
 from raft.files import OsFiles
 
 SUFFIX = ".quota"
+SEGMENT_BYTES = "SMALL_DISK_SEGMENT_BYTES"
 
 
 class SmallDisk(OsFiles):
@@ -52,4 +54,7 @@ def used_bytes(home: Path) -> int:
 
 if __name__ == "__main__":
     vars(raft.directory)["OsFiles"] = SmallDisk
+    if SEGMENT_BYTES in os.environ:
+        opener = vars(raft.directory.DataDirectory)["open_log"]
+        opener.__kwdefaults__["segment_bytes"] = int(os.environ[SEGMENT_BYTES])
     main()

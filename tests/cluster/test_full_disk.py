@@ -20,7 +20,7 @@ from bench.processes import ROOT, ProcessCluster
 from kvstore.cli import exits
 from kvstore.client import Client
 from kvstore.errors import MaybeApplied, NotApplied, SpaceExceeded
-from tests.cluster.small_disk_node import SUFFIX, used_bytes
+from tests.cluster.small_disk_node import SEGMENT_BYTES, SUFFIX, used_bytes
 
 VALUE = b"x" * 20_000
 # One more segment counts as 64 MiB, and snapshots are small here; so a quota in which a log has some room is:
@@ -101,6 +101,27 @@ def _refuses(client: Client) -> bool:
     except SpaceExceeded:
         return True
     return False
+
+
+def test_deletes_alone_make_room_and_puts_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the log's length no snapshot falls due while puts are refused, and without one nothing is freed."""
+    monkeypatch.setenv(SEGMENT_BYTES, str(4 << 20))
+    with (
+        small_disks(tmp_path, "--history-revisions", "10") as cluster,
+        Client(cluster.endpoints, timeout_seconds=10) as client,
+    ):
+        leader = cluster.wait_for_leader()
+        follower = next(name for name in cluster.names if name != leader)
+        set_quota(cluster, follower, 32 << 20)
+        done = fill(client, "/fill/")
+        for key in done[5:]:
+            client.delete(key)
+        cluster.wait_for("room", lambda: not _refuses(client), 60.0)
+        status = cluster.status(follower)
+        assert status is not None and status["snapshot_index"] > len(done)
+        assert used_bytes(cluster.data_directory(follower)) < 24 << 20
+        assert {item.key.decode() for item in client.prefix("/fill/").items} == set(done[:5])
+        client.put("/more", VALUE)
 
 
 def test_a_disk_that_is_full_altogether_loses_nothing_and_the_others_go_on(tmp_path: Path) -> None:

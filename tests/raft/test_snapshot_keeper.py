@@ -34,9 +34,9 @@ from tests.raft.snapshot_network import chunks_of
 class Bench:
     """A follower of b with entries up to `count`, all committed and handed out, and its keeper."""
 
-    def __init__(self, count: int = 10, interval: int = 10) -> None:
+    def __init__(self, count: int = 10, interval: int = 10, trailing_entries: int = 0) -> None:
         self.storage = MemoryStorage(Recovered(HardState(1, None, count), 1, entries_of([1] * count)))
-        config = RaftConfig(snapshot_interval_entries=interval, trailing_entries=0)
+        config = RaftConfig(snapshot_interval_entries=interval, trailing_entries=trailing_entries)
         self.core = Core("a", Configuration("abc"), self.storage.load(), config)
         while self.core.has_ready():
             drain(self.core)
