@@ -114,6 +114,7 @@ NONCE_BYTES: Final = 16
 MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a client keeps fewer in flight
 MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
 MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
+MAX_DELETE_KEYS: Final = 100_000  # a longer delete is refused: nothing could interrupt it
 MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
 
 # ---------------------------------------------------------------- watch plane constants

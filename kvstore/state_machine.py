@@ -24,6 +24,7 @@ from kvstore.protocol import (
     COUNT_ONLY,
     DELETE,
     KEYS_ONLY,
+    MAX_DELETE_KEYS,
     MAX_PREV_KVS_BYTES,
     MAX_RANGE_REPLY_BYTES,
     OK,
@@ -56,6 +57,10 @@ _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 FUTURE: Final = "required revision is a future revision"
 TOO_MUCH_PREVIOUS: Final = error_result(
     protocol.TOO_LARGE, f"the deleted records exceed {MAX_PREV_KVS_BYTES} bytes: nothing deleted"
+)
+TOO_MANY_KEYS: Final = error_result(
+    protocol.TOO_LARGE,
+    f"the range has more than {MAX_DELETE_KEYS} keys: nothing deleted; delete it in pieces (longer prefixes)",
 )
 TOO_MUCH_AT_ONCE: Final = error_result(
     protocol.TOO_LARGE, f"reads asked for more than {MAX_QUERY_BYTES} bytes at once: ask again"
@@ -165,6 +170,8 @@ class StoreMachine:
     def _delete(self, command: list[Any]) -> bytes:
         key, range_end, flags = command[4:]
         store = self._store
+        if range_end and store.count(key, range_end) > MAX_DELETE_KEYS:
+            return TOO_MANY_KEYS
         if flags & PREV_KV:
             size_bytes = sum(
                 len(record[0]) + len(record[1]) for record in store.range(key, range_end).records

@@ -30,10 +30,6 @@ VERSION_OVERHEAD_BYTES: Final = 200  # of a version that is not current, beside 
 mod_revision: Final = itemgetter(3)
 
 
-def tombstone(key: bytes, revision: int) -> KeyValue:
-    return (key, b"", 0, revision, 0, 0)
-
-
 def event_of(version: KeyValue) -> Event:
     """A delete event has key and mod_revision only."""
     return (EVENT_PUT if version[4] else EVENT_DELETE, *version)

@@ -109,7 +109,10 @@ def get(
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
 @click.pass_obj
 def delete(invocation: Invocation, key: str, prefix: bool) -> None:
-    """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure."""
+    """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure.
+
+    Of more than 100000 keys nothing is deleted: use longer prefixes, one after the other.
+    """
     if prefix and not key:
         # It is what an unset variable of a script would mean: the whole store.
         raise BadKey("bad key: an empty prefix would delete everything; name at least one byte")

@@ -161,7 +161,7 @@ class AsyncClient:
     def delete_prefix(
         self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
     ) -> asyncio.Future[DeleteResult]:
-        """Deletes all keys that begin with `prefix`, in one revision."""
+        """Deletes all keys that begin with `prefix`, in one revision; of more than 100 000: TooLarge."""
         return self._submit(calls.delete_call(*calls.key_prefix(prefix), previous), timeout_seconds)
 
     def compact(

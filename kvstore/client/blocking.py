@@ -173,7 +173,7 @@ class Client:
     def delete_prefix(
         self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
     ) -> DeleteResult:
-        """Deletes all keys that begin with `prefix`, in one revision."""
+        """Deletes all keys that begin with `prefix`, in one revision; of more than 100 000: TooLarge."""
         call = calls.delete_call(*calls.key_prefix(prefix), previous)
         result: DeleteResult = self._ask(call, timeout_seconds)
         return result

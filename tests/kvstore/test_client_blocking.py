@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvstore import errors, protocol
+from kvstore import errors, protocol, state_machine
 from kvstore.client import Client, ClusterMismatch, RevisionWentBack, State
 from tests.kvstore.fake_server import FakeCluster, Plan, wait_for
 
@@ -83,6 +83,19 @@ def test_a_range_that_was_cut_behind_the_longest_key_is_continued(cluster: FakeC
             client.range("k", longest + b"\0\0")
         with pytest.raises(errors.TooLarge):
             client.put(longest + b"\0", "x")
+
+
+def test_who_deletes_too_many_keys_at_once_is_told_what_to_do(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 1)
+    with Client(cluster.endpoints) as client:
+        client.put("/a/1", "x")
+        client.put("/a/2", "x")
+        with pytest.raises(errors.TooLarge, match="nothing deleted; delete it in pieces"):
+            client.delete_prefix("/a/")
+        assert client.delete_prefix("/a/1").deleted == 1
+        assert client.delete_prefix("/a/").deleted == 1
 
 
 def test_what_cannot_be_right_is_refused_before_anything_is_sent(cluster: FakeCluster) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from kvstore import protocol
-from kvstore.protocol import MAX_KEY_BYTES
+from kvstore import protocol, state_machine
+from kvstore.protocol import MAX_DELETE_KEYS, MAX_KEY_BYTES
 from kvstore.state_machine import MAX_QUERY_BYTES, StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
@@ -140,6 +140,25 @@ def test_a_delete_that_would_answer_too_much_deletes_nothing() -> None:
     assert log.delete(b"k", b"l", flags=protocol.PREV_KV)[0] == protocol.TOO_LARGE
     assert log.ask(protocol.range_body(b"k", b"l", flags=protocol.COUNT_ONLY)) == [0, 4, 3, False, []]
     assert log.delete(b"k", b"l") == [0, 5, 3, []]
+
+
+def test_a_delete_of_more_keys_than_one_turn_should_take_deletes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cannot be interrupted, for it is of one revision. The result is the same on all nodes and later."""
+    assert MAX_DELETE_KEYS == 100_000
+    monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 3)
+    log = Log()
+    session_id = log.open_session()
+    for number in range(4):
+        log.put(b"k%d" % number)
+    body = protocol.delete_body(session_id, 1, 1, b"k", b"l")
+    [refused] = log.apply(body)
+    assert refused[0] == protocol.TOO_LARGE and "in pieces" in refused[1]
+    assert log.delete(b"\0", b"\0", flags=protocol.PREV_KV)[0] == protocol.TOO_LARGE
+    assert log.delete(b"k0") == [0, 6, 1, []]
+    assert log.apply(body) == [refused]  # it was answered so once
+    assert log.delete(b"k", b"l") == [0, 7, 3, []]
 
 
 # ---------------------------------------------------------------- sessions
