@@ -132,3 +132,20 @@ def possible_places(data: bytes, start: int, sequence: int) -> list[int]:
     claims = _PLACE.iter_unpack(memoryview(data)[first:whole])
     places = range(first, whole, ALIGNMENT)
     return [at for at, claim in zip(places, claims) if claim == (at, sequence, MARK)]
+
+
+def displaced_headers(data: bytes, start: int, sequence: int, seed: int) -> list[tuple[int, int]]:
+    """Where from `start` on intact headers stand of records whose own place is another one, also from
+    `start` on; and that place. Bytes that were written, and went elsewhere."""
+    first = start + -start % ALIGNMENT
+    whole = len(data) - len(data) % ALIGNMENT
+    if first >= whole:
+        return []
+    found = []
+    claims = _PLACE.iter_unpack(memoryview(data)[first:whole])
+    for at, (offset, claimed, mark) in zip(range(first, whole, ALIGNMENT), claims):
+        if mark != MARK or claimed != sequence or offset == at or offset < start:
+            continue
+        if read_header(data, at, seed) is not None:
+            found.append((at, offset))
+    return found

@@ -20,6 +20,7 @@ from raft.record import (
     STUFFED,
     Header,
     RecordType,
+    displaced_headers,
     encode_record,
     payload_is_intact,
     possible_places,
@@ -290,6 +291,9 @@ class SegmentReader:
             return Tail(
                 Ending.CORRUPT, f"{reason}, yet the record at byte {witness} was written after its sync"
             )
+        for at, place in self._displaced(rest):
+            # Somebody was told that it is durable, unless the power went: that cannot be known.
+            return Tail(Ending.CORRUPT, f"{reason}, yet the record of byte {place} stands at byte {at}")
         if self._is_unfinished_write(rest):
             return Tail(Ending.TORN, reason)
         return Tail(Ending.CORRUPT, f"{reason}, and no unfinished write leaves that")
@@ -323,6 +327,14 @@ class SegmentReader:
             if header is not None and header.durable > end and payload_is_intact(data, at, header):
                 return at
         return None
+
+    def _displaced(self, rest: bytes) -> list[tuple[int, int]]:
+        """Records that belong behind the end and stand somewhere else behind it: a write that went astray
+        leaves zeros where it should be, as one that never was does. It is not further away than that."""
+        if len(rest) > MAX_UNSYNCED_BYTES:
+            return []  # damage in any case
+        data = self._data[: self.end + len(rest) + HEADER_BYTES]
+        return displaced_headers(data, self.end, self.header.sequence, self.header.crc)
 
     def _is_unfinished_write(self, rest: bytes) -> bool:
         """Whether sectors that were never written, or an end of file too early, explain what stands here."""

@@ -97,7 +97,7 @@ def promise(scene: Scene, steps: list[Step], lost: Step, target: Astray) -> set[
     hole = (
         of_lost_chunk(scene, steps, lost)
         if lost.point in SNAPSHOT_POINTS
-        else of_lost_record(scene, steps, lost)
+        else of_lost_record(scene, steps, lost, target)
     )
     stain = of_stain(scene, lost, target)
     if {REFUSED} in (hole, stain):
@@ -113,8 +113,9 @@ def of_lost_chunk(scene: Scene, steps: list[Step], lost: Step) -> set[str]:
     return {REFUSED}
 
 
-def of_lost_record(scene: Scene, steps: list[Step], lost: Step) -> set[str]:
-    """Cut, if it was the end of the log, and of no effect if the process ended before that counted."""
+def of_lost_record(scene: Scene, steps: list[Step], lost: Step, target: Astray) -> set[str]:
+    """Cut, if it was the end of the log, and of no effect if the process ended before that counted; if it
+    stands further on in its own file, it is found there."""
     name = lost.path.name
     if lost.point == "segment switch: write head":
         renames = [step.path.name for step in steps[lost.number :] if step.point == "segment switch: rename"]
@@ -124,6 +125,8 @@ def of_lost_record(scene: Scene, steps: list[Step], lost: Step) -> set[str]:
     if lost.point == "segment switch: write seal" and scene.is_switching:
         return {WHOLE}
     if name != scene.segments[-1]:
+        return {REFUSED}
+    if target.path == lost.path and target.offset > lost.offset:
         return {REFUSED}
     later = records_in(scene.content(name), lost.offset + lost.length_bytes)
     if any(record.turn > lost.offset for record in later):
