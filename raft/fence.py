@@ -2,21 +2,23 @@
 once, durable, never taken down.
 
 May know `Files` and where the data directory is. The mark is a file of its own, written as the identity is:
-draft, sync, rename, sync of the directory. A mark that cannot be read is a mark all the same.
+draft, sync, rename, sync of the directory. The draft is there beforehand, with room for the mark, so that a
+full disk is no obstacle. A mark that cannot be read is a mark all the same.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from raft.entries import Index
-from raft.fields import decode_fields, decode_plain_fields, write_fields
-from raft.files import FailStop, Files
+from raft.fields import decode_fields, decode_plain_fields, encode_fields
+from raft.files import Descriptor, FailStop, Files
 from raft.ready import Forgotten
 from raft.state_machine import Restorable
-from raft.storage import Recovered, Storage, restored_index
+from raft.storage import DiskFull, Recovered, Storage, restored_index
 
 if TYPE_CHECKING:
     from raft.core import Core
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FENCE_NAME: Final = "fenced"
 FENCE_DRAFT_NAME: Final = "fenced.tmp"
 FORMAT_VERSION: Final = 2  # since there is a checksum
+ROOM_BYTES: Final = 4096  # a block; a mark takes a few hundred bytes of it
 UNREADABLE: Final = "the mark cannot be read"
 _FIELDS: Final = frozenset({"format", "index", "own", "theirs", "reason", "has_forgotten"})
 
@@ -56,6 +59,9 @@ class Fence(Protocol):
 
     mark: FenceMark | None  # None: the node is not fenced
 
+    def keep_room(self) -> None:
+        """While there is room on the disk, for the day when there is none. Once, at a start that succeeds."""
+
     def put_up(self, mark: FenceMark) -> None:
         """Durable when it returns. Raises StorageFailed: then the process must end."""
 
@@ -65,6 +71,9 @@ class MemoryFence:
 
     def __init__(self) -> None:
         self.mark: FenceMark | None = None
+
+    def keep_room(self) -> None:
+        pass
 
     def put_up(self, mark: FenceMark) -> None:
         self.mark = mark
@@ -86,12 +95,40 @@ class FileFence:
         path = self._directory / FENCE_NAME
         return _parse(self._disk.call(path, self._files.read, path))
 
-    def put_up(self, mark: FenceMark) -> None:
+    def keep_room(self) -> None:
+        """A node that starts on a full disk goes without: then a mark needs room as anything else does."""
         disk, draft = self._disk, self._directory / FENCE_DRAFT_NAME
-        if FENCE_DRAFT_NAME in disk.call(self._directory, disk.files.list_directory, self._directory):
-            disk.call(draft, disk.files.unlink, draft)
+        if self._has_draft() and len(disk.call(draft, disk.files.read, draft)) >= ROOM_BYTES:
+            return
+        with suppress(DiskFull):
+            descriptor = self._open_draft()
+            with suppress(DiskFull):
+                disk.attempt_write(draft, descriptor, bytes(ROOM_BYTES), 0)
+                disk.attempt(draft, disk.files.fdatasync, descriptor)  # or it may have no blocks yet
+            disk.close(descriptor)
+
+    def _has_draft(self) -> bool:
+        names = self._disk.call(self._directory, self._files.list_directory, self._directory)
+        return FENCE_DRAFT_NAME in names
+
+    def _open_draft(self) -> Descriptor:
+        disk, draft = self._disk, self._directory / FENCE_DRAFT_NAME
+        return disk.attempt(draft, disk.files.open if self._has_draft() else disk.files.create, draft)
+
+    def put_up(self, mark: FenceMark) -> None:
+        disk, files, draft = self._disk, self._files, self._directory / FENCE_DRAFT_NAME
         content = {"format": FORMAT_VERSION, **mark.fields(), "has_forgotten": mark.has_forgotten}
-        write_fields(disk, self._directory, FENCE_NAME, content)
+        data = encode_fields(content)
+        try:
+            descriptor = self._open_draft()
+        except DiskFull as full:
+            raise disk.give_in(full) from full
+        disk.write(draft, descriptor, data, 0)
+        disk.call(draft, files.truncate, descriptor, len(data))
+        disk.call(draft, files.fdatasync, descriptor)
+        disk.close(descriptor)
+        disk.call(draft, files.rename, draft, self._directory / FENCE_NAME)
+        disk.call(self._directory, files.fsync_directory, self._directory)
         self.mark = mark
 
 
@@ -101,7 +138,9 @@ def restored_unless_fenced(
     """Up to which index a new state machine has applied. Behind a fence it stays as it is: nobody would use
     what is in the snapshot, and it may be what is wrong."""
     if fence.mark is None:
-        return restored_index(machine, storage, recovered)
+        index = restored_index(machine, storage, recovered)
+        fence.keep_room()  # not before: a start that is refused leaves the directory as it was
+        return index
     return 0 if recovered.snapshot is None else recovered.snapshot.index
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -44,6 +45,62 @@ def test_a_draft_is_no_mark_and_stands_in_nobody_s_way(tmp_path: Path) -> None:
     assert fence.mark is None
     fence.put_up(MARK)
     assert FileFence(tmp_path, OsFiles()).mark == MARK
+
+
+def full_disk(*, has_room: bool) -> SimulatedDisk:
+    disk = fenced_disk()
+    if has_room:
+        FileFence(Path("/d"), disk).keep_room()
+    disk.capacity_bytes = sum(map(len, disk.contents().values()))
+    return disk
+
+
+@pytest.mark.parametrize("loses_power", [False, True])
+def test_a_mark_is_durable_on_a_full_disk(loses_power: bool) -> None:
+    """Its room is kept while there is some: else a node that is wrong would serve again after a restart."""
+    disk = full_disk(has_room=True)
+    if loses_power:  # the room itself is durable
+        disk.lose_power(True)
+    fence = FileFence(Path("/d"), disk)
+    fence.keep_room()
+    fence.put_up(MARK)
+    disk.lose_power(False)
+    assert FileFence(Path("/d"), disk).mark == MARK
+    assert FENCE_DRAFT_NAME not in disk.list_directory(Path("/d"))
+
+
+def test_a_disk_without_room_for_a_mark_is_no_reason_not_to_start() -> None:
+    disk = full_disk(has_room=False)
+    fence = FileFence(Path("/d"), disk)
+    fence.keep_room()
+    with pytest.raises(StorageFailed):
+        fence.put_up(MARK)
+    disk.capacity_bytes = 1 << 40
+    again = FileFence(Path("/d"), disk)
+    again.keep_room()
+    disk.capacity_bytes = sum(map(len, disk.contents().values()))
+    again.put_up(MARK)
+    assert FileFence(Path("/d"), disk).mark == MARK
+
+
+def test_power_is_lost_while_a_mark_takes_its_room() -> None:
+    """Whatever is left of the draft has room again at the next start."""
+    for number in range(8):
+        disk = fenced_disk()
+        FileFence(Path("/d"), disk).keep_room()
+        disk.fail_at(number, PowerLoss())
+        try:
+            FileFence(Path("/d"), disk).put_up(MARK)
+        except PowerLoss:
+            pass
+        disk.lose_power(Random(number))
+        fence = FileFence(Path("/d"), disk)
+        assert fence.mark in (None, MARK)
+        if fence.mark is None:
+            fence.keep_room()
+            disk.capacity_bytes = sum(map(len, disk.contents().values()))
+            fence.put_up(MARK)
+            assert FileFence(Path("/d"), disk).mark == MARK
 
 
 def fenced_disk() -> SimulatedDisk:
