@@ -152,10 +152,10 @@ def withdraw_behind(fence: Fence, core: Core) -> None:
 
 def mark_of(forgotten: Forgotten) -> FenceMark:
     """What the core found out, in words."""
-    leader_id, term, known_index, last_index = forgotten
+    leader_id, term, known_index, held_index = forgotten
     reason = (
-        f"it has acknowledged its log up to {known_index} to {leader_id} in term {term}, and it ends at "
-        f"{last_index}: its data directory was cut, or is an old copy"
+        f"it has acknowledged its log up to {known_index} to {leader_id} in term {term}, and no more "
+        f"of it is here than up to {held_index}: its data directory was cut, or is an old copy"
     )
     return FenceMark(known_index, 0, 0, reason, True)
 

@@ -38,6 +38,7 @@ class Follower:
         "_acknowledged_index",
         "_asked_reads",
         "_core",
+        "_known_index",
         "_match_index",
         "_new_reads",
         "_reads_waiting",
@@ -50,6 +51,9 @@ class Follower:
         # Highest match to acknowledge at the end of the turn: one answer for all appends of a turn.
         self._match_index: Index | None = None
         self._acknowledged_index: Index = -1  # highest match that an answer to this leader has told
+        self._known_index: Index = (
+            0  # what the leader knows to have been acknowledged, perhaps in an earlier life
+        )
         self._new_reads: list[int] = []  # contexts for which the leader was not asked yet
         self._asked_reads: dict[int, list[int]] = {}  # number of the request -> contexts; in order of asking
         self._reads_waiting = 0  # contexts in both
@@ -118,6 +122,10 @@ class Follower:
             if core.log.term_at(prev_index) != prev_term:
                 raise broken("a committed entry differs at", prev_index, prev_term)
         if core.log.term_at(prev_index) != prev_term:
+            if prev_index <= self._known_index:
+                # What was acknowledged in a term was the leader's log, and remains it: this is another one.
+                core.withdraw(Forgotten(leader_id, core.term, self._known_index, prev_index - 1))
+                return
             self._reject(leader_id, message.prev_index)
             return
         self._take(batch, configurations)
@@ -168,13 +176,17 @@ class Follower:
 
     def on_heartbeat(self, leader_id: NodeId, message: Heartbeat) -> None:
         core = self._core
-        last_index = core.log.last_index
-        if message.commit_index > last_index:
+        commit_index, last_index = message.commit_index, core.log.last_index
+        if commit_index > last_index:
             # The leader names no more than this node has acknowledged to it in this very term, after a sync.
             # What is acknowledged to a leader stays for its term: so here it was lost behind the node's back.
-            core.withdraw(Forgotten(leader_id, core.term, message.commit_index, last_index))
+            core.withdraw(Forgotten(leader_id, core.term, commit_index, last_index))
             return
-        core.commit_to(message.commit_index)
+        self._known_index = max(self._known_index, commit_index)
+        # An old copy of this node's disk may have other entries there, of a leader that was. Those of this
+        # term are right, and so is what was compared in this life; of anything else appends are to come.
+        if commit_index <= self._acknowledged_index or core.log.term_at(commit_index) == core.term:
+            core.commit_to(commit_index)
         core.send(leader_id, HeartbeatResponse(core.term, message.round, core.config.priority))
         # A request that was there one heartbeat ago was probably lost. Asking twice is harmless.
         for number in self._asked_reads:

@@ -57,7 +57,7 @@ class Forgotten(NamedTuple):
     leader_id: NodeId
     term: Term
     known_index: Index  # the log was here, durably, at least up to this one
-    last_index: Index  # and ends here now
+    held_index: Index  # no more of it is here now than up to this one
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from raft.core import Core
 from raft.errors import Fenced
 from raft.fence import FENCE_NAME
 from raft.messages import (
+    AppendRejected,
     AppendResponse,
     Heartbeat,
     PreVoteResponse,
@@ -44,17 +45,38 @@ def test_f13_a_heartbeat_that_names_more_than_is_here_is_proof_of_what_was_lost(
     core = forgetful()
     assert core.has_ready()
     ready = drain(core)
-    assert ready.forgotten == Forgotten("b", 2, known_index=3, last_index=2)
+    assert ready.forgotten == Forgotten("b", 2, known_index=3, held_index=2)
     assert ready.messages == ready.messages_after_sync == [] and core.commit_index == 0
     assert not core.has_ready() and core.is_withdrawn
 
 
 @pytest.mark.parametrize("commit_index", [0, 1, 2])
 def test_what_is_all_here_was_not_forgotten(commit_index: int) -> None:
-    core = make_core(log=[1, 1], term=2)
+    core = make_core(log=[2, 2], term=2)
     core.step("b", Heartbeat(2, commit_index, 0))
     assert drain(core).forgotten is None and not core.is_withdrawn
     assert (core.commit_index, core.leader_id) == (commit_index, "b")
+
+
+def test_entries_of_a_former_leader_in_place_of_what_was_acknowledged_are_not_committed() -> None:
+    """An old copy that is long enough: what it has at the index is what the leader has replaced."""
+    core = make_core(log=[1, 2, 2], term=3)
+    core.step("b", Heartbeat(3, 2, 0))
+    assert core.commit_index == 0, "for all that is known"
+    core.step("b", append_of(3, 3, 3, [3], commit_index=2))
+    assert [each.prev_index for each in outgoing(drain(core), AppendRejected)] == [3], "as anybody might"
+    core.step("b", append_of(3, 2, 3, [3], commit_index=2))
+    assert drain(core).forgotten == Forgotten("b", 3, known_index=2, held_index=1)
+    assert core.is_withdrawn and core.commit_index == 0
+
+
+def test_entries_of_former_terms_commit_once_they_were_compared() -> None:
+    core = make_core(log=[1, 2, 2], term=3)
+    core.step("b", Heartbeat(3, 2, 0))
+    core.step("b", append_of(3, 3, 2, [], commit_index=0))
+    drain(core)
+    core.step("b", Heartbeat(3, 2, 0))
+    assert core.commit_index == 2 and not core.is_withdrawn
 
 
 def test_only_the_leader_of_the_term_knows() -> None:
