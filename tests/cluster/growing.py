@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import zmq
 
@@ -81,18 +82,16 @@ def local_read(endpoint: str, key: bytes) -> protocol.Results | protocol.Refusal
         return protocol.decode_reply(socket.recv())
 
 
-class Load:
-    """One writer on a thread: remembers what was acknowledged, and how long nothing was."""
+class Writing:
+    """A client that writes on a thread, one step after the other, until it is told to end."""
 
-    def __init__(self, endpoints: list[str]) -> None:
-        self.acknowledged: list[int] = []
-        self.longest_pause_seconds = 0.0
+    def __init__(self, endpoints: list[str], timeout_seconds: float) -> None:
         self.failures: list[Exception] = []
         self._is_over = threading.Event()
-        self._client = Client(endpoints, timeout_seconds=10)
-        self._thread = threading.Thread(target=self._write, name="load")
+        self._client = Client(endpoints, timeout_seconds=timeout_seconds)
+        self._thread = threading.Thread(target=self._write, name="writing")
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -102,18 +101,35 @@ class Load:
         self._client.close()
         assert not self._thread.is_alive()
 
+    def step(self, number: int) -> None:
+        """Write what has this number. An AssentError is a failure that is noted, and writing goes on."""
+        raise NotImplementedError
+
     def _write(self) -> None:
         number = 0
         while not self._is_over.is_set():
-            began_at = time.monotonic()
             try:
-                self._client.put(f"/load/{number:08}", str(number))
+                self.step(number)
             except AssentError as error:
                 self.failures.append(error)
-            else:
-                self.acknowledged.append(number)
-            self.longest_pause_seconds = max(self.longest_pause_seconds, time.monotonic() - began_at)
             number += 1
+
+
+class Load(Writing):
+    """One writer: remembers what was acknowledged, and how long nothing was."""
+
+    def __init__(self, endpoints: list[str]) -> None:
+        super().__init__(endpoints, 10)
+        self.acknowledged: list[int] = []
+        self.longest_pause_seconds = 0.0
+
+    def step(self, number: int) -> None:
+        began_at = time.monotonic()
+        try:
+            self._client.put(f"/load/{number:08}", str(number))
+            self.acknowledged.append(number)
+        finally:
+            self.longest_pause_seconds = max(self.longest_pause_seconds, time.monotonic() - began_at)
 
     def wait_for_more(self, count: int = 20) -> None:
         """Until so many further writes were acknowledged."""

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from kvstore import protocol
 from kvstore.backup_file import reading
 from kvstore.cli import exits
 from kvstore.client import Client, ClusterMismatch, KeyValue
-from kvstore.errors import AssentError
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
 from raft.state_machine import restore_all
-from tests.cluster.growing import GrowingCluster
+from tests.cluster.growing import GrowingCluster, Writing
 
 
 def command(*words: str) -> list[str]:
@@ -69,38 +67,23 @@ def content_of(file: Path) -> dict[bytes, KeyValue]:
     return {item[0]: KeyValue(*item) for item in answer[4]}
 
 
-class Writer:
+class Writer(Writing):
     """Counts up: each number goes to /pair/a, then to /pair/b, then has a key of its own, each acknowledged
     before the next is sent. So in a state of one moment b is a or one less, and no number is left out."""
 
     def __init__(self, endpoints: list[str]) -> None:
+        super().__init__(endpoints, 20)
         self.acknowledged = 0
-        self.failures: list[Exception] = []
-        self._is_over = threading.Event()
-        self._client = Client(endpoints, timeout_seconds=20)
-        self._thread = threading.Thread(target=self._write, name="writer")
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join(30)
-        self._client.close()
-
-    def _write(self) -> None:
-        number = 0
-        while not self._is_over.is_set():
-            number += 1
-            try:
-                self._client.put("/pair/a", str(number))
-                self._client.put("/pair/b", str(number))
-                self._client.put(f"/number/{number:06}", bytes(2000))
-            except AssentError as error:
-                self.failures.append(error)
-                return
-            self.acknowledged = number
+    def step(self, number: int) -> None:
+        if self.failures:
+            self._is_over.set()
+            return
+        number += 1
+        self._client.put("/pair/a", str(number))
+        self._client.put("/pair/b", str(number))
+        self._client.put(f"/number/{number:06}", bytes(2000))
+        self.acknowledged = number
 
     def wait_for(self, number: int) -> None:
         deadline = time.monotonic() + 60
