@@ -3,6 +3,10 @@
 Knows Files and nothing of what was in them. To give back the blocks of a large file takes a file system tens
 of milliseconds, all in one call. So the name goes at once, and the space in steps, while a descriptor holds
 what is left; whatever ends the process, the system gives back the rest by itself.
+
+A file system may keep any of the changes to names that were not synced, and lose the others. So a name goes
+only when the one before it is gone durably: of a log that is released from its beginning on, what is left
+after a loss of power is always an unbroken run of segments.
 """
 
 from __future__ import annotations
@@ -24,11 +28,14 @@ class Discarded:
         self._directory = directory
         self._disk = disk
         self._files: list[tuple[Path, Descriptor, int]] = []  # with at most so many bytes left
-        self._names_are_gone = True  # durably
+        self._names_are_gone = True  # durably; if not, it is one name that may come back
 
     def add(self, path: Path, most_bytes: int) -> None:
         """Take its name away. The file has no more than `most_bytes`, or the first step takes longer."""
         disk, files = self._disk, self._disk.files
+        if not self._names_are_gone:
+            self._sync_names()
+        self._names_are_gone = False
         if most_bytes <= STEP_BYTES:
             disk.call(path, files.unlink, path)
             return
@@ -36,22 +43,23 @@ class Discarded:
         self._files.append((path, descriptor, most_bytes))
         is_large = bool(disk.call(path, files.pread, descriptor, 1, STEP_BYTES))
         disk.call(path, files.unlink, path)
-        if is_large:
-            self._names_are_gone = False
-        else:
+        if not is_large:
             self._files.pop()
             disk.close(descriptor)
 
+    def _sync_names(self) -> None:
+        self._disk.call(self._directory, self._disk.files.fsync_directory, self._directory)
+        self._names_are_gone = True
+
     def step(self) -> bool:
         """Give a little back; whether there is more."""
+        if not self._names_are_gone:
+            # If the power fails, no file may come back under its name with a part missing.
+            self._sync_names()
+            return bool(self._files)
         if not self._files:
             return False
         disk, files = self._disk, self._disk.files
-        if not self._names_are_gone:
-            # If the power fails, no file may come back under its name with a part missing.
-            disk.call(self._directory, files.fsync_directory, self._directory)
-            self._names_are_gone = True
-            return True
         path, descriptor, left_bytes = self._files.pop()
         left_bytes = max(0, left_bytes - STEP_BYTES)
         self._files.append((path, descriptor, left_bytes))

@@ -22,6 +22,7 @@ from tests.raft.test_snapshot_keeper import Bench, install
 
 HOME = Path("/data")
 SEGMENT_BYTES = 4096
+NAME_CALLS = frozenset({"unlink", "fsync_directory"})
 CALLS = frozenset({"open", "pread", "unlink", "fsync_directory", "truncate"})
 
 
@@ -37,6 +38,13 @@ def test_a_step_gives_back_no_more_than_its_share() -> None:
     bin_.add(HOME / "b", 900)
     bin_.add(HOME / "c", 5000)  # it is smaller than it might have been
     assert disk.contents() == {} and len(disk._open) == 1
+    assert [call for call in disk.calls if call in ("unlink", "fsync_directory")] == [
+        "unlink",
+        "fsync_directory",
+        "unlink",
+        "fsync_directory",
+        "unlink",
+    ]
     before = len(disk.calls)
     left = []
     while bin_.step():
@@ -91,6 +99,62 @@ def test_power_is_lost_at_any_moment_and_the_log_is_whole() -> None:
         for index, (_, _, body) in enumerate(recovered.entries, recovered.first_index):
             assert body == b"%d" % index * 150
         data.close()
+
+
+class AnyNames(SimulatedDisk):
+    """Its file system has no journal: any change to names may come through without the others."""
+
+    def lose_power(self, chance: Random | bool, keep_probability: float = 0.5) -> None:
+        assert isinstance(chance, Random)
+        kept = [change for change in self.unsynced_names if chance.random() < keep_probability]
+        for _, change in kept:
+            change(self.durable_names)
+        self.unsynced_names.clear()
+        super().lose_power(chance, keep_probability)
+
+
+def with_many_segments(segment_bytes: int) -> dict[Path, bytes]:
+    """A log of which a snapshot covers everything, and nothing was released yet."""
+    disk = SimulatedDisk()
+    data = DataDirectory(HOME, "c1", "n1", disk)
+    log = data.open_log(segment_bytes=segment_bytes)
+    log.load()
+    for index in range(1, 41):
+        log.append(HardState(1, None, index - 1), EntryBatch(index, [(1, 1, b"%d" % index * 200)]))
+        log.sync()
+    log.begin_snapshot(40, 1, b"{}")
+    log.append_snapshot(b"40" * 2500)
+    log.commit_snapshot(replaces_log=False)
+    log.close()
+    data.close()
+    return disk.contents()
+
+
+def compacted(disk: SimulatedDisk, segment_bytes: int) -> None:
+    """Many segments go at once."""
+    log = DataDirectory(HOME, "c1", "n1", disk).open_log(segment_bytes=segment_bytes)
+    assert log.load().last_index == 40
+    while log.compact(40):
+        pass
+
+
+@pytest.mark.parametrize("segment_bytes", [900, 3000])
+def test_no_name_in_the_middle_goes_before_an_older_one_is_gone_durably(segment_bytes: int) -> None:
+    """A log with a gap is refused. Of segments that are given back in steps, and of smaller ones."""
+    contents = with_many_segments(segment_bytes)
+    whole = AnyNames(contents)
+    compacted(whole, segment_bytes)
+    unlinks = [number for number, call in enumerate(whole.calls) if call == "unlink"]
+    assert len(unlinks) > 4
+    for number in [at for at in range(unlinks[0], len(whole.calls)) if whole.calls[at] in NAME_CALLS]:
+        for seed in range(3):
+            disk = AnyNames(contents)
+            disk.fail_at(number, PowerLoss())
+            with pytest.raises(PowerLoss):
+                compacted(disk, segment_bytes)
+            disk.lose_power(Random(f"{number} {seed}"))
+            log = DataDirectory(HOME, "c1", "n1", disk).open_log(segment_bytes=segment_bytes)
+            assert log.load().last_index == 40
 
 
 class Slow(MemoryStorage):
