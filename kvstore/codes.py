@@ -31,12 +31,28 @@ DELETE: Final = 2
 OPEN_SESSION: Final = 3
 CLOSE_SESSION: Final = 4
 COMPACT: Final = 5
+TXN: Final = 6
 # Operations of a read body.
 RANGE: Final = 16
 WATCH_HISTORY: Final = 17
+READ_TXN: Final = 18  # a transaction without writes, which needs no log
 
 # Flags of PUT and DELETE.
 PREV_KV: Final = 1
+# Flags of PUT.
+IGNORE_VALUE: Final = 2  # the key keeps the value that it has
+IGNORE_LEASE: Final = 4  # the key keeps the lease that it has
+
+# Of a compare in a transaction: what is compared, and how.
+COMPARE_VERSION: Final = 1
+COMPARE_CREATE: Final = 2
+COMPARE_MOD: Final = 3
+COMPARE_VALUE: Final = 4
+COMPARE_LEASE: Final = 5
+EQUAL: Final = 0
+NOT_EQUAL: Final = 1
+GREATER: Final = 2
+LESS: Final = 3
 # Flags of RANGE.
 KEYS_ONLY: Final = 1
 COUNT_ONLY: Final = 2
@@ -58,6 +74,14 @@ CHANGE_REFUSED: Final = 9  # [code, message, reason]
 CHANGE_UNFINISHED: Final = 10
 SPACE_EXCEEDED: Final = 11  # a disk is nearly full: only what frees space is done
 SNAPSHOT_GONE: Final = 12  # not open any more: the node forgot it, or is another one
+KEY_NOT_FOUND: Final = 13  # a put was to keep what is not there
+VALUE_PROVIDED: Final = 14
+LEASE_PROVIDED: Final = 15
+LEASE_NOT_FOUND: Final = 16
+LEASE_EXISTS: Final = 17
+LEASE_TTL_TOO_LARGE: Final = 18
+DUPLICATE_KEY: Final = 19
+TOO_MANY_OPERATIONS: Final = 20
 # Codes of a REFUSED frame.
 NOT_LEADER: Final = 32
 NO_LEADER: Final = 33
@@ -86,6 +110,14 @@ CODE_NAMES: Final = {
     CHANGE_UNFINISHED: "change_unfinished",
     SPACE_EXCEEDED: "space_exceeded",
     SNAPSHOT_GONE: "snapshot_gone",
+    KEY_NOT_FOUND: "key_not_found",
+    VALUE_PROVIDED: "value_provided",
+    LEASE_PROVIDED: "lease_provided",
+    LEASE_NOT_FOUND: "lease_not_found",
+    LEASE_EXISTS: "lease_exists",
+    LEASE_TTL_TOO_LARGE: "lease_ttl_too_large",
+    DUPLICATE_KEY: "duplicate_key",
+    TOO_MANY_OPERATIONS: "too_many_operations",
     NOT_LEADER: "not_leader",
     NO_LEADER: "no_leader",
     OVERLOADED: "overloaded",
@@ -115,6 +147,12 @@ MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a clien
 MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
 MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
 MAX_DELETE_KEYS: Final = 100_000  # a longer delete is refused: nothing could interrupt it
+# In each list; a nested transaction has what its parent's longest list leaves.
+MAX_TXN_OPERATIONS: Final = 128
+MAX_TXN_DEPTH: Final = 8  # of transactions, the outermost included
+MAX_TXN_ITEMS: Final = 8192  # compares and operations in all, those of nested transactions included
+MAX_TXN_KEYS: Final = 100_000  # that one with writes looks at: nothing could interrupt it
+MAX_TXN_REPLY_BYTES: Final = 2 << 20  # keys and values in the result of one with writes, which is remembered
 MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
 
 # ---------------------------------------------------------------- watch plane constants

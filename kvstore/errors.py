@@ -149,6 +149,62 @@ class SpaceExceeded(NotApplied, RequestFailed):
     code = protocol.SPACE_EXCEEDED
 
 
+class KeyNotFound(NotApplied, RequestFailed):
+    """A put was to keep the value or the lease of a key that is not there."""
+
+    __slots__ = ()
+    code = protocol.KEY_NOT_FOUND
+
+
+class ValueProvided(NotApplied, RequestFailed):
+    """A put that keeps the value must not come with one."""
+
+    __slots__ = ()
+    code = protocol.VALUE_PROVIDED
+
+
+class LeaseProvided(NotApplied, RequestFailed):
+    """A put that keeps the lease must not come with one."""
+
+    __slots__ = ()
+    code = protocol.LEASE_PROVIDED
+
+
+class LeaseNotFound(NotApplied, RequestFailed):
+    """The lease is not there (any more)."""
+
+    __slots__ = ()
+    code = protocol.LEASE_NOT_FOUND
+
+
+class LeaseExists(NotApplied, RequestFailed):
+    """A lease with the id that was asked for is there already."""
+
+    __slots__ = ()
+    code = protocol.LEASE_EXISTS
+
+
+class LeaseTtlTooLarge(NotApplied, RequestFailed):
+    """A lease cannot last so long."""
+
+    __slots__ = ()
+    code = protocol.LEASE_TTL_TOO_LARGE
+
+
+class DuplicateKey(NotApplied, RequestFailed):
+    """A transaction puts a key twice, or puts one that it deletes."""
+
+    __slots__ = ()
+    code = protocol.DUPLICATE_KEY
+
+
+class TooManyOperations(NotApplied, RequestFailed):
+    """A transaction has more compares or operations than are allowed."""
+
+    __slots__ = ()
+    code = protocol.TOO_MANY_OPERATIONS
+
+
 class UnknownAnswer(MaybeApplied, RequestFailed):
     """The server answered with a code that this client does not know."""
 
@@ -311,6 +367,14 @@ _PLAIN_FAILURES: dict[int, type[RequestFailed]] = {
     protocol.CHANGE_UNFINISHED: ChangeUnfinished,
     protocol.SPACE_EXCEEDED: SpaceExceeded,
     protocol.SNAPSHOT_GONE: SnapshotGone,
+    protocol.KEY_NOT_FOUND: KeyNotFound,
+    protocol.VALUE_PROVIDED: ValueProvided,
+    protocol.LEASE_PROVIDED: LeaseProvided,
+    protocol.LEASE_NOT_FOUND: LeaseNotFound,
+    protocol.LEASE_EXISTS: LeaseExists,
+    protocol.LEASE_TTL_TOO_LARGE: LeaseTtlTooLarge,
+    protocol.DUPLICATE_KEY: DuplicateKey,
+    protocol.TOO_MANY_OPERATIONS: TooManyOperations,
 }
 
 _REFUSALS: dict[int, type[RequestRefused]] = {

@@ -31,6 +31,7 @@ _CODES = {
     "kvstore.cli.exits.BadKey": BAD_KEY,
     "kvstore.cli.members.InitRefused": REFUSED,
     "kvstore.errors.Unreachable": UNREACHABLE,
+    "kvstore.errors.KeyNotFound": KEY_NOT_FOUND,
     "kvstore.errors.EmptyKey": BAD_KEY,
     "kvstore.errors.WatchRangeEmpty": BAD_KEY,
     "kvstore.errors.NoLeader": NO_LEADER,
