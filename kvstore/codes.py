@@ -56,6 +56,17 @@ LESS: Final = 3
 # Flags of RANGE.
 KEYS_ONLY: Final = 1
 COUNT_ONLY: Final = 2
+UNCOUNTED: Final = 4  # `count` is of the answer alone: nothing else is looked at for its sake
+
+# What the long form of RANGE sorts by, and in which order.
+SORT_NONE: Final = 0
+SORT_KEY: Final = 1
+SORT_VERSION: Final = 2
+SORT_CREATE: Final = 3
+SORT_MOD: Final = 4
+SORT_VALUE: Final = 5
+SORT_ASCENDING: Final = 0
+SORT_DESCENDING: Final = 1
 
 EVENT_PUT: Final = 0
 EVENT_DELETE: Final = 1

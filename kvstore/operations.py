@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from kvstore import protocol
+from kvstore.codes import SORT_DESCENDING, SORT_KEY, SORT_NONE, SORT_VALUE, UNCOUNTED
 from kvstore.protocol import (
     CLOSE_SESSION,
     COMPACT,
@@ -38,7 +39,8 @@ from kvstore.protocol import (
 UNGUARDED_BYTES: Final = 16_384
 
 _unpack: Callable[[bytes], Any] = msgpack.unpackb
-_RANGE_FLAGS: Final = protocol.KEYS_ONLY | protocol.COUNT_ONLY
+_RANGE_FLAGS: Final = protocol.KEYS_ONLY | protocol.COUNT_ONLY | UNCOUNTED
+_NOTHING_CHOSEN: Final = [0] * 6  # the rest of the long form
 
 
 def error_result(code: int, message: str, *data: int) -> bytes:
@@ -209,13 +211,34 @@ def _check_compact(command: list[Any]) -> bytes | None:
 
 
 def _check_range_read(read: list[Any]) -> bytes | None:
-    if len(read) != 6:
+    if len(read) != 6 and len(read) != 12:
         return BAD_ARGUMENTS
-    _, key, range_end, limit, revision, flags = read
+    _, key, range_end, limit, revision, flags = read[:6]
     error = _check_range(key, range_end, flags, limit, revision)
     if error is None and flags & ~_RANGE_FLAGS:
         return UNKNOWN_FLAG
+    if error is None and (len(read) == 12 or flags & UNCOUNTED):
+        return _check_selection(read)
     return error
+
+
+def _check_selection(read: list[Any]) -> bytes | None:
+    """A long form that chooses and sorts nothing becomes a short one, if that has all that is asked for."""
+    if len(read) == 6:
+        read += _NOTHING_CHOSEN
+    target, order = read[6:8]
+    if not all(map(protocol.is_integer, read[6:])):
+        return BAD_ARGUMENTS
+    if target > SORT_VALUE or order > SORT_DESCENDING or (order and not target):
+        return BAD_ARGUMENTS
+    only_counts, is_uncounted = read[5] & protocol.COUNT_ONLY, read[5] & UNCOUNTED
+    if only_counts and is_uncounted:
+        return UNKNOWN_FLAG
+    if target == SORT_KEY and not order:
+        read[6] = SORT_NONE  # it comes in this order anyway
+    if only_counts or not (is_uncounted or any(read[6:])):
+        del read[6:]
+    return None
 
 
 def _check_watch_history(read: list[Any]) -> bytes | None:

@@ -350,10 +350,10 @@ def compact_body(session_id: int, sequence: int, acknowledged_below: int, revisi
 
 
 def range_body(
-    key: bytes, range_end: bytes = b"", *, limit: int = 0, revision: int = 0, flags: int = 0
+    key: bytes, range_end: bytes = b"", *selection: int, limit: int = 0, revision: int = 0, flags: int = 0
 ) -> bytes:
-    """limit 0: no limit. revision 0: the current one."""
-    return _pack((RANGE, key, range_end, limit, revision, flags))
+    """limit 0: no limit. revision 0: the current one. `selection`: nothing, or the rest of the long form."""
+    return _pack((RANGE, key, range_end, limit, revision, flags, *selection))
 
 
 def watch_history_body(

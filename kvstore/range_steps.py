@@ -47,11 +47,12 @@ class PastCounts:
             del self._counts[next(iter(self._counts))]
 
 
-class _Page:
+class Page:
     """The records of one answer, encoded as they come: no more than `limit`, or than fit."""
 
     def __init__(self, limit: int, flags: int) -> None:
         self.is_full = bool(flags & COUNT_ONLY)
+        self.is_cut = False  # there was a record for which there was no room
         self._limit = limit
         self._keys_only = bool(flags & KEYS_ONLY)
         self.count = 0
@@ -60,15 +61,18 @@ class _Page:
 
     def take(self, records: list[KeyValue]) -> None:
         if self.is_full:
+            self.is_cut = self.is_cut or bool(records)
             return
         if self._limit:
-            records = records[: self._limit - self.count]
+            room = self._limit - self.count
+            self.is_cut = len(records) > room
+            records = records[:room]
         parts: list[bytes] = []
         keys_only, size_bytes = self._keys_only, self._size_bytes
         for record in records:
             size_bytes += len(record[0]) if keys_only else len(record[0]) + len(record[1])
             if size_bytes > MAX_RANGE_REPLY_BYTES and (parts or self.count):
-                self.is_full = True
+                self.is_full = self.is_cut = True
                 break
             parts.append(_pack((record[0], b"", *record[2:]) if keys_only else record))
         self._size_bytes = size_bytes
@@ -81,20 +85,30 @@ class _Page:
         return total is not None and (self.is_full or self.count == total)
 
     def encode(self, revision: int, total: int) -> bytes:
-        more = 0 < self.count < total  # who only counts is told of no more
+        return self._encode(revision, total, 0 < self.count < total)  # who only counts is told of no more
+
+    def encode_selected(self, revision: int, total: int) -> bytes:
+        """Of records that were chosen: what was not chosen is counted, and is not more of them."""
+        return self._encode(revision, total, self.is_cut)
+
+    def _encode(self, revision: int, total: int, more: bool) -> bytes:
         head = (OK, revision, total, more)
         array = _packer.pack_array_header
         return b"".join((array(5), *map(_pack, head), array(self.count), *self._parts))
 
 
+Reader = Callable[[Callable[[], Store], PastCounts, list[Any], int], Generator[None, None, bytes | None]]
+"""Reads as of a revision: None after each step, and returns the result, or None if it was compacted."""
+
+
 def range_in_steps(
-    store_of: Callable[[], Store], counts: PastCounts, read: list[Any]
+    store_of: Callable[[], Store], counts: PastCounts, read: list[Any], reader: Reader | None = None
 ) -> Iterator[bytes | None]:
     """None after each step but the last, and then the result of `read`, a RANGE that was checked."""
-    revision = read[4]
+    revision, read_as_of = read[4], reader if reader is not None else _read_as_of
     while True:
         store = store_of()
-        answer = yield from _read_as_of(store_of, counts, read, revision or store.revision)
+        answer = yield from read_as_of(store_of, counts, read, revision or store.revision)
         if answer is None and revision:
             answer = compacted(store_of().oldest_revision)
         yield answer
@@ -109,7 +123,7 @@ def _read_as_of(
     _, key, range_end, limit, _, flags = read
     store = store_of()
     current = store.revision
-    page = _Page(limit, flags)
+    page = Page(limit, flags)
     counted, start = 0, key
     total = counts.get(key, range_end, revision)
     while True:

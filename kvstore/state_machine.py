@@ -34,6 +34,7 @@ from kvstore.protocol import (
     RANGE,
     WATCH_HISTORY,
 )
+from kvstore.range_select import SortRoom, selected_in_steps
 from kvstore.range_steps import PastCounts, compacted, range_in_steps
 from kvstore.restoring import StoreRestorer, state_fingerprint
 from kvstore.sessions import EXPIRED, Sessions
@@ -112,6 +113,7 @@ class StoreMachine:
             COMPACT: self._compact,
         }
         self._counts = PastCounts()
+        self._sort_room = SortRoom()
         self._reads: dict[int, Callable[[list[Any], QueryBatch], bytes | LongAnswer]] = {
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
@@ -223,7 +225,7 @@ class StoreMachine:
         return answers
 
     def _range(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        _, key, range_end, limit, revision, flags = read
+        _, key, range_end, limit, revision, flags = read[:6]
         store = self._store
         current = store.revision
         if revision and revision != current:
@@ -231,6 +233,8 @@ class StoreMachine:
                 return error_result(protocol.FUTURE_REVISION, FUTURE, current)
             if revision < store.oldest_revision:
                 return compacted(store.oldest_revision)
+            return self._in_steps(read, batch)
+        if len(read) > 6:
             return self._in_steps(read, batch)
         if not range_end and not flags:
             record = store.get(key)
@@ -252,7 +256,10 @@ class StoreMachine:
 
     def _in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         """The first step is done at once, for it may be the only one, unless too much was done already."""
-        steps = range_in_steps(lambda: self._store, self._counts, read)
+        if len(read) > 6:
+            steps = selected_in_steps(lambda: self._store, self._counts, self._sort_room, read)
+        else:
+            steps = range_in_steps(lambda: self._store, self._counts, read)
         if batch.keys_left > 0:
             batch.keys_left -= SLICE_KEYS if read[2] else 1
             answer = next(steps)

@@ -229,6 +229,24 @@ class Store:
             found.append(record)
         return found, following
 
+    def slice_before(
+        self, start: bytes, range_end: bytes, revision: int, max_keys: int = SLICE_KEYS
+    ) -> tuple[list[KeyValue], bytes | None]:
+        """As slice_as_of, from the end of the range backwards: the piece, and the end of what is left."""
+        assert self.oldest_revision <= revision <= self.revision, f"{revision} is not kept"
+        high = None if range_end == ALL_FROM_KEY else range_end
+        names: list[bytes] = []
+        if not range_end:
+            names.append(start)
+        elif high is None or start < high:
+            for index in (self._keys, self._versions.gone):
+                names += islice(index.irange(start, high, (True, False), reverse=True), max_keys + 1)
+            names.sort(reverse=True)
+        left = names[max_keys - 1] if len(names) > max_keys else None
+        at = self._versions.at
+        found = [record for name in names[:max_keys] if (record := at(name, revision)) is not None]
+        return found, left
+
     def quick_count(self, key: bytes, range_end: bytes, revision: int) -> int | None:
         """How many keys there were as of `revision`, if that is had without a look at all of them."""
         at, records = self._versions.at, self._records

@@ -29,6 +29,7 @@ BROKEN_PIPE = 141
 _CODES = {
     "kvstore.cli.exits.KeyNotFound": KEY_NOT_FOUND,
     "kvstore.cli.exits.BadKey": BAD_KEY,
+    "kvstore.cli.exits.AnswerCut": REFUSED,
     "kvstore.cli.members.InitRefused": REFUSED,
     "kvstore.errors.Unreachable": UNREACHABLE,
     "kvstore.errors.KeyNotFound": KEY_NOT_FOUND,
@@ -73,6 +74,17 @@ class KeyNotFound(AssentError):
     def __init__(self, key: str) -> None:
         super().__init__(f"key not found: {key}")
         self.key = key
+
+
+class AnswerCut(AssentError):
+    """A sorted answer was too large for one, and what comes after it cannot be asked for."""
+
+    __slots__ = ()
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"only the first {count} in this order fit into one answer: set a --limit, or choose fewer"
+        )
 
 
 class BadKey(AssentError):

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvstore.cli import output
-from kvstore.cli.exits import BadKey, KeyNotFound
+from kvstore.cli.exits import AnswerCut, BadKey, KeyNotFound
 from kvstore.cli.invocation import Invocation
 from kvstore.protocol import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
-    from kvstore.client import Event, KeyValue
-    from kvstore.client.calls import Consistency
+    from kvstore.client import Event, KeyValue, RangeResult
+    from kvstore.client.calls import Chosen, Consistency
 
 EVENT_NAMES = ("put", "delete")
+SORT_TARGETS = ("key", "version", "create", "mod", "value")
 
 
 @click.command("put")
@@ -53,12 +55,21 @@ def put(invocation: Invocation, key: str, value: str, previous: bool) -> None:
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
 @click.option("--keys-only", is_flag=True, help="With --prefix: no values.")
 @click.option("--limit", type=click.IntRange(1), help="With --prefix: at most so many keys.")
+@click.option("--sort-by", type=click.Choice(SORT_TARGETS), help="With --prefix: in this order.")
+@click.option("--order", type=click.Choice(["ascending", "descending"]), help="With --prefix.")
+@click.option(
+    "--min-mod-rev", type=click.IntRange(1), help="With --prefix: changed at this revision or later."
+)
+@click.option("--max-mod-rev", type=click.IntRange(1), help="With --prefix: not changed after this revision.")
+@click.option("--min-create-rev", type=click.IntRange(1), help="With --prefix: created then or later.")
+@click.option("--max-create-rev", type=click.IntRange(1), help="With --prefix: created then or before.")
 @click.option("--local", is_flag=True, help="What the asked node has now, which may be old.")
 @click.option("--rev", "revision", type=click.IntRange(1), help="As of this revision, not as of now.")
 @click.option("--raw", is_flag=True, help="The value alone, without a newline after it.")
 @click.pass_obj
 def get(
     invocation: Invocation,
+    /,
     key: str,
     prefix: bool,
     keys_only: bool,
@@ -66,29 +77,25 @@ def get(
     local: bool,
     revision: int | None,
     raw: bool,
+    **chosen: str | int | None,
 ) -> None:
     """Show the value of KEY, or with --prefix every key that begins with KEY and its value."""
-    if not prefix and (keys_only or limit is not None):
-        raise click.UsageError("--keys-only and --limit need --prefix")
+    if not prefix and (keys_only or limit is not None or any(chosen.values())):
+        raise click.UsageError("--keys-only, --limit, an order and revisions to choose by need --prefix")
     if raw and (prefix or invocation.write_out not in (None, "simple")):
         raise click.UsageError("--raw is for the value of one key, written simply")
     consistency: Consistency = "local" if local else "linearizable"
     if prefix:
         with invocation.client() as client:
-            found = client.prefix(
+            pages = client.pages(
                 key_bytes(key),
                 limit=limit or 0,
                 revision=revision or 0,
                 keys_only=keys_only,
                 consistency=consistency,
+                **_chosen(chosen),
             )
-        if invocation.write_out == "json":
-            items = [item_json(item, keys_only=keys_only) for item in found.items]
-            output.write_json(
-                {"revision": found.revision, "count": found.count, "more": found.more, "items": items}
-            )
-        else:
-            _write_items(invocation, found.items, keys_only=keys_only)
+            _write_pages(invocation, pages, limit=limit or 0, keys_only=keys_only)
         return
     with invocation.client() as client:
         item = client.get(key_bytes(key), revision=revision or 0, consistency=consistency)
@@ -102,6 +109,45 @@ def get(
         _write_items(invocation, [item], keys_only=False)
     else:
         output.write_line(item.value)
+
+
+def _chosen(options: dict[str, str | int | None]) -> Chosen:
+    """The options of an order and of revisions, as the client has them."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    order = given.pop("order", "ascending")
+    chosen: Any = {name.replace("_rev", "_revision"): value for name, value in given.items()}
+    if order == "descending":
+        chosen["descending"] = True
+    found: Chosen = chosen
+    return found
+
+
+def _write_pages(
+    invocation: Invocation, pages: Iterator[RangeResult], *, limit: int, keys_only: bool
+) -> None:
+    """All of them, of whatever size, as of one revision; simply written, each leaves when it is there."""
+    first = page = next(pages)
+    count = len(first.items)
+    is_simple = invocation.write_out in (None, "simple")
+    if is_simple:
+        _write_items(invocation, first.items, keys_only=keys_only)
+    kept = first.items
+    for page in pages:
+        count += len(page.items)
+        if is_simple:
+            _write_items(invocation, page.items, keys_only=keys_only)
+        else:
+            kept += page.items
+    if invocation.write_out == "json":
+        items = [item_json(item, keys_only=keys_only) for item in kept]
+        output.write_json(
+            {"revision": first.revision, "count": first.count, "more": page.more, "items": items}
+        )
+    elif invocation.write_out == "table":
+        _write_items(invocation, kept, keys_only=keys_only)
+    if page.more and not 0 < limit <= count:
+        output.flush()
+        raise AnswerCut(count)
 
 
 @click.command("del")

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
-from kvstore.client.calls import Call, Consistency
+from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.engine import Engine
+from kvstore.client.paths import AsyncPaths
 from kvstore.client.results import (
     CompactResult,
     DeleteResult,
@@ -44,7 +45,7 @@ STATUS_ALL_SECONDS = 1.0
 StateListener = Callable[[State], None]
 
 
-class AsyncClient:
+class AsyncClient(AsyncPaths):
     """A client of one cluster, of one event loop, and of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method returns
@@ -116,10 +117,13 @@ class AsyncClient:
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
+        **chosen: Unpack[Chosen],
     ) -> asyncio.Future[RangeResult]:
         """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
 
-        With a `revision`: as of that one.
+        With a `revision`: as of that one. `sort_by` ("key", "version", "create", "mod" or "value") and
+        `descending` give another order, of which `limit` takes the first; min_mod_revision, max_mod_revision,
+        min_create_revision and max_create_revision choose. `count` is of the whole range all the same.
         """
         call = calls.range_call(
             calls.key_range(key, end),
@@ -128,6 +132,7 @@ class AsyncClient:
             revision=revision,
             keys_only=keys_only,
             count_only=count_only,
+            **chosen,
         )
         return self._submit(call, timeout_seconds)
 
@@ -141,8 +146,9 @@ class AsyncClient:
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
+        **chosen: Unpack[Chosen],
     ) -> asyncio.Future[RangeResult]:
-        """All keys that begin with `prefix`, in order; all keys if it is empty. `revision` as in range()."""
+        """All keys that begin with `prefix`, in order; all keys if it is empty. The rest as in range()."""
         call = calls.range_call(
             calls.key_prefix(prefix),
             consistency,
@@ -150,6 +156,7 @@ class AsyncClient:
             revision=revision,
             keys_only=keys_only,
             count_only=count_only,
+            **chosen,
         )
         return self._submit(call, timeout_seconds)
 

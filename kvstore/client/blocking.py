@@ -15,16 +15,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.blocking_watch import BlockingWatch
-from kvstore.client.calls import Call, Consistency
+from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
+from kvstore.client.paths import BlockingPaths
 from kvstore.client.results import (
     CompactResult,
     DeleteResult,
@@ -49,7 +50,7 @@ FRESH_SECONDS: Final = 0.001
 StateListener = Callable[[State], None]
 
 
-class Client:
+class Client(BlockingPaths):
     """A client of one cluster, for any number of threads of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method ends
@@ -124,10 +125,13 @@ class Client:
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
+        **chosen: Unpack[Chosen],
     ) -> RangeResult:
         """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
 
-        With a `revision`: as of that one.
+        With a `revision`: as of that one. `sort_by` ("key", "version", "create", "mod" or "value") and
+        `descending` give another order, of which `limit` takes the first; min_mod_revision, max_mod_revision,
+        min_create_revision and max_create_revision choose. `count` is of the whole range all the same.
         """
         call = calls.range_call(
             calls.key_range(key, end),
@@ -136,6 +140,7 @@ class Client:
             revision=revision,
             keys_only=keys_only,
             count_only=count_only,
+            **chosen,
         )
         result: RangeResult = self._ask(call, timeout_seconds)
         return result
@@ -150,8 +155,9 @@ class Client:
         count_only: bool = False,
         consistency: Consistency = "linearizable",
         timeout_seconds: float | None = None,
+        **chosen: Unpack[Chosen],
     ) -> RangeResult:
-        """All keys that begin with `prefix`, in order; all keys if it is empty. `revision` as in range()."""
+        """All keys that begin with `prefix`, in order; all keys if it is empty. The rest as in range()."""
         call = calls.range_call(
             calls.key_prefix(prefix),
             consistency,
@@ -159,6 +165,7 @@ class Client:
             revision=revision,
             keys_only=keys_only,
             count_only=count_only,
+            **chosen,
         )
         result: RangeResult = self._ask(call, timeout_seconds)
         return result

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from kvstore import protocol, protocol_admin
 from kvstore.client import results
+from kvstore.codes import UNCOUNTED
 from kvstore.errors import AssentError, EmptyKey, TooLarge
 
 if TYPE_CHECKING:
     from kvstore.client.links import Link
 
 Consistency = Literal["linearizable", "local"]
+SortTarget = Literal["key", "version", "create", "mod", "value"]
+_SORT_TARGETS: Final = {name: number for number, name in enumerate(SortTarget.__args__, 1)}  # type: ignore[attr-defined]
 _CONSISTENCIES: Final = {"linearizable": protocol.READ, "local": protocol.STALE_READ}
 CHANGES: Final = frozenset({protocol.WRITE, protocol.ADMIN})  # of unknown outcome if no answer comes
 ANYWHERE: Final = frozenset({protocol.STALE_READ, protocol.STATUS})  # any node will do
@@ -145,6 +148,33 @@ def key_prefix(prefix: str | bytes) -> tuple[bytes, bytes]:
     return protocol.prefix_range(encoded)
 
 
+class Chosen(TypedDict, total=False):
+    """Which records of a range, and in which order. Those that are equal in it are in order of their keys."""
+
+    sort_by: SortTarget
+    descending: bool
+    min_mod_revision: int
+    max_mod_revision: int
+    min_create_revision: int
+    max_create_revision: int
+
+
+def selection_of(chosen: Chosen) -> tuple[int, ...]:
+    """As the long form of RANGE has it. Raises ValueError."""
+    sort_by = chosen.get("sort_by", "key")
+    if sort_by not in _SORT_TARGETS:
+        raise ValueError(f"sort_by: {sort_by!r} is none of {', '.join(_SORT_TARGETS)}")
+    bounds = (
+        chosen.get("min_mod_revision", 0),
+        chosen.get("max_mod_revision", 0),
+        chosen.get("min_create_revision", 0),
+        chosen.get("max_create_revision", 0),
+    )
+    if not all(map(protocol.is_integer, bounds)):
+        raise ValueError(f"bounds of revisions: {bounds} are not all revisions")
+    return (_SORT_TARGETS[sort_by], int(chosen.get("descending", False)), *bounds)
+
+
 def range_call(
     span: tuple[bytes, bytes],
     consistency: Consistency,
@@ -153,15 +183,19 @@ def range_call(
     revision: int = 0,
     keys_only: bool = False,
     count_only: bool = False,
+    uncounted: bool = False,
+    **chosen: Unpack[Chosen],
 ) -> Call:
     flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
+    flags |= UNCOUNTED if uncounted else 0
     if limit < 0:
         raise ValueError(f"limit: {limit} is negative")
     if not protocol.is_integer(revision):
         raise ValueError(f"revision: {revision!r} is no revision")
     if consistency not in _CONSISTENCIES:
         raise ValueError(f"consistency: {consistency!r} is neither 'linearizable' nor 'local'")
-    body = protocol.range_body(span[0], span[1], limit=limit, revision=revision, flags=flags)
+    selection = selection_of(chosen) if chosen else ()
+    body = protocol.range_body(*span, *selection, limit=limit, revision=revision, flags=flags)
     call = Call(_CONSISTENCIES[consistency], results.decode_range, len(body))
     call.body = body
     return call

@@ -35,6 +35,8 @@ class FakeCluster:
         self.consistencies: list[str] = []
         self.past: dict[int, dict[bytes, KeyValue]] = {}  # by revision, as far as a test has kept it
         self.compacted: list[int] = []
+        self.chosen: dict[str, Any] = {}  # the order and the bounds of the last pages
+        self.is_cut = False  # pages end before all was told
         self.watched: tuple[bytes, bool, int] | None = None
 
     def put(self, key: bytes, value: bytes) -> PutResult:
@@ -105,6 +107,32 @@ class FakeClient:
     ) -> RangeResult:
         self._cluster.consistencies.append(consistency)
         return self.range(*prefix_range(prefix), limit=limit, revision=revision, keys_only=keys_only)
+
+    def pages(
+        self,
+        prefix: bytes,
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        consistency: str = "linearizable",
+        **chosen: Any,
+    ) -> Iterator[RangeResult]:
+        """As of the first page's revision, though the store may change between two of them."""
+        self._cluster.consistencies.append(consistency)
+        self._cluster.chosen = chosen
+        key, end = prefix_range(prefix)
+        records = dict(self._cluster.at(revision))
+        found = [records[name] for name in sorted(records) if key <= name and (end == b"\0" or name < end)]
+        if keys_only:
+            found = [item._replace(value=b"") for item in found]
+        shown = found[: limit or None]
+        at = self._cluster.revision
+        for start in range(0, len(shown) or 1, PAGE_KEYS):
+            page = shown[start : start + PAGE_KEYS]
+            more = self._cluster.is_cut or start + len(page) < len(found)
+            yield RangeResult(at, len(found), more, page)
+            self._cluster.before_page()
 
     def compact(self, revision: int) -> CompactResult:
         self._cluster.compacted.append(revision)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvstore import errors, protocol, state_machine
-from kvstore.client import Client, ClusterMismatch, RevisionWentBack, State
+from kvstore.client import Client, ClusterMismatch, RevisionWentBack, State, paging
 from tests.kvstore.fake_server import FakeCluster, Plan, wait_for
 
 
@@ -49,6 +49,33 @@ def test_each_operation_answers_with_what_the_store_did(cluster: FakeCluster) ->
         assert (deleted.revision, deleted.deleted, deleted.previous) == (5, 1, [item])
         assert client.delete_prefix("/").deleted == 1
         assert client.prefix("").count == 0
+
+
+def test_a_range_is_sorted_chosen_and_read_page_by_page(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "PAGE_KEYS", 2)
+    with Client(cluster.endpoints) as client:
+        for name in "badce":
+            client.put(f"/{name}", name)
+        client.put("/a", "z")
+        found = client.prefix("/", sort_by="mod", descending=True, limit=2)
+        assert [item.key for item in found.items] == [b"/a", b"/e"] and (found.count, found.more) == (5, True)
+        found = client.range("/b", "/e", min_create_revision=4, max_mod_revision=4)
+        assert [item.key for item in found.items] == [b"/d"] and (found.count, found.more) == (3, False)
+        pages = client.pages("/", keys_only=True)
+        names = [item.key for item in next(pages).items]
+        client.delete_prefix("/")
+        names += [item.key for page in pages for item in page.items]
+        assert names == [b"/a", b"/b", b"/c", b"/d", b"/e"], "all of one revision"
+        pages = client.pages("/", revision=6, descending=True, limit=5, max_mod_revision=5)
+        counted = [(page.count, page.more, [item.value for item in page.items]) for page in pages]
+        assert counted == [(5, True, [b"d", b"c"]), (2, False, [b"b", b"a"])]
+        assert [page.items for page in client.pages("/none")] == [[]]
+        with pytest.raises(ValueError):
+            client.prefix("/", sort_by="weight")  # type: ignore[arg-type]
+        with pytest.raises(ValueError):
+            client.prefix("/", min_mod_revision=-1)
 
 
 def test_a_value_may_be_empty_and_a_key_may_hold_zeros(cluster: FakeCluster) -> None:
