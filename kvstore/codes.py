@@ -157,6 +157,7 @@ NONCE_BYTES: Final = 16
 MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a client keeps fewer in flight
 MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
 MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
+MAX_PREVIOUS_BYTES: Final = 16 << 20  # of the records that the events of one revision replaced
 MAX_DELETE_KEYS: Final = 100_000  # a longer delete is refused: nothing could interrupt it
 # In each list; a nested transaction has what its parent's longest list leaves.
 MAX_TXN_OPERATIONS: Final = 128
@@ -169,6 +170,7 @@ MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
 # ---------------------------------------------------------------- watch plane constants
 
 STREAM_TOPIC_PREFIX: Final = b"\x00S"
+PREVIOUS_TOPIC_PREFIX: Final = b"\x00P"  # of a stream whose events have the record before
 CLUSTER_TOPIC: Final = b"\x00C"
 RESERVED_TOPIC_BYTE: Final = 0  # a topic that starts with it is never a path topic
 

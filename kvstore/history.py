@@ -6,16 +6,18 @@ store's own versions, shared with it; how far back they go is decided by compact
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
-from kvstore.protocol import Event
+from kvstore.protocol import Event, FullEvent
 from kvstore.versions import (
     ALL_FROM_KEY,
     FIRST_REVISION,
     Change,
+    RecordBefore,
     change_revision,
     event_of,
+    full_events,
 )
 
 MAX_SCANNED_VERSIONS: Final = 16_384  # by one read, about: whole revisions; a few milliseconds
@@ -32,7 +34,7 @@ class HistoryPage(NamedTuple):
     """
 
     more: bool
-    revisions: list[tuple[int, list[Event]]]
+    revisions: list[tuple[int, list[Any]]]  # an Event each, or a FullEvent, as it was asked for
 
 
 class History:
@@ -80,11 +82,12 @@ class History:
         start_revision: int,
         limit_bytes: int,
         max_scanned_versions: int = MAX_SCANNED_VERSIONS,
+        record_before: RecordBefore | None = None,
     ) -> HistoryPage | None:
         """Events of the range from start_revision on, inclusive; None if that revision is no longer kept.
 
         Whole revisions only, at least one if there is any, then as many as fit into limit_bytes. A start in
-        the future is no error: nothing is there yet.
+        the future is no error: nothing is there yet. With `record_before`, each event has what it gives.
         """
         if start_revision < self.oldest_start:
             return None
@@ -92,7 +95,7 @@ class History:
         if start_revision > newest:
             return HistoryPage(False, [])
         concerns = range_filter(key, range_end)
-        revisions: list[tuple[int, list[Event]]] = []
+        revisions: list[tuple[int, list[Any]]] = []
         size_bytes = 0
         first = max(0, start_revision - self._first_revision)
         scanned, left = self._first_revision + first - 1, max_scanned_versions
@@ -101,8 +104,10 @@ class History:
                 break
             scanned += 1
             left -= 1 if len(change) == 6 else max(1, len(change[1]))
-            events = _events_in(change, concerns)
+            events: list[Any] = _events_in(change, concerns)
             if events:
+                if record_before is not None:
+                    events = full_events(events, record_before)
                 revision = change_revision(change)
                 revisions.append((revision, events))
                 size_bytes += events_size_bytes(events)
@@ -115,8 +120,13 @@ class History:
         return HistoryPage(True, revisions)
 
 
-def events_size_bytes(events: list[Event]) -> int:
-    return sum(len(event[1]) + len(event[2]) + EVENT_OVERHEAD_BYTES for event in events)
+def events_size_bytes(events: Sequence[Event | FullEvent]) -> int:
+    size_bytes = 0
+    for event in events:
+        size_bytes += len(event[1]) + len(event[2]) + EVENT_OVERHEAD_BYTES
+        if len(event) == 8 and event[7] is not None:
+            size_bytes += len(event[7][0]) + len(event[7][1])
+    return size_bytes
 
 
 def range_filter(key: bytes, range_end: bytes) -> Callable[[bytes], bool]:

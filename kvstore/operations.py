@@ -246,7 +246,7 @@ def _check_watch_history(read: list[Any]) -> bytes | None:
         return BAD_ARGUMENTS
     _, key, range_end, start_revision, limit_bytes, flags = read
     error = _check_range(key, range_end, flags, start_revision, limit_bytes)
-    if error is None and flags:
+    if error is None and flags & ~PREV_KV:
         return UNKNOWN_FLAG
     if error is None and (len(key) > MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES):
         return KEY_TOO_LARGE  # no stream has such a topic

@@ -43,6 +43,7 @@ from kvstore.codes import (
     MAX_INTEGER as MAX_INTEGER,
     MAX_KEY_BYTES as MAX_KEY_BYTES,
     MAX_PREV_KVS_BYTES as MAX_PREV_KVS_BYTES,
+    MAX_PREVIOUS_BYTES as MAX_PREVIOUS_BYTES,
     MAX_RANGE_REPLY_BYTES as MAX_RANGE_REPLY_BYTES,
     MAX_REQUESTS_PER_FRAME as MAX_REQUESTS_PER_FRAME,
     MAX_TIMEOUT_MILLISECONDS as MAX_TIMEOUT_MILLISECONDS,
@@ -58,6 +59,7 @@ from kvstore.codes import (
     OUTCOME_UNKNOWN as OUTCOME_UNKNOWN,
     OVERLOADED as OVERLOADED,
     PREV_KV as PREV_KV,
+    PREVIOUS_TOPIC_PREFIX as PREVIOUS_TOPIC_PREFIX,
     PROTOCOL_VERSION as PROTOCOL_VERSION,
     PUT as PUT,
     RANGE as RANGE,
@@ -117,6 +119,9 @@ KeyValue: TypeAlias = tuple[bytes, bytes, int, int, int, int]
 
 Event: TypeAlias = tuple[int, bytes, bytes, int, int, int, int]
 """(type, key, value, create_revision, mod_revision, version, lease); a delete has key, mod_revision only."""
+
+FullEvent: TypeAlias = tuple[int, bytes, bytes, int, int, int, int, KeyValue | None]
+"""An event, and what the key was before it; None if it was not there, or nobody knows any more."""
 
 
 class MalformedFrame(ValueError):
@@ -391,3 +396,22 @@ def decode_events(items: Any) -> list[Event]:
         if item[0] not in (EVENT_PUT, EVENT_DELETE) or not all(map(is_integer, item[3:])):
             raise MalformedFrame("an event has type, key, value and four integers")
     return [tuple(item) for item in items]
+
+
+def decode_full_events(items: Any) -> list[FullEvent]:
+    """The same of events with the record before. Raises MalformedFrame."""
+    if type(items) is not list or any(type(item) is not list or len(item) != 8 for item in items):
+        raise MalformedFrame("a full event has one item more than an event")
+    events = decode_events([item[:7] for item in items])
+    return [(*event, _record_or_none(item[7])) for event, item in zip(events, items, strict=True)]
+
+
+def _record_or_none(item: Any) -> KeyValue | None:
+    if item is None:
+        return None
+    if type(item) is not list or len(item) != 6 or [type(item[0]), type(item[1])] != [bytes, bytes]:
+        raise MalformedFrame("a record has key, value and four integers")
+    if not all(map(is_integer, item[2:])):
+        raise MalformedFrame("a record has key, value and four integers")
+    key, value, create_revision, mod_revision, version, lease = item
+    return key, value, create_revision, mod_revision, version, lease

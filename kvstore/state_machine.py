@@ -33,6 +33,7 @@ from kvstore.protocol import (
     PUT,
     RANGE,
     WATCH_HISTORY,
+    KeyValue,
 )
 from kvstore.range_select import SortRoom, selected_in_steps
 from kvstore.range_steps import PastCounts, compacted, range_in_steps
@@ -162,7 +163,7 @@ class StoreMachine:
         """Within apply, so that no read can see a revision which history and streams do not know yet."""
         changes = self._store.take_changes()
         if changes:
-            self.watch_plane.feed(changes)
+            self.watch_plane.feed(changes, self._store.record_before)
 
     def _put(self, command: list[Any]) -> bytes:
         store = self._store
@@ -274,17 +275,25 @@ class StoreMachine:
         return self._history_page(read)
 
     def _history_page(self, read: list[Any]) -> bytes:
-        _, key, range_end, start_revision, limit_bytes, _ = read
-        epoch, sequence = self.watch_plane.position(key, range_end)
+        _, key, range_end, start_revision, limit_bytes, flags = read
+        epoch, sequence = self.watch_plane.position(key, range_end, is_full=bool(flags & PREV_KV))
         current = self._store.revision
         if start_revision == 0:
             return _pack((OK, current, epoch, sequence, False, ()))
         limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
         history = self._store.history
-        page = history.read(key, range_end, start_revision, limit_bytes, self._max_scanned_versions)
+        record_before = self._kept_before if flags & PREV_KV else None
+        page = history.read(
+            key, range_end, start_revision, limit_bytes, self._max_scanned_versions, record_before
+        )
         if page is None:
             return compacted(history.oldest_start)
         return _pack((OK, current, epoch, sequence, page.more, page.revisions))
+
+    def _kept_before(self, key: bytes, revision: int) -> KeyValue | None:
+        """Nothing for an event at the compacted revision itself: what was before is gone, swept or not."""
+        store = self._store
+        return store.record_before(key, revision) if revision > store.oldest_revision else None
 
     # -- snapshots -------------------------------------------------------------------------------------
 

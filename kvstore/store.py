@@ -153,6 +153,13 @@ class Store:
         self._taken_revision = self.revision
         return changes
 
+    def record_before(self, key: bytes, revision: int) -> KeyValue | None:
+        """What the key was before a change that take_changes() has just given.
+
+        Of an older one too, if its revision comes after the oldest that can be read.
+        """
+        return self._versions.at(key, revision - 1)
+
     # -- reads -----------------------------------------------------------------------------------------
 
     def range(

@@ -8,14 +8,14 @@ deleted costs nothing here.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from sortedcontainers import SortedList
 
-from kvstore.protocol import EVENT_DELETE, EVENT_PUT, Event, KeyValue
+from kvstore.protocol import EVENT_DELETE, EVENT_PUT, MAX_PREVIOUS_BYTES, Event, FullEvent, KeyValue
 
 Change: TypeAlias = KeyValue | tuple[int, list[KeyValue]]
 """What one revision did: the one version that it made, or else (revision, its versions in key order).
@@ -45,6 +45,27 @@ def change_versions(change: Change) -> list[KeyValue]:
 
 def change_events(change: Change) -> list[Event]:
     return [event_of(change)] if len(change) == 6 else [event_of(version) for version in change[1]]
+
+
+RecordBefore: TypeAlias = Callable[[bytes, int], KeyValue | None]
+"""What a key was before a revision; None if it was not there, or nobody knows any more."""
+
+
+def full_events(events: Sequence[Event], record_before: RecordBefore) -> list[FullEvent]:
+    """The events of one revision with the records that they replaced, as many of them as are allowed.
+
+    A delete of a hundred thousand keys, each with a large value, must not become one message.
+    """
+    left_bytes = MAX_PREVIOUS_BYTES
+    found: list[FullEvent] = []
+    for event in events:
+        previous = record_before(event[1], event[4])
+        if previous is not None:
+            left_bytes -= len(previous[0]) + len(previous[1])
+            if left_bytes < 0:
+                previous = None
+        found.append((*event, previous))
+    return found
 
 
 def record_sum(record: KeyValue) -> int:

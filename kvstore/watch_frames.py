@@ -7,22 +7,27 @@ publishes and whoever watches. As in `protocol`, encoders trust their caller and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from kvstore.protocol import (
     MAX_KEY_BYTES,
     MAX_TOPIC_BYTES,
+    PREVIOUS_TOPIC_PREFIX,
     PROTOCOL_VERSION,
     STREAM_TOPIC_PREFIX,
     UNPACK_ERRORS,
     Event,
+    FullEvent,
     MalformedFrame,
     decode_events,
+    decode_full_events,
     is_integer,
     unpack_guarded,
 )
+
+STREAM_PREFIXES: Final = (STREAM_TOPIC_PREFIX, PREVIOUS_TOPIC_PREFIX)
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -52,23 +57,29 @@ class ClusterEvent(NamedTuple):
     node: str
 
 
-def stream_topic(key: bytes, range_end: bytes) -> bytes:
-    """Lengths come before the bytes, so that no stream's topic is a prefix of another's."""
-    return b"".join(
-        (STREAM_TOPIC_PREFIX, len(key).to_bytes(2, "big"), key, len(range_end).to_bytes(2, "big"), range_end)
-    )
+def stream_topic(key: bytes, range_end: bytes, *, is_full: bool = False) -> bytes:
+    """Lengths come before the bytes, so that no stream's topic is a prefix of another's.
+
+    The events of a full stream have the record before.
+    """
+    prefix = PREVIOUS_TOPIC_PREFIX if is_full else STREAM_TOPIC_PREFIX
+    return b"".join((prefix, len(key).to_bytes(2, "big"), key, len(range_end).to_bytes(2, "big"), range_end))
+
+
+def is_full_topic(topic: bytes) -> bool:
+    return topic[:2] == PREVIOUS_TOPIC_PREFIX
 
 
 def parse_stream_topic(topic: bytes) -> tuple[bytes, bytes] | None:
     """(key, range_end), or None if this is no stream topic, or one with a key which the store refuses."""
-    if topic[:2] != STREAM_TOPIC_PREFIX or not 7 <= len(topic) <= MAX_TOPIC_BYTES:
+    if topic[:2] not in STREAM_PREFIXES or not 7 <= len(topic) <= MAX_TOPIC_BYTES:
         return None
     end_at = 4 + int.from_bytes(topic[2:4], "big")
     key = topic[4:end_at]
     range_end = topic[end_at + 2 :]
     if not 0 < len(key) <= MAX_KEY_BYTES or len(range_end) > MAX_KEY_BYTES:
         return None
-    if topic != stream_topic(key, range_end):
+    if topic[2:] != stream_topic(key, range_end)[2:]:
         return None
     return key, range_end
 
@@ -77,7 +88,7 @@ def encode_stream_header(epoch: int, sequence: int, revision: int) -> bytes:
     return _pack((PROTOCOL_VERSION, epoch, sequence, revision))
 
 
-def encode_events(events: Sequence[Event]) -> bytes:
+def encode_events(events: Sequence[Event] | Sequence[FullEvent]) -> bytes:
     return _pack(events)
 
 
@@ -92,14 +103,26 @@ def encode_cluster_event(name: str, term: int, node: str) -> bytes:
 
 def decode_stream_message(header: bytes, events: bytes) -> tuple[StreamHeader, list[Event]]:
     """Parts 1 and 2 of a range stream's message. Raises MalformedFrame."""
+    return _stream_header(header), decode_events(_unpack_events(events))
+
+
+def decode_full_message(header: bytes, events: bytes) -> tuple[StreamHeader, list[FullEvent]]:
+    """The same of a full stream."""
+    return _stream_header(header), decode_full_events(_unpack_events(events))
+
+
+def _stream_header(header: bytes) -> StreamHeader:
     fields = _unpack_header(header, 4)
     if not all(map(is_integer, fields)):
         raise MalformedFrame("a stream header is four integers")
+    return StreamHeader(*fields[1:])
+
+
+def _unpack_events(events: bytes) -> Any:
     try:
-        unpacked = msgpack.unpackb(events)
+        return msgpack.unpackb(events)
     except UNPACK_ERRORS:
         raise MalformedFrame("the events are not msgpack") from None
-    return StreamHeader(*fields[1:]), decode_events(unpacked)
 
 
 def decode_path_header(header: bytes) -> PathHeader:

@@ -10,13 +10,21 @@ subscribes to them, on this node.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvstore import protocol, watch_frames
 from kvstore.history import range_filter
 from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
-from kvstore.versions import ALL_FROM_KEY, FIRST_REVISION, Change, change_events, change_revision
+from kvstore.versions import (
+    ALL_FROM_KEY,
+    FIRST_REVISION,
+    Change,
+    RecordBefore,
+    change_events,
+    change_revision,
+    full_events,
+)
 from raft import Configuration
 
 Frame = list[bytes]
@@ -52,6 +60,9 @@ class Interests:
         self._exact: dict[bytes, Stream] = {}
         self._by_prefix: dict[int, dict[bytes, Stream]] = {}  # by length of the prefix; no empty dict
         self._scanned: dict[bytes, Stream] = {}  # by topic
+
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._by_prefix or self._scanned)
 
     def add(self, key: bytes, range_end: bytes, stream: Stream) -> bool:
         """False if there are too many of the kind that has to be asked one by one."""
@@ -119,7 +130,8 @@ class WatchPlane:
         self._max_path_prefixes = max_path_prefixes
         self._max_queued_bytes = max_queued_bytes
         self._streams: dict[bytes, Stream] = {}  # by topic
-        self._interests = Interests()  # exactly those of _streams
+        # Exactly those of _streams: those whose events have no record before, and those whose have.
+        self._plain, self._full = Interests(), Interests()
         self._path_prefixes: dict[int, set[bytes]] = {}  # by length; no empty set
         self._queued: list[Frame] = []
         self._queued_bytes = 0
@@ -133,33 +145,42 @@ class WatchPlane:
 
     # -- what was applied ------------------------------------------------------------------------------
 
-    def feed(self, changes: list[Change]) -> None:
+    def feed(self, changes: list[Change], record_before: RecordBefore) -> None:
         """Takes what the store did, and queues what somebody wants of it."""
         if not changes:
             return
         self.revision = change_revision(changes[-1])
         if self._streams:
             for change in changes:
-                self._feed_streams(change)
+                self._feed_streams(self._plain, change, watch_frames.encode_events)
+            if self._full:
+
+                def encode(events: list[Event]) -> bytes:
+                    return watch_frames.encode_events(full_events(events, record_before))
+
+                for change in changes:
+                    self._feed_streams(self._full, change, encode)
         if self._path_prefixes:
             for change in changes:
                 for event in change_events(change):
                     self._feed_path(event)
 
-    def _feed_streams(self, change: Change) -> None:
+    def _feed_streams(
+        self, interests: Interests, change: Change, encode: Callable[[list[Event]], bytes]
+    ) -> None:
         if len(change) == 6:
-            streams = self._interests.of(change[0])
+            streams = interests.of(change[0])
             if streams:
-                events = watch_frames.encode_events(change_events(change))
+                events = encode(change_events(change))
                 for stream in streams:
                     self._say(stream, change[3], events)
             return
         concerned: dict[Stream, list[Event]] = {}
         for event in change_events(change):
-            for stream in self._interests.of(event[1]):
+            for stream in interests.of(event[1]):
                 concerned.setdefault(stream, []).append(event)
         for stream, some_events in concerned.items():
-            self._say(stream, change[0], watch_frames.encode_events(some_events))
+            self._say(stream, change[0], encode(some_events))
 
     def _say(self, stream: Stream, revision: int, events: bytes) -> None:
         stream.sequence += 1
@@ -258,28 +279,31 @@ class WatchPlane:
             self.counters["malformed_subscriptions"] += 1
             return False
         stream = Stream(topic, *interval, self._next_epoch)
-        if len(self._streams) >= self._max_streams or not self._interests.add(*interval, stream):
+        if len(self._streams) >= self._max_streams or not self._interests_of(topic).add(*interval, stream):
             self.counters["refused_subscriptions"] += 1
             return False
         self._next_epoch += 1
         self._streams[topic] = stream
         return True
 
+    def _interests_of(self, topic: bytes) -> Interests:
+        return self._full if watch_frames.is_full_topic(topic) else self._plain
+
     def _unsubscribe(self, topic: bytes) -> None:
         stream = self._streams.pop(topic, None)
         if stream is not None:
             interval = watch_frames.parse_stream_topic(topic)
             assert interval is not None, f"a stream has the topic {topic!r}"
-            self._interests.remove(*interval, stream)
+            self._interests_of(topic).remove(*interval, stream)
             return
         prefixes = self._path_prefixes.get(len(topic), set())
         prefixes.discard(topic)
         if not prefixes:
             self._path_prefixes.pop(len(topic), None)
 
-    def position(self, key: bytes, range_end: bytes) -> tuple[int, int]:
+    def position(self, key: bytes, range_end: bytes, *, is_full: bool = False) -> tuple[int, int]:
         """(epoch, sequence of the last message) of a range's stream; epoch 0 if nobody subscribes to it."""
-        stream = self._streams.get(watch_frames.stream_topic(key, range_end))
+        stream = self._streams.get(watch_frames.stream_topic(key, range_end, is_full=is_full))
         return (0, 0) if stream is None else (stream.epoch, stream.sequence)
 
     # -- signs of life ---------------------------------------------------------------------------------

@@ -178,29 +178,57 @@ def delete(invocation: Invocation, key: str, prefix: bool) -> None:
     "--rev", "start_revision", type=click.IntRange(1), help="Begin with this revision, not with now."
 )
 @click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@click.option("--previous", is_flag=True, help="Show the value that was there before, too.")
+@click.option("--no-puts", is_flag=True, help="Show deletes only.")
+@click.option("--no-deletes", is_flag=True, help="Show puts only.")
 @click.pass_obj
 def watch(
-    invocation: Invocation, key: str, prefix: bool, start_revision: int | None, count: int | None
+    invocation: Invocation,
+    key: str,
+    prefix: bool,
+    start_revision: int | None,
+    count: int | None,
+    previous: bool,
+    no_puts: bool,
+    no_deletes: bool,
 ) -> None:
     """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it."""
+    if no_puts and no_deletes:
+        raise click.UsageError("with --no-puts and --no-deletes there is nothing to show")
     left = count if count is not None else -1
     with invocation.client() as client:
-        stream = client.watch(key_bytes(key), prefix=prefix, start_revision=start_revision or 0)
+        stream = client.watch(
+            key_bytes(key),
+            prefix=prefix,
+            start_revision=start_revision or 0,
+            previous=previous,
+            puts=not no_puts,
+            deletes=not no_deletes,
+        )
         try:
             for batch in stream:
                 for event in batch.events:
-                    name = EVENT_NAMES[event.type]
-                    if invocation.write_out == "json":
-                        output.write_json({"type": name, **item_json(event)})
-                    else:
-                        revision = str(event.mod_revision).encode()
-                        output.write_line(revision, name.encode(), event.key, event.value)
+                    _write_event(invocation, event, previous=previous)
                     left -= 1
                     if left == 0:
                         return
                 output.flush()
         finally:
             stream.cancel()
+
+
+def _write_event(invocation: Invocation, event: Event, *, previous: bool) -> None:
+    name, before = EVENT_NAMES[event.type], event.previous
+    if invocation.write_out == "json":
+        shown: dict[str, object] = {"type": name, **item_json(event)}
+        if previous:
+            shown["previous"] = None if before is None else item_json(before)
+        output.write_json(shown)
+        return
+    columns = [str(event.mod_revision).encode(), name.encode(), event.key, event.value]
+    if previous:
+        columns.append(b"" if before is None else before.value)
+    output.write_line(*columns)
 
 
 @click.command("compact")

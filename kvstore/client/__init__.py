@@ -25,7 +25,8 @@ from kvstore.client.results import (
 from kvstore.protocol_admin import Member, Membership
 
 if TYPE_CHECKING:
-    from kvstore.client.aio import AsyncClient, AsyncWatch
+    from kvstore.client.aio import AsyncClient
+    from kvstore.client.aio_watch import AsyncWatch
 
 __all__ = [
     "AsyncClient",

@@ -10,13 +10,14 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
+from kvstore.client.aio_watch import AsyncWatch
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
@@ -30,9 +31,8 @@ from kvstore.client.results import (
     PutResult,
     RangeResult,
     State,
-    WatchBatch,
 )
-from kvstore.client.watch import Phase, Watch
+from kvstore.client.watch import Watch
 from kvstore.protocol import NONCE_BYTES
 from kvstore.protocol_admin import Initialise, Membership
 
@@ -209,15 +209,19 @@ class AsyncClient(AsyncPaths):
         prefix: bool = False,
         start_revision: int = 0,
         progress: bool = False,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
         timeout_seconds: float | None = None,
     ) -> AsyncWatch:
         """Follows a key or a prefix. To await the watch is to wait until nothing can be missed any more.
 
         It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
-        tells now and then up to which revision there is nothing more to come.
+        tells now and then up to which revision there is nothing more to come. With `previous`, an event has
+        what was there before it. Without `puts` or `deletes`, there are none of these.
         """
         span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
-        watch = Watch(*span, start_revision, progress=progress)
+        watch = Watch(*span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes)
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         return AsyncWatch(self, watch, seconds)
 
@@ -369,85 +373,3 @@ class AsyncCluster(Cluster[asyncio.Future[Membership]]):
                 on_progress=on_progress,
             )
             return await drive_async(steps, lambda one: client._ask_node(*one), asyncio.sleep)
-
-
-class AsyncWatch:
-    """`async for batch in watch`; one consumer. Ends when cancelled; raises what ended it otherwise."""
-
-    def __init__(self, client: AsyncClient, watch: Watch, timeout_seconds: float) -> None:
-        self._client = client
-        self._watch = watch
-        self._timeout_seconds = timeout_seconds
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_started = False
-        watch.on_ready = self._on_ready
-
-    @property
-    def revision(self) -> int:
-        """All up to here was delivered; a watch from the next revision on misses nothing."""
-        return self._watch.revision
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._establish().__await__()
-
-    async def _establish(self) -> Self:
-        watch = self._watch
-        if not self._is_started:
-            self._is_started = True
-            self._client._start_watch(watch)
-        if not watch.is_established:
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    while not watch.is_established and watch.phase is not Phase.ENDED:
-                        await self._wait()
-            except TimeoutError:
-                self.cancel()
-                raise self._client._engine.core.links.why_unserved() from None
-        if watch.phase is Phase.ENDED and watch.error is not None and not watch.is_established:
-            raise watch.error
-        return self
-
-    def __aiter__(self) -> AsyncIterator[WatchBatch]:
-        return self
-
-    async def __anext__(self) -> WatchBatch:
-        await self._establish()
-        watch, engine = self._watch, self._client._engine
-        while True:
-            if watch.queue:
-                batch = engine.watches.take(watch, self._client._running_loop().time())
-                assert batch is not None, f"{len(watch.queue)} batches, none taken"
-                if engine.connections.has_touched or watch.phase is not Phase.STREAMING:
-                    self._client._pump_soon()
-                return batch
-            if watch.phase is Phase.ENDED:
-                if watch.error is not None:
-                    raise watch.error
-                raise StopAsyncIteration
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._waiter = self._client._running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _on_ready(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def __aenter__(self) -> Self:
-        return await self._establish()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Ends the watch; whoever iterates over it comes to an end."""
-        self._is_started = True
-        if self._watch.phase is Phase.ENDED:
-            return
-        self._client._engine.watches.cancel(self._watch)
-        self._client._pump_soon()

@@ -230,15 +230,22 @@ class Client(BlockingPaths):
         prefix: bool = False,
         start_revision: int = 0,
         progress: bool = False,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
         timeout_seconds: float | None = None,
     ) -> BlockingWatch:
         """Follows a key or a prefix; nothing that is done after this returns is missed.
 
         It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
-        tells now and then up to which revision there is nothing more to come.
+        tells now and then up to which revision there is nothing more to come. With `previous`, an event has
+        what was there before it. Without `puts` or `deletes`, there are none of these.
         """
         span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
-        watch = BlockingWatch(self, Watch(*span, start_revision, progress=progress))
+        watched = Watch(
+            *span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
+        )
+        watch = BlockingWatch(self, watched)
         watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         return watch
 

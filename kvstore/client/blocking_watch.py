@@ -103,6 +103,14 @@ class BlockingWatch:
                 return None
             self._wait(deadline, self._has_something)
 
+    def request_progress(self) -> None:
+        """A batch without events comes soon: up to its revision there is nothing more to come."""
+        client = self._client
+        with client._lock:
+            now = time.monotonic()
+            client._engine.watches.request_progress(self._watch, now)
+            client._pump(now)
+
     def cancel(self) -> None:
         """Ends the watch; whoever iterates over it comes to an end."""
         client = self._client

@@ -223,9 +223,18 @@ def admin_call(request: protocol_admin.AdminRequest) -> Call:
     return call
 
 
-def history_call(key: bytes, range_end: bytes, start_revision: int, limit_bytes: int) -> Call:
-    body = protocol.watch_history_body(key, range_end, start_revision=start_revision, limit_bytes=limit_bytes)
-    call = Call(protocol.STALE_READ, results.decode_history, len(body))
+def history_call(
+    key: bytes, range_end: bytes, start_revision: int, limit_bytes: int, *, is_full: bool = False
+) -> Call:
+    body = protocol.watch_history_body(
+        key,
+        range_end,
+        start_revision=start_revision,
+        limit_bytes=limit_bytes,
+        flags=protocol.PREV_KV if is_full else 0,
+    )
+    decode = results.decode_full_history if is_full else results.decode_history
+    call = Call(protocol.STALE_READ, decode, len(body))
     call.body = body
     call.is_internal = True
     return call

@@ -59,7 +59,10 @@ class RangeResult:
 
 
 class Event(NamedTuple):
-    """One change of one key. A delete carries key and mod_revision only."""
+    """One change of one key. A delete carries key and mod_revision only.
+
+    `previous` is what was there before, if the watch was asked for it, and if that is not compacted.
+    """
 
     type: int  # protocol.EVENT_PUT or protocol.EVENT_DELETE
     key: bytes
@@ -68,6 +71,7 @@ class Event(NamedTuple):
     mod_revision: int
     version: int
     lease: int
+    previous: KeyValue | None = None
 
     @property
     def is_delete(self) -> bool:
@@ -205,10 +209,22 @@ def decode_close_session(result: list[Any]) -> SessionClosed:
 
 
 def make_batch(revision: int, events: list[protocol.Event]) -> WatchBatch:
-    return WatchBatch(revision, [Event._make(event) for event in events])
+    return WatchBatch(revision, [Event(*event) for event in events])
 
 
-def decode_history(result: list[Any]) -> History:
+def make_full_batch(revision: int, events: list[protocol.FullEvent]) -> WatchBatch:
+    """Of events that have the record before."""
+    return WatchBatch(
+        revision,
+        [Event(*event[:7], None if event[7] is None else KeyValue._make(event[7])) for event in events],
+    )
+
+
+def decode_full_history(result: list[Any]) -> History:
+    return decode_history(result, is_full=True)
+
+
+def decode_history(result: list[Any], *, is_full: bool = False) -> History:
     _integers(result, 6, 1, 2, 3)
     pages = result[5]
     if type(pages) is not list:
@@ -219,7 +235,10 @@ def decode_history(result: list[Any]) -> History:
         if type(page) is not list or len(page) != 2 or not is_integer(page[0]) or page[0] <= last:
             raise MalformedFrame("a history has revisions in ascending order, each with its events")
         last = page[0]
-        batches.append(make_batch(last, protocol.decode_events(page[1])))
+        if is_full:
+            batches.append(make_full_batch(last, protocol.decode_full_events(page[1])))
+        else:
+            batches.append(make_batch(last, protocol.decode_events(page[1])))
     if result[4] and not batches:
         raise MalformedFrame("a history that has more must have something")
     return History(result[1], result[2], result[3], bool(result[4]), batches)

@@ -18,8 +18,8 @@ from kvstore import errors, protocol, watch_frames
 from kvstore.client.calls import Call, history_call
 from kvstore.client.core import ClientCore
 from kvstore.client.links import Link, LinkState
-from kvstore.client.results import Event, History, WatchBatch, make_batch
-from kvstore.protocol import MalformedFrame
+from kvstore.client.results import Event, History, WatchBatch, make_batch, make_full_batch
+from kvstore.protocol import EVENT_DELETE, EVENT_PUT, MalformedFrame
 from kvstore.watch_frames import StreamHeader
 
 MAX_BATCHES: Final = 1024  # undelivered, per watch; then the stream is left and the history serves later
@@ -57,10 +57,24 @@ class Phase(Enum):
 class Watch:
     """One watched range. Owned by Watches; its consumer only takes batches, by way of Watches.take()."""
 
-    def __init__(self, key: bytes, range_end: bytes, start_revision: int, *, progress: bool) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        range_end: bytes,
+        start_revision: int,
+        *,
+        progress: bool,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+    ) -> None:
+        if not (puts or deletes):
+            raise ValueError("a watch without puts and without deletes has nothing to tell")
         self.key = key
         self.range_end = range_end
-        self.topic = watch_frames.stream_topic(key, range_end)
+        self.is_full = previous  # its events have the record before
+        self.topic = watch_frames.stream_topic(key, range_end, is_full=previous)
+        self._unwanted = None if puts and deletes else EVENT_DELETE if puts else EVENT_PUT
         self.phase = Phase.PLACELESS
         self.is_established = False  # the first history was answered: nothing from here on is missed
         self.error: Exception | None = None  # why it ENDED; None if it was cancelled
@@ -68,7 +82,9 @@ class Watch:
         self.queued_bytes = 0
         # The lowest revision not yet queued; 0 until the first answer says what now is.
         self.next_revision = start_revision
+        self.store_revision = 0  # the highest that a node has told of
         self.wants_progress = progress
+        self.is_progress_asked = False  # once, at the next moment at which it is known
         self.on_ready: Callable[[], None] = _nothing  # something was queued, established or ended
         self.subscriber: Subscriber | None = None
         self.epoch = 0
@@ -85,8 +101,14 @@ class Watch:
         """All up to this revision was taken by the consumer: a watch from the next one on misses nothing."""
         return (self.queue[0].revision if self.queue else max(self.next_revision, 1)) - 1
 
+    def wanted(self, batch: WatchBatch) -> WatchBatch:
+        """What the filters leave of it."""
+        if self._unwanted is None:
+            return batch
+        return WatchBatch(batch.revision, [event for event in batch.events if event.type != self._unwanted])
+
     @property
-    def is_full(self) -> bool:
+    def has_enough(self) -> bool:
         return len(self.queue) >= MAX_BATCHES or self.queued_bytes >= MAX_WATCH_BYTES
 
 
@@ -158,6 +180,12 @@ class Watches:
             watch.phase = Phase.PLACELESS
             watch.placeless_since = now
             self._place(watch, now)
+
+    def request_progress(self, watch: Watch, now: float) -> None:
+        """A batch without events comes as soon as a node has said up to where there is nothing more."""
+        watch.is_progress_asked = True
+        if watch.phase is Phase.STREAMING:
+            self._ask_history(watch, now)
 
     def cancel(self, watch: Watch) -> None:
         self._end(watch, None)
@@ -270,7 +298,8 @@ class Watches:
         assert watch.subscriber is not None, f"history wanted while {watch.phase.value}"
         watch.phase = Phase.HISTORY
         watch.attempt += 1
-        call = history_call(watch.key, watch.range_end, watch.next_revision, HISTORY_BYTES)
+        span = watch.key, watch.range_end, watch.next_revision
+        call = history_call(*span, HISTORY_BYTES, is_full=watch.is_full)
         call.pinned = watch.subscriber.link
         call.deadline = now + HISTORY_SECONDS
         attempt = watch.attempt
@@ -302,19 +331,21 @@ class Watches:
         watch.compacted.clear()
         is_first, watch.is_established = not watch.is_established, True
         was_empty = not watch.queue
+        watch.store_revision = max(watch.store_revision, page.revision)
         for batch in page.batches:
             if batch.revision >= watch.next_revision:
                 watch.next_revision = batch.revision + 1
-                if batch.events:
-                    self._queue(watch, batch)
-        if not page.more and page.revision >= watch.next_revision:
-            watch.next_revision = page.revision + 1
-            if watch.wants_progress:
-                self._queue(watch, WatchBatch(page.revision, []))
+                self._queue_wanted(watch, batch)
+        if not page.more:
+            has_news = page.revision >= watch.next_revision
+            if has_news:
+                watch.next_revision = page.revision + 1
+            if watch.is_progress_asked or (has_news and watch.wants_progress):
+                self._queue_progress(watch)
         watch.epoch, watch.sequence = page.epoch, page.sequence
         if is_first or (was_empty and watch.queue):
             watch.on_ready()
-        if watch.is_full:
+        if watch.has_enough:
             self._fill(watch)
         elif page.more:
             self._ask_history(watch, now)
@@ -332,6 +363,17 @@ class Watches:
         watch.buffer.clear()
         watch.buffered_bytes = 0
 
+    def _queue_wanted(self, watch: Watch, batch: WatchBatch) -> None:
+        wanted = watch.wanted(batch)
+        if wanted.events:
+            self._queue(watch, wanted)
+
+    def _queue_progress(self, watch: Watch) -> None:
+        """All up to this revision was queued before: a promise that holds because it comes behind."""
+        watch.is_progress_asked = False
+        # A watch from the future has been promised nothing that is not there yet.
+        self._queue(watch, WatchBatch(min(watch.next_revision - 1, watch.store_revision), []))
+
     def _queue(self, watch: Watch, batch: WatchBatch) -> None:
         watch.queue.append(batch)
         watch.queued_bytes += _size_bytes(batch)
@@ -344,14 +386,13 @@ class Watches:
         if stream is None:
             return
         try:
-            _, header_part, events_part = parts
-            header, events = watch_frames.decode_stream_message(header_part, events_part)
+            topic, header_part, events_part = parts
+            header, batch = _decode(topic, header_part, events_part)
         except (MalformedFrame, ValueError):
             self.counters["malformed_stream_messages"] += 1
             return
         stream.heard_at = now
         stream.is_live = True
-        batch = make_batch(header.revision, events)
         for watch in list(stream.watches):
             if watch.phase is Phase.STREAMING:
                 self._advance(watch, header, batch, now)
@@ -383,13 +424,16 @@ class Watches:
             return
         watch.sequence = sequence
         watch.next_revision = revision + 1
-        if batch.events or watch.wants_progress:
-            was_empty = not watch.queue
-            self._queue(watch, batch)
-            if watch.is_full:
-                self._fill(watch)
-            if was_empty:
-                watch.on_ready()
+        watch.store_revision = max(watch.store_revision, revision)
+        was_empty = not watch.queue
+        if batch.events:
+            self._queue_wanted(watch, batch)
+        elif watch.wants_progress:
+            self._queue_progress(watch)
+        if watch.has_enough:
+            self._fill(watch)
+        if was_empty and watch.queue:
+            watch.on_ready()
 
     def on_lost(self, connection: int, now: float) -> None:
         """The subscriber's connection ended, or could not be made."""
@@ -427,6 +471,21 @@ class Watches:
                 self._place(watch, now)
 
 
+def _decode(topic: bytes, header_part: bytes, events_part: bytes) -> tuple[StreamHeader, WatchBatch]:
+    """A stream's message. Raises MalformedFrame."""
+    if watch_frames.is_full_topic(topic):
+        header, full_events = watch_frames.decode_full_message(header_part, events_part)
+        return header, make_full_batch(header.revision, full_events)
+    header, events = watch_frames.decode_stream_message(header_part, events_part)
+    return header, make_batch(header.revision, events)
+
+
 def _size_bytes(batch: WatchBatch) -> int:
-    events: list[Event] = batch.events
-    return sum(len(event.key) + len(event.value) + _EVENT_BYTES for event in events) + _EVENT_BYTES
+    return sum(map(_event_bytes, batch.events)) + _EVENT_BYTES
+
+
+def _event_bytes(event: Event) -> int:
+    size_bytes = len(event.key) + len(event.value) + _EVENT_BYTES
+    if event.previous is not None:
+        size_bytes += len(event.previous.key) + len(event.previous.value) + _EVENT_BYTES
+    return size_bytes

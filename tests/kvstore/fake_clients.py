@@ -38,6 +38,7 @@ class FakeCluster:
         self.chosen: dict[str, Any] = {}  # the order and the bounds of the last pages
         self.is_cut = False  # pages end before all was told
         self.watched: tuple[bytes, bool, int] | None = None
+        self.watch_options: dict[str, bool] = {}
 
     def put(self, key: bytes, value: bytes) -> PutResult:
         if not key:
@@ -150,8 +151,11 @@ class FakeClient:
         self._cluster.revision += bool(gone)
         return DeleteResult(self._cluster.revision, len(gone), [])
 
-    def watch(self, key: bytes, *, prefix: bool = False, start_revision: int = 0) -> FakeWatch:
+    def watch(
+        self, key: bytes, *, prefix: bool = False, start_revision: int = 0, **options: bool
+    ) -> FakeWatch:
         self._cluster.watched = key, prefix, start_revision
+        self._cluster.watch_options = options
         return FakeWatch(self._cluster.batches)
 
     def status_all(self, *, timeout_seconds: float) -> dict[str, NodeStatus | None]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from kvstore import errors
 from kvstore.cli import COMMANDS, cli, exits
-from kvstore.client import KeyValue, NodeStatus, WatchBatch
+from kvstore.client import KeyValue, NodeStatus
 from tests.kvstore.fake_clients import FakeCluster, event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,27 +124,6 @@ def test_an_unset_variable_does_not_delete_the_store(cluster: FakeCluster) -> No
     fill(cluster, "/a")
     assert "would delete everything" in run(cluster, "del", "--prefix", "", expect=exits.BAD_KEY).stderr
     assert len(cluster.records) == 1
-
-
-# ---- watch ----
-
-
-def test_watch_writes_a_line_for_each_event(cluster: FakeCluster) -> None:
-    cluster.batches = [
-        WatchBatch(2, [event(0, b"/a", b"1", 2), event(0, b"/b", b"\xff", 2)]),
-        WatchBatch(3, []),
-        WatchBatch(4, [event(1, b"/a", b"", 4)]),
-    ]
-    shown = run(cluster, "watch", "--prefix", "/", "--rev", "2").stdout_bytes
-    assert shown == b"2\tput\t/a\t1\n2\tput\t/b\t\xff\n4\tdelete\t/a\t\n"
-    assert cluster.watched == (b"/", True, 2)
-
-
-def test_watch_ends_after_so_many_events(cluster: FakeCluster) -> None:
-    cluster.batches = [WatchBatch(2, [event(0, b"/a", b"1", 2), event(0, b"/b", b"2", 2)])]
-    shown = run(cluster, "-w", "json", "watch", "/a", "--count", "1").stdout
-    assert [json.loads(line)["type"] for line in shown.splitlines()] == ["put"]
-    assert cluster.watched == (b"/a", False, 0)
 
 
 # ---- status ----
@@ -359,6 +338,7 @@ def test_a_defect_is_not_hidden(cluster: FakeCluster) -> None:
         ["--endpoints", ",", "get", "/a"],
         ["--timeout", "0", "get", "/a"],
         ["watch", "/a", "--rev", "0"],
+        ["watch", "/a", "--no-puts", "--no-deletes"],
     ],
 )
 def test_wrong_usage_is_code_2(cluster: FakeCluster, words: list[str]) -> None:

@@ -269,7 +269,7 @@ def test_garbage_on_the_stream_is_counted_and_made_good() -> None:
         [topic, header],
         [topic, b"", b""],
         [topic, header, b"\xc1"],
-        [topic, header, watch_frames.encode_events([event[:6]])],  # type: ignore[list-item]
+        [topic, header, watch_frames.encode_events([event[:6]])],  # type: ignore[arg-type]
         [topic, header, b"\x90", b"more"],
         [b"unknown", header, b"\x90"],
     ):

@@ -42,7 +42,7 @@ class Plane:
         return self.publish()
 
     def publish(self) -> list[Frame]:
-        self.plane.feed(self.store.take_changes())
+        self.plane.feed(self.store.take_changes(), self.store.record_before)
         return self.plane.announcements()
 
 
@@ -192,7 +192,7 @@ def test_h3_a_heartbeat_never_overtakes_the_events_it_promises() -> None:
         plane = Plane()
         plane.subscribe(ONE)
         plane.store.put(b"/app/a", b"v", 0)
-        plane.plane.feed(plane.store.take_changes())
+        plane.plane.feed(plane.store.take_changes(), plane.store.record_before)
         frames = plane.subscribe(ONE) if beat == "subscription" else plane.plane.heartbeats(10.0)
         assert seen(frames, ONE) == [(1, 2, [b"/app/a"]), (1, 2, [])]
         assert plane.plane.announcements() == []
@@ -395,7 +395,7 @@ def test_every_stream_says_exactly_what_concerns_its_range(
             else:
                 plane.store.delete(key, range_end)
             changes = plane.store.take_changes()
-            plane.plane.feed(changes)
+            plane.plane.feed(changes, plane.store.record_before)
             frames = plane.plane.announcements()
             for change in changes:
                 events = change_events(change)

@@ -153,13 +153,18 @@ class WatchDesk(Desk):
 
     # -- consumers ---------------------------------------------------------------------------------------
 
-    def watch(self, prefix: str = "/", start_revision: int = 0, *, progress: bool = False) -> Watch:
-        watch = Watch(*protocol.prefix_range(prefix.encode()), start_revision, progress=progress)
+    def watch(
+        self, prefix: str = "/", start_revision: int = 0, *, progress: bool = False, **options: bool
+    ) -> Watch:
+        span = protocol.prefix_range(prefix.encode())
+        watch = Watch(*span, start_revision, progress=progress, **options)
         self.watches.start(watch, self.now)
         return watch
 
-    def established(self, prefix: str = "/", start_revision: int = 0, *, progress: bool = False) -> Watch:
-        watch = self.watch(prefix, start_revision, progress=progress)
+    def established(
+        self, prefix: str = "/", start_revision: int = 0, *, progress: bool = False, **options: bool
+    ) -> Watch:
+        watch = self.watch(prefix, start_revision, progress=progress, **options)
         self.run(0.3)
         assert watch.phase is Phase.STREAMING
         return watch

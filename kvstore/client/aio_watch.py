@@ -1,0 +1,105 @@
+"""A watch of the client for asyncio.
+
+May know: the client that it belongs to, whose event loop moves the bytes. A batch is taken by its consumer
+alone, so one that is cancelled while it waits loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any, Self
+
+from kvstore.client.results import WatchBatch
+from kvstore.client.watch import Phase, Watch
+
+if TYPE_CHECKING:
+    from kvstore.client.aio import AsyncClient
+
+
+class AsyncWatch:
+    """`async for batch in watch`; one consumer. Ends when cancelled; raises what ended it otherwise."""
+
+    def __init__(self, client: AsyncClient, watch: Watch, timeout_seconds: float) -> None:
+        self._client = client
+        self._watch = watch
+        self._timeout_seconds = timeout_seconds
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_started = False
+        watch.on_ready = self._on_ready
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        return self._watch.revision
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._establish().__await__()
+
+    async def _establish(self) -> Self:
+        watch = self._watch
+        if not self._is_started:
+            self._is_started = True
+            self._client._start_watch(watch)
+        if not watch.is_established:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    while not watch.is_established and watch.phase is not Phase.ENDED:
+                        await self._wait()
+            except TimeoutError:
+                self.cancel()
+                raise self._client._engine.core.links.why_unserved() from None
+        if watch.phase is Phase.ENDED and watch.error is not None and not watch.is_established:
+            raise watch.error
+        return self
+
+    def __aiter__(self) -> AsyncIterator[WatchBatch]:
+        return self
+
+    async def __anext__(self) -> WatchBatch:
+        await self._establish()
+        watch, engine = self._watch, self._client._engine
+        while True:
+            if watch.queue:
+                batch = engine.watches.take(watch, self._client._running_loop().time())
+                assert batch is not None, f"{len(watch.queue)} batches, none taken"
+                if engine.connections.has_touched or watch.phase is not Phase.STREAMING:
+                    self._client._pump_soon()
+                return batch
+            if watch.phase is Phase.ENDED:
+                if watch.error is not None:
+                    raise watch.error
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = self._client._running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _on_ready(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        return await self._establish()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+    def request_progress(self) -> None:
+        """A batch without events comes soon: up to its revision there is nothing more to come."""
+        client = self._client
+        client._engine.watches.request_progress(self._watch, client._running_loop().time())
+        client._pump_soon()
+
+    def cancel(self) -> None:
+        """Ends the watch; whoever iterates over it comes to an end."""
+        self._is_started = True
+        if self._watch.phase is Phase.ENDED:
+            return
+        self._client._engine.watches.cancel(self._watch)
+        self._client._pump_soon()
