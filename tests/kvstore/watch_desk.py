@@ -157,7 +157,7 @@ class WatchDesk(Desk):
         self, prefix: str = "/", start_revision: int = 0, *, progress: bool = False, **options: bool
     ) -> Watch:
         span = protocol.prefix_range(prefix.encode())
-        watch = Watch(*span, start_revision, progress=progress, **options)
+        watch = Watch(span[0], span[1], start_revision, progress=progress, **options)
         self.watches.start(watch, self.now)
         return watch
 
