@@ -32,10 +32,20 @@ OPEN_SESSION: Final = 3
 CLOSE_SESSION: Final = 4
 COMPACT: Final = 5
 TXN: Final = 6
+LEASE_GRANT: Final = 7
+LEASE_REVOKE: Final = 8
+LEASE_KEEPALIVE: Final = 9
 # Operations of a read body.
 RANGE: Final = 16
 WATCH_HISTORY: Final = 17
 READ_TXN: Final = 18  # a transaction without writes, which needs no log
+LEASE_TIME_TO_LIVE: Final = 19
+LEASE_LIST: Final = 20
+# Operations that a leader proposes by itself. Their bodies begin with a byte that no msgpack has, and that is
+# refused in what clients send.
+INTERNAL_BYTE: Final = b"\xc1"
+LEASE_TICK: Final = 32
+LEASE_EXPIRE: Final = 33
 
 # Flags of PUT and DELETE.
 PREV_KV: Final = 1
@@ -67,6 +77,8 @@ SORT_MOD: Final = 4
 SORT_VALUE: Final = 5
 SORT_ASCENDING: Final = 0
 SORT_DESCENDING: Final = 1
+# Flags of LEASE_TIME_TO_LIVE.
+LEASE_KEYS: Final = 1
 
 EVENT_PUT: Final = 0
 EVENT_DELETE: Final = 1
@@ -165,6 +177,8 @@ MAX_TXN_DEPTH: Final = 8  # of transactions, the outermost included
 MAX_TXN_ITEMS: Final = 8192  # compares and operations in all, those of nested transactions included
 MAX_TXN_KEYS: Final = 100_000  # that one with writes looks at: nothing could interrupt it
 MAX_TXN_REPLY_BYTES: Final = 2 << 20  # keys and values in the result of one with writes, which is remembered
+MAX_TTL_SECONDS: Final = 9_000_000_000
+MAX_KEEPALIVES: Final = 1000  # leases that one command renews
 MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
 
 # ---------------------------------------------------------------- watch plane constants

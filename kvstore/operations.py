@@ -20,10 +20,21 @@ from kvstore.protocol import (
     CLOSE_SESSION,
     COMPACT,
     DELETE,
+    INTERNAL_BYTE,
+    LEASE_EXPIRE,
+    LEASE_GRANT,
+    LEASE_KEEPALIVE,
+    LEASE_KEYS,
+    LEASE_LIST,
+    LEASE_REVOKE,
+    LEASE_TICK,
+    LEASE_TIME_TO_LIVE,
     MAX_BODY_BYTES,
     MAX_BOUND_BYTES,
     MAX_INTEGER,
+    MAX_KEEPALIVES,
     MAX_KEY_BYTES,
+    MAX_TTL_SECONDS,
     MAX_VALUE_BYTES,
     NONCE_BYTES,
     OPEN_SESSION,
@@ -58,12 +69,12 @@ BAD_SEQUENCE: Final = error_result(
 UNKNOWN_OPERATION: Final = error_result(protocol.BAD_REQUEST, "unknown operation")
 BAD_ARGUMENTS: Final = error_result(protocol.BAD_REQUEST, "wrong number, type or range of arguments")
 UNKNOWN_FLAG: Final = error_result(protocol.BAD_REQUEST, "unknown flag")
-UNKNOWN_LEASE: Final = error_result(protocol.BAD_REQUEST, "requested lease not found")
 BAD_NONCE: Final = error_result(protocol.BAD_REQUEST, f"a nonce has {NONCE_BYTES} bytes")
 KEY_EMPTY: Final = error_result(protocol.EMPTY_KEY, "key is not provided")
 KEY_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a key has at most {MAX_KEY_BYTES} bytes")
 VALUE_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a value has at most {MAX_VALUE_BYTES} bytes")
 BODY_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a request has at most {MAX_BODY_BYTES} bytes")
+TTL_TOO_LARGE: Final = error_result(protocol.LEASE_TTL_TOO_LARGE, "too large lease TTL")
 RANGE_EMPTY: Final = error_result(protocol.WATCH_RANGE_EMPTY, "watcher range is empty")
 
 
@@ -75,7 +86,7 @@ def decode_write(body: bytes) -> list[Any] | bytes:
     try:
         command = _unpack(body)
     except UNPACK_ERRORS:
-        return MALFORMED
+        return _decode_internal(body)
     if type(command) is not list:
         return MALFORMED
     if len(command) == 8:
@@ -116,6 +127,23 @@ def _checked_write(command: list[Any]) -> list[Any] | bytes:
     if error is None and (session_id == 0) != (sequence == 0):
         error = BAD_SEQUENCE
     return command if error is None else _blame(command, error)
+
+
+def _decode_internal(body: bytes) -> list[Any] | bytes:
+    """A command of a leader: as one without a session, [0, 0, 0, op, arguments …]."""
+    if body[:1] != INTERNAL_BYTE:
+        return MALFORMED
+    try:
+        command = _unpack(body[1:])
+    except UNPACK_ERRORS:
+        return MALFORMED
+    if type(command) is not list or not _are_integers(command):
+        return MALFORMED
+    if (command[:1] == [LEASE_TICK] and len(command) == 3) or (
+        command[:1] == [LEASE_EXPIRE] and len(command) >= 2
+    ):
+        return [0, 0, 0, *command]
+    return MALFORMED
 
 
 def decode_read(body: bytes) -> list[Any] | bytes:
@@ -172,8 +200,6 @@ def _check_put(command: list[Any]) -> bytes | None:
             return BAD_ARGUMENTS
         if flags & ~PREV_KV:
             return UNKNOWN_FLAG
-        if lease:
-            return UNKNOWN_LEASE  # there are no leases yet, and a key must not outlive the one it asks for
     return None
 
 
@@ -205,6 +231,24 @@ def _check_compact(command: list[Any]) -> bytes | None:
     if len(command) != 5 or type(command[4]) is not int or not 0 <= command[4] <= MAX_INTEGER:
         return BAD_ARGUMENTS
     return None
+
+
+def _check_grant(command: list[Any]) -> bytes | None:
+    if len(command) != 6 or not _are_integers(command[4:]):
+        return BAD_ARGUMENTS
+    return TTL_TOO_LARGE if command[4] > MAX_TTL_SECONDS else None
+
+
+def _check_revoke(command: list[Any]) -> bytes | None:
+    return None if len(command) == 5 and _are_integers(command[4:]) else BAD_ARGUMENTS
+
+
+def _check_keepalive(command: list[Any]) -> bytes | None:
+    return None if 5 <= len(command) <= 4 + MAX_KEEPALIVES and _are_integers(command[4:]) else BAD_ARGUMENTS
+
+
+def _are_integers(items: list[Any]) -> bool:
+    return all(type(item) is int and 0 <= item <= MAX_INTEGER for item in items)
 
 
 # ---------------------------------------------------------------- reads
@@ -255,6 +299,16 @@ def _check_watch_history(read: list[Any]) -> bytes | None:
     return error
 
 
+def _check_time_to_live(read: list[Any]) -> bytes | None:
+    if len(read) != 3 or not _are_integers(read):
+        return BAD_ARGUMENTS
+    return UNKNOWN_FLAG if read[2] & ~LEASE_KEYS else None
+
+
+def _check_lease_list(read: list[Any]) -> bytes | None:
+    return None if len(read) == 1 else BAD_ARGUMENTS
+
+
 def _check_range(key: Any, range_end: Any, flags: Any, first: Any, second: Any) -> bytes | None:
     """`first` and `second` are whatever other integers the operation has."""
     if not (type(key) is bytes and type(range_end) is bytes):
@@ -277,8 +331,13 @@ _WRITE_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     OPEN_SESSION: _check_open_session,
     CLOSE_SESSION: _check_close_session,
     COMPACT: _check_compact,
+    LEASE_GRANT: _check_grant,
+    LEASE_REVOKE: _check_revoke,
+    LEASE_KEEPALIVE: _check_keepalive,
 }
 _READ_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     RANGE: _check_range_read,
     WATCH_HISTORY: _check_watch_history,
+    LEASE_TIME_TO_LIVE: _check_time_to_live,
+    LEASE_LIST: _check_lease_list,
 }

@@ -35,12 +35,22 @@ from kvstore.codes import (
     EXPIRED as EXPIRED,
     FENCED as FENCED,
     FUTURE_REVISION as FUTURE_REVISION,
+    INTERNAL_BYTE as INTERNAL_BYTE,
     KEYS_ONLY as KEYS_ONLY,
+    LEASE_EXPIRE as LEASE_EXPIRE,
+    LEASE_GRANT as LEASE_GRANT,
+    LEASE_KEEPALIVE as LEASE_KEEPALIVE,
+    LEASE_KEYS as LEASE_KEYS,
+    LEASE_LIST as LEASE_LIST,
+    LEASE_REVOKE as LEASE_REVOKE,
+    LEASE_TICK as LEASE_TICK,
+    LEASE_TIME_TO_LIVE as LEASE_TIME_TO_LIVE,
     MAX_BODY_BYTES as MAX_BODY_BYTES,
     MAX_BOUND_BYTES as MAX_BOUND_BYTES,
     MAX_DELETE_KEYS as MAX_DELETE_KEYS,
     MAX_FRAME_BYTES as MAX_FRAME_BYTES,
     MAX_INTEGER as MAX_INTEGER,
+    MAX_KEEPALIVES as MAX_KEEPALIVES,
     MAX_KEY_BYTES as MAX_KEY_BYTES,
     MAX_PREV_KVS_BYTES as MAX_PREV_KVS_BYTES,
     MAX_PREVIOUS_BYTES as MAX_PREVIOUS_BYTES,
@@ -48,6 +58,7 @@ from kvstore.codes import (
     MAX_REQUESTS_PER_FRAME as MAX_REQUESTS_PER_FRAME,
     MAX_TIMEOUT_MILLISECONDS as MAX_TIMEOUT_MILLISECONDS,
     MAX_TOPIC_BYTES as MAX_TOPIC_BYTES,
+    MAX_TTL_SECONDS as MAX_TTL_SECONDS,
     MAX_UNACKNOWLEDGED as MAX_UNACKNOWLEDGED,
     MAX_VALUE_BYTES as MAX_VALUE_BYTES,
     NO_LEADER as NO_LEADER,
@@ -225,6 +236,9 @@ def decode_request(payload: bytes) -> Request:
         raise MalformedFrame("a body is not of type bin")
     elif max(map(len, bodies)) > MAX_BODY_BYTES:
         raise MalformedFrame("a body is too large")
+    if INTERNAL_BYTE in payload:
+        # A command that only a leader may propose becomes one that nobody could read, and is answered so.
+        bodies = [b"" if body[:1] == INTERNAL_BYTE else body for body in bodies]
     return Request(kind, first_request_id, timeout_milliseconds, bodies, confirmed_below)
 
 

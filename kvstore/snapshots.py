@@ -1,4 +1,5 @@
-"""What a snapshot of the store is made of: the revisions, versions in key order, sessions in order of use.
+"""What a snapshot of the store is made of: the revisions and the time, leases by id, versions in key order,
+sessions in order of use.
 
 May know: the shapes that the store and the sessions give and take; nothing of files, time or Raft. A stream
 of msgpack items, which a reader takes as its bytes come, so neither side ever holds more than a batch of it
@@ -9,18 +10,21 @@ order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from kvstore.leases import LeaseState
 from kvstore.protocol import KeyValue
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 BATCH_BYTES: Final = 64 << 10  # of keys and values in one piece, or one record if that is larger
 MAX_IDLE_SLICES: Final = 16  # looked through without a piece being made of them; a millisecond or two
 _RECORD_OVERHEAD_BYTES: Final = 32
 _MAX_BUFFER_BYTES: Final = 64 << 20  # of one item, when read back
-_HEADERS: Final = (((1,), 5), ((FORMAT_VERSION,), 8))  # those that can be read, and their lengths
+BATCH_LEASES: Final = 1024  # in one piece
+_HEADERS: Final = (((1,), 5), ((2,), 8), ((FORMAT_VERSION,), 10))  # those that can be read, and their lengths
 
 SessionState = tuple[int, bytes, bytes, int, Sequence[tuple[int, bytes]]]
 """Session id, nonce, result of the opening, floor, and the remembered results by sequence."""
@@ -42,16 +46,24 @@ class StateHeader(NamedTuple):
     fingerprint: int | None  # of the whole state; None in a snapshot of version 1
     key_count: int  # of the records that are current
     session_count: int
+    time_ms: int = 0  # of the leases; 0 before version 3
+    lease_count: int = 0
 
 
 def encode_state(
-    header: StateHeader, slices: Iterable[Sequence[KeyValue]], sessions: Iterable[SessionState]
+    header: StateHeader,
+    leases: Iterable[LeaseState],
+    slices: Iterable[Sequence[KeyValue]],
+    sessions: Iterable[SessionState],
 ) -> Iterator[bytes]:
     """The pieces of a snapshot, made as they are asked for; an empty one after much work without any.
 
     `slices` are the versions in order, however many at a time: where they are cut does not show.
     """
     yield _pack((FORMAT_VERSION, *header))
+    remaining = iter(leases)
+    while some := list(islice(remaining, BATCH_LEASES)):
+        yield _pack(some)
     batch: list[KeyValue] = []
     size_bytes = idle_slices = 0
     for versions in slices:
@@ -101,15 +113,18 @@ class StateReader:
     def __init__(
         self,
         begin: Callable[[StateHeader], None],
+        take_leases: Callable[[Sequence[LeaseState]], None],
         take_versions: Callable[[Sequence[KeyValue]], None],
         take_session: Callable[[SessionState], None],
     ) -> None:
-        """Versions are handed over in batches, in key order; then the sessions, as frozen() had them."""
+        """Leases come first, in batches; then versions, in batches and in key order; then the sessions."""
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=_MAX_BUFFER_BYTES)
         self._begin = begin
+        self._take_leases = take_leases
         self._take_versions = take_versions
         self._take_session = take_session
         self._header: StateHeader | None = None
+        self._leases_left = 0
         self._more_versions = False
         self._counts_down = False  # version 1 says beforehand how many records there are
         self._records_left = 0
@@ -131,13 +146,19 @@ class StateReader:
         if self._more_versions or self._sessions_left:
             versions = "versions" if self._more_versions else "no versions"
             raise CorruptState(
-                f"a snapshot ends too early: {versions} and {self._sessions_left} sessions are missing"
+                f"a snapshot ends too early: {self._leases_left} leases, {versions} and "
+                f"{self._sessions_left} sessions are missing"
             )
         return self._header
 
     def _take(self, item: Any) -> None:
         if self._header is None:
             self._take_header(item)
+        elif self._leases_left:
+            if not 0 < len(item) <= self._leases_left:
+                raise CorruptState(f"{len(item)} leases where {self._leases_left} are missing")
+            self._leases_left -= len(item)
+            self._take_leases(item)
         elif self._more_versions:
             self._take_batch(item)
         elif self._sessions_left:
@@ -152,6 +173,7 @@ class StateReader:
         if header.fingerprint is None:
             self._counts_down, self._records_left = True, header.key_count
             self._more_versions = header.key_count > 0
+        self._leases_left = header.lease_count
         self._sessions_left = header.session_count
         self._header = header
         self._begin(header)

@@ -20,8 +20,17 @@ log = logging.getLogger("assent.space")
 
 # What a node said of its disk is believed for so long: one that is gone must not stop the others for ever.
 BELIEVE_SECONDS: Final = 5.0
-# What takes nothing but a record in the log, and as a rule gives room back.
-FRUGAL: Final = frozenset({protocol.DELETE, protocol.OPEN_SESSION, protocol.CLOSE_SESSION, protocol.COMPACT})
+# What takes nothing but a record in the log, and as a rule gives room back or keeps alive what is there.
+FRUGAL: Final = frozenset(
+    {
+        protocol.DELETE,
+        protocol.OPEN_SESSION,
+        protocol.CLOSE_SESSION,
+        protocol.COMPACT,
+        protocol.LEASE_REVOKE,
+        protocol.LEASE_KEEPALIVE,
+    }
+)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
-"""The replicated state machine: store and sessions, driven by the log alone.
+"""The replicated state machine: store, sessions and leases, driven by the log alone.
 
-May know: the store, the sessions, the protocol; nothing of time, chance, sockets or Raft. The same log
-gives the same result bytes and the same state on every node, and no body, however broken, makes it raise:
-a command that cannot be carried out has a result that says so, and that is the same everywhere.
+May know: the store, the sessions, the leases, the protocol; nothing of clocks, chance, sockets or Raft. The
+same log gives the same result bytes and the same state on every node, and no body, however broken, makes it
+raise: a command that cannot be carried out has a result that says so, and that is the same everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from kvstore import protocol
 from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
 from kvstore.history import MAX_SCANNED_VERSIONS
+from kvstore.lease_commands import LeaseCommands, why_unattachable
+from kvstore.leases import Leases
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
     CLOSE_SESSION,
@@ -93,7 +95,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 3
+    fingerprint_version: Final = 4
 
     def __init__(
         self,
@@ -107,17 +109,20 @@ class StoreMachine:
         self._store = Store()
         self._leaving: Dismantling | None = None  # the store before this one, as far as it is still there
         self._sessions = sessions if sessions is not None else Sessions()
+        self._leases = LeaseCommands(self._store, Leases())
         self._max_scanned_versions = max_scanned_versions  # by one read of the history
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {
             PUT: self._put,
             DELETE: self._delete,
             COMPACT: self._compact,
+            **self._leases.writes,
         }
         self._counts = PastCounts()
         self._sort_room = SortRoom()
         self._reads: dict[int, Callable[[list[Any], QueryBatch], bytes | LongAnswer]] = {
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
+            **self._leases.reads,
         }
 
     @property
@@ -130,6 +135,7 @@ class StoreMachine:
         """Applies consecutive entries; one result each, None for an entry without a command."""
         assert first_index == self.applied_index + 1, f"entry {first_index} after {self.applied_index}"
         commands, admit, remember = self._commands, self._sessions.admit, self._sessions.remember
+        leases = self._leases
         results: list[bytes | None] = []
         append = results.append
         for index, body in enumerate(bodies, first_index):
@@ -142,6 +148,7 @@ class StoreMachine:
                 continue
             session_id, sequence, operation = command[0], command[1], command[3]
             execute = commands.get(operation)
+            leases.index = index
             if execute is None:
                 append(self._change_session(command, index))
             elif session_id == 0:
@@ -166,8 +173,12 @@ class StoreMachine:
             self.watch_plane.feed(changes, self._store.record_before)
 
     def _put(self, command: list[Any]) -> bytes:
-        store = self._store
-        previous = store.put(command[4], command[5], command[6])
+        store, lease = self._store, command[6]
+        if lease:
+            error = why_unattachable(store, self._leases.leases, lease, command[4])
+            if error is not None:
+                return error
+        previous = store.put(command[4], command[5], lease)
         return _pack((OK, store.revision, previous if command[7] else None))
 
     def _delete(self, command: list[Any]) -> bytes:
@@ -200,6 +211,11 @@ class StoreMachine:
             return self._sessions.open(command[4], index, self._store.revision)
         assert command[3] == CLOSE_SESSION, f"operation {command[3]} was let in"
         return _pack((OK, self._store.revision)) if self._sessions.close(command[0]) else EXPIRED
+
+    @property
+    def lease_time_ms(self) -> int:
+        """The time of the cluster, as far as the log tells it."""
+        return self._leases.leases.time_ms
 
     def kept_history(self) -> KeptHistory:
         """What compaction could take, as the policy wants to know it."""
@@ -304,17 +320,27 @@ class StoreMachine:
         """
         store, sessions = self._store, self._sessions.frozen()
         revisions = store.revision, store.compact_revision, store.known_from
-        header = StateHeader(self.applied_index, *revisions, self.fingerprint(), len(store), len(sessions))
-        return encode_state(header, store.frozen().slices(), sessions)
+        leases = self._leases.leases
+        header = StateHeader(
+            self.applied_index,
+            *revisions,
+            self.fingerprint(),
+            len(store),
+            len(sessions),
+            leases.time_ms,
+            len(leases),
+        )
+        return encode_state(header, leases.frozen(), store.frozen().slices(), sessions)
 
     def restorer(self) -> StoreRestorer:
         """What it is fed is built beside the state in force, and takes its place at the end."""
         return StoreRestorer(self._sessions.empty(), self._take_over)
 
-    def _take_over(self, applied_index: int, store: Store, sessions: Sessions) -> None:
+    def _take_over(self, applied_index: int, store: Store, sessions: Sessions, leases: Leases) -> None:
         """Replaces everything. Watchers hear that they missed something, and find it in the history."""
         self._leaving = Dismantling(self._store)
         self._store, self._sessions = store, sessions
+        self._leases.store, self._leases.leases = store, leases
         self.applied_index = applied_index
         self.watch_plane.restart(store.revision)
 
@@ -338,6 +364,7 @@ class StoreMachine:
             "revision": self._store.revision,
             "keys": len(self._store),
             "sessions": len(self._sessions),
+            "leases": len(self._leases.leases),
             "compact_revision": self._store.compact_revision,
             "history_bytes": self._store.history_bytes,
             **self.watch_plane.status(),
@@ -345,11 +372,12 @@ class StoreMachine:
 
     def fingerprint(self) -> int:
         """64 bits that replicas with the same applied_index have in common; takes no more than a moment."""
-        return state_fingerprint(self.applied_index, self._store, self._sessions)
+        return state_fingerprint(self.applied_index, self._store, self._sessions, self._leases.leases)
 
     def digest(self) -> bytes:
         """A hash of all that replicas with the same applied_index must agree on."""
-        return hashlib.sha256(self._store.digest() + self._sessions.digest()).digest()
+        parts = self._store.digest(), self._sessions.digest(), self._leases.leases.digest()
+        return hashlib.sha256(b"".join(parts)).digest()
 
 
 def admitted(steps: LongAnswer, batch: QueryBatch) -> LongAnswer:

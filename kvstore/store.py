@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
@@ -62,6 +62,7 @@ class Store:
         self._changes = self.history.changes
         self._taken_revision = FIRST_REVISION  # up to here take_changes() has given the changes
         self._checksum = 0  # sum of record_sum over the current records
+        self._leased: dict[int, set[bytes]] = {}  # exactly the keys of _records with a lease, by lease
         self._readers: WeakSet[Frozen] = WeakSet()
         self._swept_revision = 0  # a compaction here has left nothing to be given up, but at this revision
         self._swept_there = 0  # so many versions made by _swept_revision are done too
@@ -97,6 +98,11 @@ class Store:
                 crc32(value, revision + version + lease) * revision
                 - crc32(old_value, old_revision + old_version + old_lease) * old_revision
             )
+            if lease != old_lease:
+                if old_lease:
+                    self._detach(key, old_lease)
+                if lease:
+                    self._leased.setdefault(lease, set()).add(key)
         self._records[key] = record
         self._changes.append(record)
         return previous
@@ -109,25 +115,47 @@ class Store:
         self._keys.add(key)
         record = (key, value, self.revision, self.revision, 1, lease)
         self._checksum += record_sum(record)
+        if lease:
+            self._leased.setdefault(lease, set()).add(key)
         return record
+
+    def _detach(self, key: bytes, lease: int) -> None:
+        keys = self._leased[lease]
+        keys.remove(key)
+        if not keys:
+            del self._leased[lease]
 
     def delete(self, key: bytes, range_end: bytes) -> list[KeyValue]:
         """Removes the range in one revision, none if nothing is there. Returns the removed records."""
         removed = self.range(key, range_end).records
+        if len(removed) == 1:
+            self._keys.remove(removed[0][0])
+        elif removed:
+            low, high = self._bounds(key, range_end)
+            del self._keys[low:high]
+        return self._bury(removed)
+
+    def delete_keys(self, keys: list[bytes]) -> list[KeyValue]:
+        """Removes these, which are there and in order, in one revision. Returns the removed records."""
+        records, forget = self._records, self._keys.remove
+        removed = [records[key] for key in keys]
+        for key in keys:
+            forget(key)
+        return self._bury(removed)
+
+    def _bury(self, removed: list[KeyValue]) -> list[KeyValue]:
+        """Their keys are not in the index any more."""
         if not removed:
             return removed
         self.revision = revision = self.revision + 1
-        if len(removed) == 1:
-            self._keys.remove(removed[0][0])
-        else:
-            low, high = self._bounds(key, range_end)
-            del self._keys[low:high]
         records, older, checksum = self._records, self._older, 0
         size_bytes = 2 * VERSION_OVERHEAD_BYTES * len(removed)
         tombstones: list[KeyValue] = []
         for record in removed:
             name, value, create_revision, old_revision, old_version, old_lease = record
             del records[name]
+            if old_lease:
+                self._detach(name, old_lease)
             # As record_sum(record): of many thousand keys a call for each is too dear.
             checksum += (
                 crc32(name, create_revision) * create_revision
@@ -159,6 +187,14 @@ class Store:
         Of an older one too, if its revision comes after the oldest that can be read.
         """
         return self._versions.at(key, revision - 1)
+
+    def leased_keys(self, lease: int) -> Collection[bytes]:
+        """Of the current records with this lease; not to be changed, and in no order."""
+        return self._leased.get(lease, ())
+
+    def leases(self) -> Collection[int]:
+        """Those that current records name."""
+        return self._leased.keys()
 
     # -- reads -----------------------------------------------------------------------------------------
 
@@ -356,6 +392,7 @@ class Store:
         revisions: tuple[int, int, int],
         records: dict[bytes, KeyValue],
         keys: Any,
+        leased: dict[int, set[bytes]],
         older: tuple[dict[bytes, list[KeyValue]], Any, int],
         changes: list[Change],
         checksum: int,
@@ -364,6 +401,7 @@ class Store:
         store = cls()
         store.revision, store.compact_revision, store.known_from = revisions
         store._records, store._keys, store._checksum = records, keys, checksum
+        store._leased = leased
         versions = store._versions = OlderVersions(records)
         versions.older, versions.gone, versions.size_bytes = older
         store._older = versions.older

@@ -39,6 +39,7 @@ class StoreBuilder:
         self._first_change = max(compact_revision, known_from + 1 if known_from else 0, FIRST_REVISION + 1)
         self._records: dict[bytes, KeyValue] = {}
         self._keys: Any = SortedList()
+        self._leased: dict[int, set[bytes]] = {}  # keys of _records by lease
         self._older: dict[bytes, list[KeyValue]] = {}
         self._gone: Any = SortedList()
         self._older_bytes = 0
@@ -64,6 +65,8 @@ class StoreBuilder:
                     records[key] = newest
                     keys.append(key)
                     self._checksum += record_sum(newest)
+                    if newest[5]:
+                        self._leased.setdefault(newest[5], set()).add(key)
                 else:
                     self._add_gone(newest)
             if version[3] >= first_change:
@@ -78,6 +81,8 @@ class StoreBuilder:
             self._records[newest[0]] = newest
             extend_in_order(self._keys, [newest[0]])
             self._checksum += record_sum(newest)
+            if newest[5]:
+                self._leased.setdefault(newest[5], set()).add(newest[0])
         elif newest is not None:
             self._add_gone(newest)
         try:
@@ -90,6 +95,7 @@ class StoreBuilder:
             (self._revision, self._compact_revision, self._known_from),
             self._records,
             self._keys,
+            self._leased,
             (self._older, self._gone, self._older_bytes),
             changes,
             self._checksum,

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from kvstore import protocol
+from kvstore import protocol, protocol_lease
 from kvstore.snapshots import FORMAT_VERSION as STATE_VERSION
 from raft.directory import FORMAT_VERSION as IDENTITY_VERSION
 from raft.directory import IDENTITY_NAME, LOCK_NAME, DataDirectory
@@ -75,7 +75,8 @@ def make_log(target: Path) -> dict[str, object]:
 
 
 def make_state(target: Path) -> dict[str, object]:
-    """The content of a snapshot of the store: records, deleted ones, and sessions with what they remember."""
+    """The content of a snapshot of the store: records, deleted ones, leases, and sessions with what they
+    remember."""
     log = Log()
     first = log.open_session(b"nonce of session")
     log.put(b"a", b"1")
@@ -89,6 +90,15 @@ def make_state(target: Path) -> dict[str, object]:
         protocol.put_body(first, 2, 0, b"counted", b"twice", flags=protocol.PREV_KV),
         protocol.delete_body(second, 7, 0, b"not there"),
     ]
+    leased = [
+        protocol_lease.grant_body(0, 0, 0, 60, 77),
+        protocol.put_body(0, 0, 0, b"leased", b"v", lease=77),
+        protocol.put_body(0, 0, 0, b"leased too", b"v", lease=77),
+        protocol_lease.grant_body(0, 0, 0, 10, 78),
+        protocol_lease.tick_body(1234, log.machine.applied_index + 4),
+        protocol_lease.keepalive_body([78]),
+    ]
+    log.machine.apply(log.machine.applied_index + 1, leased)
     results = log.machine.apply(log.machine.applied_index + 1, retries)
     target.write_bytes(b"".join(log.machine.snapshot()))
     _, _, _, _, records = log.ask(protocol.range_body(b"\0", b"\0"))
@@ -97,6 +107,9 @@ def make_state(target: Path) -> dict[str, object]:
         "revision": log.machine.revision,
         # key, value, and the numbers behind them as a read gives them
         "records": [[key.hex(), value.hex(), *numbers] for key, value, *numbers in records],
+        # id, remaining and granted seconds, keys
+        "leases": [[lease, *log.ask(protocol_lease.time_to_live_body(lease))[2:5]] for lease in (77, 78)],
+        "time_ms": log.machine.lease_time_ms,
         # commands of sessions that were applied once, and what each is answered when it comes again
         "retries": [[body.hex(), result.hex()] for body, result in zip(retries, results) if result],
     }

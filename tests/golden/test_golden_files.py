@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import protocol, snapshots
+from kvstore import protocol, protocol_lease, snapshots
 from raft import directory, fence, segment, snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
@@ -121,6 +121,11 @@ def test_a_snapshot_of_the_store_of_each_version_is_restored(name: str) -> None:
     )
     records = log.ask(protocol.range_body(b"\0", b"\0"))[4]
     assert [[key.hex(), value.hex(), *numbers] for key, value, *numbers in records] == content["records"]
+    leases = [
+        [lease, *log.ask(protocol_lease.time_to_live_body(lease))[2:5]]
+        for lease in log.ask(protocol_lease.list_body())[2]
+    ]
+    assert (leases, log.machine.lease_time_ms) == (content.get("leases", []), content.get("time_ms", 0))
     retries = [bytes.fromhex(body) for body, _ in content["retries"]]
     results = log.machine.apply(log.machine.applied_index + 1, retries)
     assert [result.hex() for result in results if result] == [result for _, result in content["retries"]]

@@ -30,7 +30,7 @@ LARGEST = 2**63 - 1
         ([0, 0, 0, 1, b"k", b"v" * ((1 << 20) + 1), 0, 0], protocol.TOO_LARGE),
         ([0, 0, 0, 1, b"k", b"v" * 1_600_000, 0, 0], protocol.TOO_LARGE),
         ([0, 0, 0, 1, b"\x00", b"\x00", 0, 0], protocol.OK),
-        ([0, 0, 0, 1, b"k", b"v", 1, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 1, 0], protocol.LEASE_NOT_FOUND),
         ([0, 0, 0, 1, b"k", b"v", -1, 0], protocol.BAD_REQUEST),
         ([0, 0, 0, 1, b"k", b"v", 0, 2], protocol.BAD_REQUEST),
         ([0, 0, 0, 1, b"k", b"v", 0, 2**64 - 1], protocol.BAD_REQUEST),
@@ -82,6 +82,22 @@ LARGEST = 2**63 - 1
         ([0, 0, 0, 5, 0], protocol.COMPACTED),
         ([0, 0, 0, 5, 3], protocol.FUTURE_REVISION),
         ([0, 0, 0, 5, 1], protocol.OK),
+        ([0, 0, 0, 7, 10], protocol.BAD_REQUEST),
+        ([0, 0, 0, 7, b"10", 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 7, -1, 0], protocol.BAD_REQUEST),
+        ([0, 0, 0, 7, 10, 2**63], protocol.BAD_REQUEST),
+        ([0, 0, 0, 7, 10, True], protocol.BAD_REQUEST),
+        ([0, 0, 0, 7, 9_000_000_001, 0], protocol.LEASE_TTL_TOO_LARGE),
+        ([0, 0, 0, 7, 9_000_000_000, LARGEST], protocol.OK),
+        ([0, 0, 0, 8], protocol.BAD_REQUEST),
+        ([0, 0, 0, 8, 1, 2], protocol.BAD_REQUEST),
+        ([0, 0, 0, 8, 1], protocol.LEASE_NOT_FOUND),
+        ([0, 0, 0, 9], protocol.BAD_REQUEST),
+        ([0, 0, 0, 9, b"1"], protocol.BAD_REQUEST),
+        ([0, 0, 0, 9, *range(1001)], protocol.BAD_REQUEST),
+        ([0, 0, 0, 9, *range(1000)], protocol.OK),
+        ([0, 0, 0, 32, 5, 5], protocol.BAD_REQUEST),
+        ([0, 0, 0, 33, 5, 5], protocol.BAD_REQUEST),
         ([0, 0, 0], protocol.BAD_REQUEST),
         ([], protocol.BAD_REQUEST),
         ({}, protocol.BAD_REQUEST),
@@ -117,7 +133,7 @@ def test_j12_a_poison_command_has_a_result_like_any_other(command: object, code:
         ([1, b"k", b"v", False, 0], protocol.BAD_REQUEST),
         ([1, b"k", b"v", 0, 0.0], protocol.BAD_REQUEST),
         ([1, b"k", b"v", 0, False], protocol.BAD_REQUEST),
-        ([1, b"k", b"v", 7, 0], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 7, 0], protocol.LEASE_NOT_FOUND),
         ([1, b"k", b"v", 0, 1], protocol.OK),
         ([1, b"k", b"v", 0, 3], protocol.BAD_REQUEST),
         ([1.0, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
@@ -165,6 +181,13 @@ def test_j12_the_fast_way_of_a_put_in_a_session_lets_nothing_more_in(
         ([17, b"k", b"", 0, 0, 1], protocol.OK),
         ([17, b"k", b"", 0, 0, 2], protocol.BAD_REQUEST),
         ([17, b"k", b"", 0.5, 0, 0], protocol.BAD_REQUEST),
+        ([19, 1, 0], protocol.OK),
+        ([19, 1, 2], protocol.BAD_REQUEST),
+        ([19, 1], protocol.BAD_REQUEST),
+        ([19, b"1", 0], protocol.BAD_REQUEST),
+        ([19, -1, 0], protocol.BAD_REQUEST),
+        ([20], protocol.OK),
+        ([20, 0], protocol.BAD_REQUEST),
         ([1, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
         ([], protocol.BAD_REQUEST),
         ([[16]], protocol.BAD_REQUEST),
@@ -212,16 +235,33 @@ ALMOST_COMMANDS = st.tuples(
     st.sampled_from([0, 0, 1, 7]),
     st.integers(0, 3),
     st.integers(0, 3),
-    st.integers(0, 5),
+    st.integers(0, 9),
     st.lists(ITEMS, max_size=6),
 ).map(lambda parts: msgpack.packb([*parts[:4], *parts[4]]))
-ALMOST_READS = st.tuples(st.sampled_from([16, 17]), st.lists(ITEMS, max_size=6)).map(
+ALMOST_READS = st.tuples(st.sampled_from([16, 17, 19, 20]), st.lists(ITEMS, max_size=6)).map(
     lambda parts: msgpack.packb([parts[0], *parts[1]])
 )
 
 
+ALMOST_INTERNAL = st.tuples(st.sampled_from([32, 33, 1]), st.lists(ITEMS, max_size=4)).map(
+    lambda parts: protocol.INTERNAL_BYTE + msgpack.packb([parts[0], *parts[1]])
+)
+
+
+@pytest.mark.parametrize(
+    "command", [[], [32], [32, 1], [32, 1, -1], [32, 1, 2, 3], [33], [33, b"1"], [33, True], [32.0, 1, 1], 32]
+)
+def test_j12_a_poison_command_of_a_leader_has_a_result_like_any_other(command: object) -> None:
+    log = Log()
+    before = log.machine.digest()
+    [[code, _]] = log.apply(protocol.INTERNAL_BYTE + msgpack.packb(command))
+    assert code == protocol.BAD_REQUEST and log.machine.digest() == before
+
+
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=40), ALMOST_COMMANDS, ALMOST_READS), max_size=8))
+@given(
+    st.lists(st.one_of(st.binary(max_size=40), ALMOST_COMMANDS, ALMOST_READS, ALMOST_INTERNAL), max_size=8)
+)
 def test_g6_random_bodies_never_raise_and_give_every_replica_the_same(bodies: list[bytes]) -> None:
     one, other = Log(), Log()
     one.open_session()

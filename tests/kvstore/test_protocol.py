@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import errors, protocol, watch_frames
+from kvstore import errors, protocol, protocol_lease, watch_frames
 from kvstore.protocol import MAX_INTEGER, MalformedFrame
 
 BODIES = [protocol.put_body(7, 1, 1, b"k", b"v"), protocol.range_body(b"k")]
@@ -25,6 +25,14 @@ def test_a_request_survives_the_wire() -> None:
     assert protocol.decode_request(frame) == (protocol.WRITE, 5, 2500, BODIES, 0)
     confirming = protocol.encode_request(protocol.READ, 5, 2500, BODIES, 3)
     assert protocol.decode_request(confirming) == (protocol.READ, 5, 2500, BODIES, 3)
+
+
+def test_a_leaders_own_commands_are_taken_from_no_client() -> None:
+    """They are read as nothing, among others that keep their places; the byte may be anywhere else."""
+    harmless = protocol.put_body(0, 0, 0, b"k", b"\xc1")
+    bodies = [harmless, protocol_lease.expire_body(1 << 60, [7]), b"\xc1", b"", harmless]
+    frame = protocol.encode_request(protocol.WRITE, 5, 2500, bodies)
+    assert protocol.decode_request(frame).bodies == [harmless, b"", b"", b"", harmless]
 
 
 def test_a_status_request_has_no_bodies() -> None:

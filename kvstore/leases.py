@@ -1,0 +1,177 @@
+"""Leases: which there are, and when each may be given up, in the time of the cluster.
+
+May know: lease ids, positions of the log and milliseconds that a command brings; nothing of clocks, keys or
+sessions. The time of the cluster is a number of the replicated state. The leader's ticks move it on, so it
+stands still while nobody leads: a lease may be given up late then, and never early.
+
+A lease that was granted or renewed has no end until a tick comes that was made after that had been applied
+where the tick was made; its end is that tick's time and its TTL. A tick that was on its way at the same time
+may be of an earlier moment than the renewal, and does not count for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+LEAST_TTL_SECONDS: Final = 2  # who asks for less is granted this
+MILLISECONDS: Final = 1000  # of a second
+NEVER_MS: Final = 1 << 62
+
+LeaseState: TypeAlias = tuple[int, int, int, int]
+"""(id, ttl_seconds, expires_at_ms, renewed_index): one of the last two is 0."""
+
+_MASK_64: Final = (1 << 64) - 1
+_pack: Callable[[Any], bytes] = msgpack.Packer().pack
+
+
+class ImpossibleLease(Exception):
+    """No machine could have left such a lease."""
+
+
+class Leases:
+    """Owned by one state machine. Which keys a lease has is the store's to know."""
+
+    def __init__(self) -> None:
+        self.time_ms = 0  # of the cluster; never falls
+        self._ttls: dict[int, int] = {}  # seconds, of every lease
+        self._ends: dict[int, int] = {}  # of the same ones, in time_ms; 0: it is in _renewed
+        self._renewed: dict[int, int] = {}  # id to the position of the log at which it was renewed last
+        self._checksum = 0  # sum of _lease_sum over all of them
+        self._earliest_ms = NEVER_MS  # none ends before; no part of the state
+
+    def __len__(self) -> int:
+        return len(self._ttls)
+
+    def __contains__(self, lease: int) -> bool:
+        return lease in self._ttls
+
+    def ids(self) -> list[int]:
+        return sorted(self._ttls)
+
+    # -- what commands do ------------------------------------------------------------------------------
+
+    def free_id(self, index: int) -> int:
+        """For a lease that is granted at this position of the log, and wishes no id of its own."""
+        while index in self._ttls:
+            index += 1
+        return index
+
+    def grant(self, lease: int, ttl_seconds: int, index: int) -> None:
+        assert lease not in self._ttls, f"lease {lease} is there already"
+        self._ttls[lease] = ttl_seconds
+        self._ends[lease] = 0
+        self._renewed[lease] = index
+        self._checksum += _lease_sum(lease, ttl_seconds, 0, index)
+
+    def renew(self, lease: int, index: int) -> int:
+        """Its TTL in seconds, which begins anew; 0 if there is no such lease."""
+        ttl_seconds = self._ttls.get(lease, 0)
+        if ttl_seconds:
+            self._set_end(lease, ttl_seconds, 0, index)
+        return ttl_seconds
+
+    def drop(self, lease: int) -> None:
+        """It ends now, whatever was left."""
+        ttl_seconds, ends_at_ms = self._ttls.pop(lease), self._ends.pop(lease)
+        self._checksum -= _lease_sum(lease, ttl_seconds, ends_at_ms, self._renewed.pop(lease, 0))
+
+    def tick(self, time_ms: int, seen_index: int) -> None:
+        """Time goes on. Who made the tick had applied all up to `seen_index`, and read its clock then."""
+        self.time_ms = now_ms = max(self.time_ms, time_ms)
+        ttls = self._ttls
+        for lease in [lease for lease, index in self._renewed.items() if index <= seen_index]:
+            ttl_seconds = ttls[lease]
+            ends_at_ms = now_ms + ttl_seconds * MILLISECONDS
+            self._set_end(lease, ttl_seconds, ends_at_ms, 0)
+            if ends_at_ms < self._earliest_ms:
+                self._earliest_ms = ends_at_ms
+
+    def has_ended(self, lease: int, time_ms: int) -> bool:
+        """At that time; not if it was renewed meanwhile, or is not there."""
+        ends_at_ms = self._ends.get(lease, 0)
+        return 0 < ends_at_ms <= time_ms
+
+    def _set_end(self, lease: int, ttl_seconds: int, ends_at_ms: int, renewed_index: int) -> None:
+        before_ms, before_index = self._ends[lease], self._renewed.pop(lease, 0)
+        self._ends[lease] = ends_at_ms
+        if renewed_index:
+            self._renewed[lease] = renewed_index
+        self._checksum += _lease_sum(lease, ttl_seconds, ends_at_ms, renewed_index) - _lease_sum(
+            lease, ttl_seconds, before_ms, before_index
+        )
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def ttl_seconds(self, lease: int) -> int:
+        """As it was granted; 0 if there is none."""
+        return self._ttls.get(lease, 0)
+
+    def remaining_seconds(self, lease: int) -> int:
+        """Whole seconds that it has at least, unless it is revoked; -1 if there is none."""
+        ttl_seconds = self._ttls.get(lease)
+        if ttl_seconds is None:
+            return -1
+        ends_at_ms = self._ends[lease]
+        return max(0, (ends_at_ms - self.time_ms) // MILLISECONDS) if ends_at_ms else ttl_seconds
+
+    def ended(self, time_ms: int) -> list[int]:
+        """Those that have ended by then. Looks at them only if there may be any."""
+        if time_ms < self._earliest_ms:
+            return []
+        found: list[int] = []
+        earliest_ms = NEVER_MS
+        for lease, ends_at_ms in self._ends.items():
+            if ends_at_ms and ends_at_ms < earliest_ms:
+                earliest_ms = ends_at_ms
+            if 0 < ends_at_ms <= time_ms:
+                found.append(lease)
+        self._earliest_ms = earliest_ms
+        return found
+
+    # -- as a whole ------------------------------------------------------------------------------------
+
+    def frozen(self) -> Iterator[LeaseState]:
+        """All of them as of this call, by id."""
+        return _states(dict(self._ttls), dict(self._ends), dict(self._renewed))
+
+    def load(self, states: Iterable[LeaseState]) -> None:
+        """More of them, from a snapshot. Raises ImpossibleLease."""
+        for lease, ttl_seconds, ends_at_ms, renewed_index in states:
+            if lease in self._ttls or not lease or not ttl_seconds or bool(ends_at_ms) == bool(renewed_index):
+                raise ImpossibleLease(f"lease {lease}: {ttl_seconds} s, {ends_at_ms} ms, {renewed_index}")
+            self._ttls[lease] = ttl_seconds
+            self._ends[lease] = ends_at_ms
+            if renewed_index:
+                self._renewed[lease] = renewed_index
+            else:
+                self._earliest_ms = min(self._earliest_ms, ends_at_ms)
+            self._checksum += _lease_sum(lease, ttl_seconds, ends_at_ms, renewed_index)
+
+    @property
+    def were_used(self) -> bool:
+        """There are some, or there were."""
+        return bool(self._ttls or self.time_ms)
+
+    @property
+    def fingerprint(self) -> int:
+        """64 bits of the time and all leases, whatever way they came about."""
+        state = _pack((self.time_ms, len(self._ttls), self._checksum & _MASK_64))
+        return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "big")
+
+    def digest(self) -> bytes:
+        """A hash of all that replicas must agree on."""
+        return hashlib.sha256(_pack((self.time_ms, list(self.frozen())))).digest()
+
+
+def _states(ttls: dict[int, int], ends: dict[int, int], renewed: dict[int, int]) -> Iterator[LeaseState]:
+    for lease in sorted(ttls):
+        yield lease, ttls[lease], ends[lease], renewed.get(lease, 0)
+
+
+def _lease_sum(lease: int, ttl_seconds: int, ends_at_ms: int, renewed_index: int) -> int:
+    """A product, so that what two leases exchange does not cancel out."""
+    return (lease * 0x9E3779B97F4A7C15 + 1) * (ends_at_ms * 3 + renewed_index * 5 + ttl_seconds * 7 + 11)
