@@ -165,7 +165,7 @@ def test_j12_the_fast_way_of_a_put_in_a_session_lets_nothing_more_in(
         ([16, b"k" * 4098, b"l", 0, 0, 0], protocol.TOO_LARGE),
         ([17, b"k" * 4097, b"l", 1, 0, 0], protocol.TOO_LARGE),
         ([17, b"k", b"l" * 4097, 1, 0, 0], protocol.TOO_LARGE),
-        ([16, b"k", b"", 0, 0, 4], protocol.BAD_REQUEST),
+        ([16, b"k", b"", 0, 0, 8], protocol.BAD_REQUEST),
         ([16, b"k", b"", -1, 0, 0], protocol.BAD_REQUEST),
         ([16, b"k", b"", 0, 2**63, 0], protocol.BAD_REQUEST),
         ([16, b"k", b"", LARGEST, 0, 3], protocol.OK),
