@@ -38,6 +38,7 @@ LEASE_KEEPALIVE: Final = 9
 # Operations of a read body.
 RANGE: Final = 16
 WATCH_HISTORY: Final = 17
+CHILDREN: Final = 21
 READ_TXN: Final = 18  # a transaction without writes, which needs no log
 LEASE_TIME_TO_LIVE: Final = 19
 LEASE_LIST: Final = 20

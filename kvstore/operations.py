@@ -17,6 +17,7 @@ import msgpack
 from kvstore import protocol
 from kvstore.codes import SORT_DESCENDING, SORT_KEY, SORT_NONE, SORT_VALUE, UNCOUNTED
 from kvstore.protocol import (
+    CHILDREN,
     CLOSE_SESSION,
     COMPACT,
     DELETE,
@@ -285,6 +286,18 @@ def _check_selection(read: list[Any]) -> bytes | None:
     return None
 
 
+def _check_children(read: list[Any]) -> bytes | None:
+    if len(read) != 5:
+        return BAD_ARGUMENTS
+    _, path, limit, start_after, revision = read
+    if not (type(path) is type(start_after) is bytes):
+        return BAD_ARGUMENTS
+    if not (protocol.is_integer(limit) and protocol.is_integer(revision)):
+        return BAD_ARGUMENTS
+    # Slashes at the ends of a path are no part of it.
+    return KEY_TOO_LARGE if len(path) > MAX_BOUND_BYTES or len(start_after) > MAX_KEY_BYTES else None
+
+
 def _check_watch_history(read: list[Any]) -> bytes | None:
     if len(read) != 6:
         return BAD_ARGUMENTS
@@ -340,4 +353,5 @@ _READ_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     WATCH_HISTORY: _check_watch_history,
     LEASE_TIME_TO_LIVE: _check_time_to_live,
     LEASE_LIST: _check_lease_list,
+    CHILDREN: _check_children,
 }

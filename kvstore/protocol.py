@@ -22,6 +22,7 @@ from kvstore.codes import (
     CHANGE_UNFINISHED as CHANGE_UNFINISHED,
     CLOSE_SESSION as CLOSE_SESSION,
     CLUSTER_TOPIC as CLUSTER_TOPIC,
+    CHILDREN as CHILDREN,
     CODE_NAMES as CODE_NAMES,
     COMPACT as COMPACT,
     COMPACTED as COMPACTED,
@@ -373,6 +374,11 @@ def range_body(
 ) -> bytes:
     """limit 0: no limit. revision 0: the current one. `selection`: nothing, or the rest of the long form."""
     return _pack((RANGE, key, range_end, limit, revision, flags, *selection))
+
+
+def children_body(path: bytes, *, limit: int = 0, start_after: bytes = b"", revision: int = 0) -> bytes:
+    """start_after: a name; the children after it are wanted."""
+    return _pack((CHILDREN, path, limit, start_after, revision))
 
 
 def watch_history_body(

@@ -16,11 +16,13 @@ import msgpack
 from kvstore import protocol
 from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
+from kvstore.hierarchy import STEP_KEYS, children_in_steps
 from kvstore.history import MAX_SCANNED_VERSIONS
 from kvstore.lease_commands import LeaseCommands, why_unattachable
 from kvstore.leases import Leases
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
+    CHILDREN,
     CLOSE_SESSION,
     COMPACT,
     COUNT_ONLY,
@@ -123,6 +125,7 @@ class StoreMachine:
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
             **self._leases.reads,
+            CHILDREN: self._children,
         }
 
     @property
@@ -246,13 +249,9 @@ class StoreMachine:
         store = self._store
         current = store.revision
         if revision and revision != current:
-            if revision > current:
-                return error_result(protocol.FUTURE_REVISION, FUTURE, current)
-            if revision < store.oldest_revision:
-                return compacted(store.oldest_revision)
-            return self._in_steps(read, batch)
+            return self._why_not_as_of(revision) or self._range_in_steps(read, batch)
         if len(read) > 6:
-            return self._in_steps(read, batch)
+            return self._range_in_steps(read, batch)
         if not range_end and not flags:
             record = store.get(key)
             return _pack(
@@ -263,7 +262,7 @@ class StoreMachine:
             return _pack((OK, current, count, False, ()))
         wanted = min(count, limit) if limit else count
         if wanted > batch.keys_left:
-            return self._in_steps(read, batch)
+            return self._range_in_steps(read, batch)
         batch.keys_left -= wanted
         keys_only = bool(flags & KEYS_ONLY)
         total, more, records = store.range(
@@ -271,14 +270,29 @@ class StoreMachine:
         )
         return _pack((OK, current, total, more, records))
 
-    def _in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        """The first step is done at once, for it may be the only one, unless too much was done already."""
+    def _why_not_as_of(self, revision: int) -> bytes | None:
+        """The result of a read that names a revision which cannot be read."""
+        if revision > self._store.revision:
+            return error_result(protocol.FUTURE_REVISION, FUTURE, self._store.revision)
+        if 0 < revision < self._store.oldest_revision:
+            return compacted(self._store.oldest_revision)
+        return None
+
+    def _children(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        steps = children_in_steps(lambda: self._store, self._counts, read)
+        return self._why_not_as_of(read[4]) or self._in_steps(steps, STEP_KEYS, batch)
+
+    def _range_in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if len(read) > 6:
             steps = selected_in_steps(lambda: self._store, self._counts, self._sort_room, read)
         else:
             steps = range_in_steps(lambda: self._store, self._counts, read)
+        return self._in_steps(steps, SLICE_KEYS if read[2] else 1, batch)
+
+    def _in_steps(self, steps: LongAnswer, keys: int, batch: QueryBatch) -> bytes | LongAnswer:
+        """The first step is done at once, for it may be the only one, unless too much was done already."""
         if batch.keys_left > 0:
-            batch.keys_left -= SLICE_KEYS if read[2] else 1
+            batch.keys_left -= keys
             answer = next(steps)
             if answer is not None:
                 return answer

@@ -34,6 +34,8 @@ COMMANDS = {
     "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
     "watch": ("kvstore.cli.kv", "watch", "Follow the changes of a key, or of all below a prefix."),
     "compact": ("kvstore.cli.kv", "compact", "Forget what keys were before a revision."),
+    "ls": ("kvstore.cli.paths", "ls", "Show the names right below a path."),
+    "tree": ("kvstore.cli.paths", "tree", "Show all that is below a path."),
     "import": ("kvstore.cli.tree", "import_file", "Store a JSON or TOML tree, one key for each leaf."),
     "export": ("kvstore.cli.tree", "export_prefix", "Write all below a prefix as a JSON or TOML tree."),
     "wal": ("kvstore.cli.wal", "wal", "Look at the log of a node that does not run."),

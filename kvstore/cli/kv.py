@@ -15,6 +15,7 @@ import click
 from kvstore.cli import output
 from kvstore.cli.exits import AnswerCut, BadKey, KeyNotFound
 from kvstore.cli.invocation import Invocation
+from kvstore.paths import normal_path
 from kvstore.protocol import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
@@ -153,12 +154,17 @@ def _write_pages(
 @click.command("del")
 @click.argument("key")
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
+@click.option("--recursive", is_flag=True, help="KEY and everything below it, as a path.")
 @click.pass_obj
-def delete(invocation: Invocation, key: str, prefix: bool) -> None:
+def delete(invocation: Invocation, key: str, prefix: bool, recursive: bool) -> None:
     """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure.
 
-    Of more than 100000 keys nothing is deleted: use longer prefixes, one after the other.
+    With --prefix, of more than 100000 keys nothing is deleted: use longer prefixes, one after the other. With
+    --recursive they are deleted in pieces, each in a revision of its own.
     """
+    if recursive:
+        _delete_tree(invocation, key, prefix)
+        return
     if prefix and not key:
         # It is what an unset variable of a script would mean: the whole store.
         raise BadKey("bad key: an empty prefix would delete everything; name at least one byte")
@@ -167,6 +173,19 @@ def delete(invocation: Invocation, key: str, prefix: bool) -> None:
         result = remove(key_bytes(key))
     if invocation.write_out == "json":
         output.write_json({"revision": result.revision, "deleted": result.deleted})
+    else:
+        output.write_line(f"deleted {result.deleted}".encode())
+
+
+def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
+    if prefix:
+        raise click.UsageError("--prefix and --recursive are two different things")
+    if not normal_path(key_bytes(key)):
+        raise BadKey("bad key: the root would delete everything; name a path below it")
+    with invocation.client() as client:
+        result = client.delete_tree(key_bytes(key))
+    if invocation.write_out == "json":
+        output.write_json(result._asdict())
     else:
         output.write_line(f"deleted {result.deleted}".encode())
 

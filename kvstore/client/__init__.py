@@ -12,6 +12,8 @@ from kvstore.client.blocking_watch import BlockingWatch
 from kvstore.client.cluster import Cluster
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
 from kvstore.client.results import (
+    Child,
+    ChildrenResult,
     CompactResult,
     DeleteResult,
     Event,
@@ -20,6 +22,7 @@ from kvstore.client.results import (
     PutResult,
     RangeResult,
     State,
+    TreeDeleted,
     WatchBatch,
 )
 from kvstore.protocol_admin import Member, Membership
@@ -32,6 +35,8 @@ __all__ = [
     "AsyncClient",
     "AsyncWatch",
     "BlockingWatch",
+    "Child",
+    "ChildrenResult",
     "Client",
     "Cluster",
     "ClusterMismatch",
@@ -46,6 +51,7 @@ __all__ = [
     "RangeResult",
     "RevisionWentBack",
     "State",
+    "TreeDeleted",
     "WatchBatch",
 ]
 

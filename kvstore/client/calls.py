@@ -192,13 +192,19 @@ def range_call(
         raise ValueError(f"limit: {limit} is negative")
     if not protocol.is_integer(revision):
         raise ValueError(f"revision: {revision!r} is no revision")
-    if consistency not in _CONSISTENCIES:
-        raise ValueError(f"consistency: {consistency!r} is neither 'linearizable' nor 'local'")
+    kind = read_kind(consistency)
     selection = selection_of(chosen) if chosen else ()
     body = protocol.range_body(*span, *selection, limit=limit, revision=revision, flags=flags)
-    call = Call(_CONSISTENCIES[consistency], results.decode_range, len(body))
+    call = Call(kind, results.decode_range, len(body))
     call.body = body
     return call
+
+
+def read_kind(consistency: Consistency) -> int:
+    """Raises ValueError."""
+    if consistency not in _CONSISTENCIES:
+        raise ValueError(f"consistency: {consistency!r} is neither 'linearizable' nor 'local'")
+    return _CONSISTENCIES[consistency]
 
 
 def _first_item(result: list[Any]) -> results.KeyValue | None:

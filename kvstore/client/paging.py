@@ -5,6 +5,7 @@ May know: calls and their results. Pure: whoever reads makes the calls; both fac
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, Unpack
 
 from kvstore.client.calls import Call, Chosen, Consistency, range_call
@@ -14,14 +15,14 @@ PAGE_KEYS: Final = 10_000  # at most; a node cuts a page at 16 MiB, too
 
 
 class Pager:
-    """What is read next. Owned by one reader. The revision is that of the first page.
+    """What is read next, of one range or of several. Owned by one reader; as of the first page's revision.
 
     Pages follow one another by their keys. In any other order there is one page, which a node may have cut.
     """
 
     def __init__(
         self,
-        span: tuple[bytes, bytes],
+        spans: list[tuple[bytes, bytes]],
         consistency: Consistency,
         *,
         limit: int = 0,
@@ -29,7 +30,7 @@ class Pager:
         keys_only: bool = False,
         **chosen: Unpack[Chosen],
     ) -> None:
-        self._span: tuple[bytes, bytes] | None = span  # what is left; None: nothing
+        self._spans = deque(spans)  # what is left
         self._consistency = consistency
         self._left = limit  # 0: no limit
         self._revision = revision
@@ -39,13 +40,13 @@ class Pager:
 
     def next_call(self) -> Call | None:
         """None when all was read."""
-        if self._span is None:
+        if not self._spans:
             return None
         limit = self._left
         if self._chosen.get("sort_by", "key") == "key":
             limit = min(limit or PAGE_KEYS, PAGE_KEYS)
         return range_call(
-            self._span,
+            self._spans[0],
             self._consistency,
             limit=limit,
             revision=self._revision,
@@ -55,21 +56,21 @@ class Pager:
         )
 
     def took(self, page: RangeResult) -> None:
-        assert self._span is not None, "a page after the last one"
+        assert self._spans, "a page after the last one"
         self._is_first = False
         self._revision = self._revision or page.revision
-        key, end = self._span
-        self._span = None
-        if not page.more or not page.items:
-            return
+        key, end = self._spans.popleft()
         if self._left:
             self._left -= len(page.items)
             if not self._left:
+                self._spans.clear()
                 return
+        if not page.more or not page.items:
+            return
         last = page.items[-1].key
         if self._chosen.get("sort_by", "key") != "key":
             return
         if not self._chosen.get("descending", False):
-            self._span = (last + b"\0", end)
+            self._spans.appendleft((last + b"\0", end))
         elif last > key:
-            self._span = (key, last)
+            self._spans.appendleft((key, last))

@@ -1,4 +1,4 @@
-"""What takes more than one call: ranges page by page. The methods of both faces of the client.
+"""What takes more than one call: ranges page by page, and trees. The methods of both faces of the client.
 
 May know: calls, pages and results. Each face has a class here, which its client is made of; neither keeps
 anything of its own.
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from kvstore.client import calls
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.paging import Pager
-from kvstore.client.results import RangeResult
+from kvstore.client.results import ChildrenResult, KeyValue, RangeResult, TreeDeleted
+from kvstore.client.trees import children_call, delete_tree_steps, tree_pager
+from kvstore.errors import AssentError
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,7 +43,7 @@ class BlockingPaths:
         the keys there is one page only; its `more` tells that it was cut. The deadline is each page's.
         """
         pager = Pager(
-            calls.key_prefix(prefix),
+            [calls.key_prefix(prefix)],
             consistency,
             limit=limit,
             revision=revision,
@@ -49,6 +51,60 @@ class BlockingPaths:
             **chosen,
         )
         return self._pages_of(pager, timeout_seconds)
+
+    def children(
+        self,
+        path: str | bytes,
+        *,
+        limit: int = 0,
+        start_after: str | bytes = b"",
+        revision: int = 0,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> ChildrenResult:
+        """The names right below a path, in order, whether they have values or only keys below them.
+
+        With `start_after`, a name, only those after it: so an answer that was cut is continued. An answer has
+        about 32 000 names at most.
+        """
+        call = children_call(path, consistency, limit, start_after, revision)
+        result: ChildrenResult = self._ask(call, timeout_seconds)
+        return result
+
+    def walk(
+        self,
+        path: str | bytes,
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> Iterator[KeyValue]:
+        """The key of the path, if it is there, and all below it, however many, all as of one revision."""
+        pager = tree_pager(path, consistency, limit=limit, revision=revision, keys_only=keys_only)
+        return (item for page in self._pages_of(pager, timeout_seconds) for item in page.items)
+
+    def delete_tree(self, path: str | bytes, *, timeout_seconds: float | None = None) -> TreeDeleted:
+        """Deletes the key of the path, and then all below it.
+
+        Each of the two is one revision; of more than 100 000 keys below it, so is each piece of 100 000.
+        Whoever looks meanwhile sees a part of it gone. If it fails, what was deleted before stays deleted:
+        do it again.
+        """
+        steps = delete_tree_steps(path)
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = self._ask(call, timeout_seconds)
+                except AssentError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            deleted: TreeDeleted = end.value
+            return deleted
 
     def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> Iterator[RangeResult]:
         while (call := pager.next_call()) is not None:
@@ -76,7 +132,7 @@ class AsyncPaths:
     ) -> AsyncIterator[RangeResult]:
         """As that of the client that blocks: all keys that begin with `prefix`, page by page."""
         pager = Pager(
-            calls.key_prefix(prefix),
+            [calls.key_prefix(prefix)],
             consistency,
             limit=limit,
             revision=revision,
@@ -84,6 +140,51 @@ class AsyncPaths:
             **chosen,
         )
         return self._pages_of(pager, timeout_seconds)
+
+    def children(
+        self,
+        path: str | bytes,
+        *,
+        limit: int = 0,
+        start_after: str | bytes = b"",
+        revision: int = 0,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> asyncio.Future[ChildrenResult]:
+        """As that of the client that blocks: the names right below a path."""
+        return self._submit(children_call(path, consistency, limit, start_after, revision), timeout_seconds)
+
+    async def walk(
+        self,
+        path: str | bytes,
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[KeyValue]:
+        """The key of the path, if it is there, and all below it, however many, all as of one revision."""
+        pager = tree_pager(path, consistency, limit=limit, revision=revision, keys_only=keys_only)
+        async for page in self._pages_of(pager, timeout_seconds):
+            for item in page.items:
+                yield item
+
+    async def delete_tree(self, path: str | bytes, *, timeout_seconds: float | None = None) -> TreeDeleted:
+        """As that of the client that blocks: the key of the path, and then all below it, in pieces."""
+        steps = delete_tree_steps(path)
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = await self._submit(call, timeout_seconds)
+                except AssentError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            deleted: TreeDeleted = end.value
+            return deleted
 
     async def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> AsyncIterator[RangeResult]:
         while (call := pager.next_call()) is not None:

@@ -58,6 +58,31 @@ class RangeResult:
     items: list[KeyValue]
 
 
+class Child(NamedTuple):
+    """One name right below a path: with a value, with keys below it, or both."""
+
+    name: bytes
+    has_value: bool
+    has_children: bool
+
+
+@dataclass(slots=True)
+class ChildrenResult:
+    """In order of their names; `more` is true if `items` was cut."""
+
+    revision: int
+    more: bool
+    items: list[Child]
+
+
+class TreeDeleted(NamedTuple):
+    """`deleted` keys in so many `pieces`, each of one revision; `revision` is the store's after them."""
+
+    revision: int
+    deleted: int
+    pieces: int
+
+
 class Event(NamedTuple):
     """One change of one key. A delete carries key and mod_revision only.
 
@@ -196,6 +221,17 @@ def decode_compact(result: list[Any]) -> CompactResult:
 def decode_range(result: list[Any]) -> RangeResult:
     _integers(result, 5, 1, 2)
     return RangeResult(result[1], result[2], bool(result[3]), _key_values(result[4]))
+
+
+def decode_children(result: list[Any]) -> ChildrenResult:
+    _integers(result, 4, 1)
+    items = result[3]
+    if type(items) is not list or not all(type(item) is list and len(item) == 3 for item in items):
+        raise MalformedFrame("children are names with two flags each")
+    if any(type(name) is not bytes for name, _, _ in items):
+        raise MalformedFrame("the name of a child is not bytes")
+    children = [Child(name, bool(has_value), bool(has_children)) for name, has_value, has_children in items]
+    return ChildrenResult(result[1], bool(result[2]), children)
 
 
 def decode_open_session(result: list[Any]) -> SessionOpened:

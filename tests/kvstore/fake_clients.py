@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvstore.client import (
+    Child,
+    ChildrenResult,
     CompactResult,
     DeleteResult,
     Event,
@@ -13,6 +15,7 @@ from kvstore.client import (
     NodeStatus,
     PutResult,
     RangeResult,
+    TreeDeleted,
     WatchBatch,
 )
 from kvstore.errors import EmptyKey
@@ -35,6 +38,7 @@ class FakeCluster:
         self.consistencies: list[str] = []
         self.past: dict[int, dict[bytes, KeyValue]] = {}  # by revision, as far as a test has kept it
         self.compacted: list[int] = []
+        self.asked_revisions: list[int] = []  # of children
         self.chosen: dict[str, Any] = {}  # the order and the bounds of the last pages
         self.is_cut = False  # pages end before all was told
         self.watched: tuple[bytes, bool, int] | None = None
@@ -150,6 +154,33 @@ class FakeClient:
             del self._cluster.records[key]
         self._cluster.revision += bool(gone)
         return DeleteResult(self._cluster.revision, len(gone), [])
+
+    def children(self, path: bytes, *, start_after: bytes = b"", revision: int = 0) -> ChildrenResult:
+        """Pages of a few names each."""
+        root = b"/" + path.strip(b"/") if path.strip(b"/") else b""
+        records = self._cluster.at(revision if revision in self._cluster.past else 0)
+        rests = [key[len(root) + 1 :] for key in records if key.startswith(root + b"/")]
+        names = sorted({rest.partition(b"/")[0] for rest in rests})
+        found = [
+            Child(name, name in rests, any(rest.startswith(name + b"/") for rest in rests))
+            for name in names
+            if name > start_after
+        ]
+        self._cluster.asked_revisions.append(revision)
+        return ChildrenResult(self._cluster.revision, len(found) > PAGE_KEYS, found[:PAGE_KEYS])
+
+    def walk(self, path: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[KeyValue]:
+        records = self._cluster.at(revision)
+        for key in sorted(records):
+            if key == path or key.startswith(path + b"/"):
+                yield records[key]._replace(value=b"") if keys_only else records[key]
+
+    def delete_tree(self, path: bytes) -> TreeDeleted:
+        gone = [item.key for item in self.walk(b"/" + path.strip(b"/"))]
+        for key in gone:
+            del self._cluster.records[key]
+        self._cluster.revision += bool(gone)
+        return TreeDeleted(self._cluster.revision, len(gone), int(bool(gone)))
 
     def watch(
         self, key: bytes, *, prefix: bool = False, start_revision: int = 0, **options: bool

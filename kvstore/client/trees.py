@@ -1,0 +1,77 @@
+"""Reads and deletes of trees of keys: which calls are made, one after the other.
+
+May know: calls, paths and results. Pure: a generator yields the calls, and is sent their results or thrown
+their errors, so that both faces of the client do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from kvstore import errors, protocol
+from kvstore.client import calls, results
+from kvstore.client.calls import Call, Consistency
+from kvstore.client.paging import Pager
+from kvstore.client.results import DeleteResult, RangeResult, TreeDeleted
+from kvstore.paths import below, normal_path
+
+Steps = Generator[Call, Any, TreeDeleted]
+
+
+def tree_path(path: str | bytes) -> bytes:
+    """In its normal form. Raises TooLarge."""
+    normal = normal_path(calls.to_bytes(path))
+    if len(normal) > protocol.MAX_KEY_BYTES:
+        raise errors.TooLarge(f"the path has {len(normal)} bytes, more than {protocol.MAX_KEY_BYTES}")
+    return normal
+
+
+def spans_of(path: bytes) -> list[tuple[bytes, bytes]]:
+    """The path's own key, if it can have one, and what is below it."""
+    return [(path, b""), below(path)] if path else [below(path)]
+
+
+def children_call(
+    path: str | bytes, consistency: Consistency, limit: int, start_after: str | bytes, revision: int
+) -> Call:
+    if limit < 0 or not protocol.is_integer(revision):
+        raise ValueError(f"limit {limit}, revision {revision!r}: neither may be below 0")
+    body = protocol.children_body(
+        tree_path(path), limit=limit, start_after=calls.to_bytes(start_after), revision=revision
+    )
+    call = Call(calls.read_kind(consistency), results.decode_children, len(body))
+    call.body = body
+    return call
+
+
+def tree_pager(
+    path: str | bytes, consistency: Consistency, *, limit: int, revision: int, keys_only: bool
+) -> Pager:
+    spans = spans_of(tree_path(path))
+    return Pager(spans, consistency, limit=limit, revision=revision, keys_only=keys_only)
+
+
+def delete_tree_steps(path: str | bytes) -> Steps:
+    """Each span in one piece if it may be; one with too many keys for that in pieces of as many as may be."""
+    revision = deleted = pieces = 0
+    for start, end in spans_of(tree_path(path)):
+        cut = end
+        while True:
+            try:
+                gone: DeleteResult = yield calls.delete_call(start, cut, False)
+            except errors.TooLarge:
+                page: RangeResult = yield calls.range_call(
+                    (start, end),
+                    "linearizable",
+                    limit=protocol.MAX_DELETE_KEYS,
+                    keys_only=True,
+                    uncounted=True,
+                )
+                cut = page.items[-1].key + b"\0" if page.more else end
+                continue
+            revision, deleted, pieces = gone.revision, deleted + gone.deleted, pieces + bool(gone.deleted)
+            if cut == end:
+                break
+            start, cut = cut, end
+    return TreeDeleted(revision, deleted, pieces)
