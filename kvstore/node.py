@@ -33,6 +33,7 @@ from kvstore import logs, protocol
 from kvstore.compactor import Compactor
 from kvstore.founding import Origin, open_directory, origin_of
 from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
+from kvstore.lease_keeper import Household, LeaseKeeper
 from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
 from kvstore.snapshots import CorruptState
@@ -219,7 +220,8 @@ def _make_applier(
     machine = StoreMachine(watch_plane)
     applied_index = _restore(settings, machine, storage, recovered, fence)
     compactor = Compactor(settings.history_policy, machine.kept_history)
-    return ApplierActor(machine, watch_plane, housekeeper=compactor, applied_index=applied_index, fence=fence)
+    household = Household(LeaseKeeper(machine.leases_seen), compactor)
+    return ApplierActor(machine, watch_plane, housekeeper=household, applied_index=applied_index, fence=fence)
 
 
 def _restore(

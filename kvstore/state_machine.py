@@ -19,6 +19,7 @@ from kvstore.dismantling import Dismantling
 from kvstore.hierarchy import STEP_KEYS, children_in_steps
 from kvstore.history import MAX_SCANNED_VERSIONS
 from kvstore.lease_commands import LeaseCommands, why_unattachable
+from kvstore.lease_keeper import LeasesSeen
 from kvstore.leases import Leases
 from kvstore.operations import decode_read, decode_write, error_result
 from kvstore.protocol import (
@@ -214,6 +215,13 @@ class StoreMachine:
             return self._sessions.open(command[4], index, self._store.revision)
         assert command[3] == CLOSE_SESSION, f"operation {command[3]} was let in"
         return _pack((OK, self._store.revision)) if self._sessions.close(command[0]) else EXPIRED
+
+    def leases_seen(self) -> LeasesSeen:
+        """What expiry could take, as the leader's keeper wants to know it."""
+        store = self._store
+        return LeasesSeen(
+            self._leases.leases, self.applied_index, lambda lease: len(store.leased_keys(lease))
+        )
 
     @property
     def lease_time_ms(self) -> int:

@@ -35,6 +35,7 @@ from raft.ready import Ready, Role, RoleChange
 from raft.state_machine import (
     Fingerprinted,
     Housekeeper,
+    Leading,
     Restorer,
     StateMachine,
     Tidying,
@@ -59,6 +60,7 @@ __all__ = [
     "Fingerprinted",
     "HardState",
     "Housekeeper",
+    "Leading",
     "Index",
     "InvariantBroken",
     "MemoryStorage",

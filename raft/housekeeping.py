@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from raft.state_machine import Housekeeper
+from raft.state_machine import Housekeeper, Leading
 
 MAX_COMMANDS: Final = 64  # of one look; what is left is wanted the next time, too
 MAX_BYTES: Final = 256 << 10  # of one look, beside the first command
@@ -28,6 +28,8 @@ class Housekeeping:
         """This node leads from now on, or no longer. What an earlier leader proposed may be lost."""
         if is_leader and not self._is_leader:
             self._proposed.clear()
+        if is_leader and isinstance(self._housekeeper, Leading):
+            self._housekeeper.begin_leading()
         self._is_leader = is_leader
 
     def due(self, now_seconds: float) -> list[bytes]:

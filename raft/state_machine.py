@@ -79,6 +79,14 @@ class Housekeeper(Protocol):
         """
 
 
+@runtime_checkable
+class Leading(Protocol):
+    """What a housekeeper may have beside, if it counts time."""
+
+    def begin_leading(self) -> None:
+        """This node leads, and did not just before, or does so in another term: others led meanwhile."""
+
+
 class Restorable(Protocol):
     """What a snapshot can be restored into: a state machine."""
 
