@@ -40,14 +40,6 @@ TOO_MANY_KEYS: Final = error_result(
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
 
-def why_unattachable(store: Store, leases: Leases, lease: int, key: bytes) -> bytes | None:
-    """The result of a put of `key` with `lease`, which is not 0, if it must not be done."""
-    if lease not in leases:
-        return NOT_FOUND  # it may have ended just now: the key must not outlive it
-    keys = store.leased_keys(lease)
-    return TOO_MANY_KEYS if len(keys) >= MAX_LEASE_KEYS and key not in keys else None
-
-
 class LeaseCommands:
     """Owned by one state machine, which gives it another store and other leases when it restores any."""
 
@@ -67,8 +59,13 @@ class LeaseCommands:
             LEASE_LIST: self._list,
         }
 
-    def is_known(self, lease: int) -> bool:
-        return lease in self.leases
+    def why_unattachable(self, lease: int, key: bytes, others: int) -> bytes | None:
+        """The result of a put of `key` with `lease`, which is not 0, if it must not be done. `others` are the
+        keys that come to the lease together with this one."""
+        if lease not in self.leases:
+            return NOT_FOUND  # it may have ended just now: the key must not outlive it
+        keys = self.store.leased_keys(lease)
+        return TOO_MANY_KEYS if len(keys) + others >= MAX_LEASE_KEYS and key not in keys else None
 
     def _grant(self, command: list[Any]) -> bytes:
         ttl_seconds, lease = max(command[4], LEAST_TTL_SECONDS), command[5]

@@ -4,7 +4,7 @@ May know: the protocol. Pure and deterministic: what is wrong with a body, and t
 depend on its bytes alone, never on the state, the version of a library or the node. No body whatsoever
 makes these functions raise. A decoded command is the list that the protocol describes, [session_id,
 sequence, acknowledged_below, op, arguments …], with every element of the right type and in range; a
-decoded read is [op, arguments …].
+decoded read is [op, arguments …]. Of a transaction the one argument is its tree, a Transaction.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import msgpack
 
 from kvstore import protocol
 from kvstore.codes import SORT_DESCENDING, SORT_KEY, SORT_NONE, SORT_VALUE, UNCOUNTED
+from kvstore.error_results import error_result as error_result
 from kvstore.protocol import (
     CHILDREN,
     CLOSE_SESSION,
     COMPACT,
     DELETE,
+    IGNORE_LEASE,
+    IGNORE_VALUE,
     INTERNAL_BYTE,
     LEASE_EXPIRE,
     LEASE_GRANT,
@@ -42,22 +45,21 @@ from kvstore.protocol import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
+    TXN,
     UNPACK_ERRORS,
     WATCH_HISTORY,
     unpack_guarded,
 )
+from kvstore.transaction_bodies import decode_transaction
 
 # A body up to this size is unpacked without guard: whatever it holds becomes a megabyte at most.
 UNGUARDED_BYTES: Final = 16_384
 
 _unpack: Callable[[bytes], Any] = msgpack.unpackb
+_PUT_FLAGS: Final = PREV_KV | IGNORE_VALUE | IGNORE_LEASE
 _RANGE_FLAGS: Final = protocol.KEYS_ONLY | protocol.COUNT_ONLY | UNCOUNTED
 _NOTHING_CHOSEN: Final = [0] * 6  # the rest of the long form
-
-
-def error_result(code: int, message: str, *data: int) -> bytes:
-    packed: bytes = msgpack.packb((code, message, *data))
-    return packed
 
 
 MALFORMED: Final = error_result(protocol.BAD_REQUEST, "not a msgpack array of plain items")
@@ -70,6 +72,12 @@ BAD_SEQUENCE: Final = error_result(
 UNKNOWN_OPERATION: Final = error_result(protocol.BAD_REQUEST, "unknown operation")
 BAD_ARGUMENTS: Final = error_result(protocol.BAD_REQUEST, "wrong number, type or range of arguments")
 UNKNOWN_FLAG: Final = error_result(protocol.BAD_REQUEST, "unknown flag")
+VALUE_GIVEN: Final = error_result(protocol.VALUE_PROVIDED, "value is provided")
+LEASE_GIVEN: Final = error_result(protocol.LEASE_PROVIDED, "lease is provided")
+WRITE_IN_READ: Final = error_result(protocol.BAD_REQUEST, "a transaction that is read has no put or delete")
+PAST_IN_WRITE: Final = error_result(
+    protocol.BAD_REQUEST, "a transaction that is written reads the current revision only"
+)
 BAD_NONCE: Final = error_result(protocol.BAD_REQUEST, f"a nonce has {NONCE_BYTES} bytes")
 KEY_EMPTY: Final = error_result(protocol.EMPTY_KEY, "key is not provided")
 KEY_TOO_LARGE: Final = error_result(protocol.TOO_LARGE, f"a key has at most {MAX_KEY_BYTES} bytes")
@@ -199,8 +207,12 @@ def _check_put(command: list[Any]) -> bytes | None:
     if lease or flags:
         if not (0 <= lease <= MAX_INTEGER and 0 <= flags <= MAX_INTEGER):
             return BAD_ARGUMENTS
-        if flags & ~PREV_KV:
+        if flags & ~_PUT_FLAGS:
             return UNKNOWN_FLAG
+        if flags & IGNORE_VALUE and value:
+            return VALUE_GIVEN
+        if flags & IGNORE_LEASE and lease:
+            return LEASE_GIVEN
     return None
 
 
@@ -250,6 +262,46 @@ def _check_keepalive(command: list[Any]) -> bytes | None:
 
 def _are_integers(items: list[Any]) -> bool:
     return all(type(item) is int and 0 <= item <= MAX_INTEGER for item in items)
+
+
+# ---------------------------------------------------------------- transactions
+
+
+def _check_transaction(command: list[Any]) -> bytes | None:
+    """Puts the tree of operations in the place of its encoded lists."""
+    transaction = decode_transaction(command[4:], _check_written_operation)
+    if isinstance(transaction, bytes):
+        return transaction
+    command[4:] = [transaction]
+    return None
+
+
+def _check_read_transaction(read: list[Any]) -> bytes | None:
+    transaction = decode_transaction(read[1:], _check_read_operation)
+    if isinstance(transaction, bytes):
+        return transaction
+    read[1:] = [transaction]
+    return None
+
+
+def _check_written_operation(operation: list[Any]) -> bytes | None:
+    kind = operation[0] if operation and type(operation[0]) is int else None
+    if kind == PUT:
+        return _check_put([0, 0, 0, *operation])
+    if kind == DELETE:
+        return _check_delete([0, 0, 0, *operation])
+    if kind != RANGE:
+        return UNKNOWN_OPERATION
+    # What can be read of the past is not the same on all nodes, and this result is remembered by all.
+    error = _check_range_read(operation)
+    return PAST_IN_WRITE if error is None and operation[4] else error
+
+
+def _check_read_operation(operation: list[Any]) -> bytes | None:
+    kind = operation[0] if operation and type(operation[0]) is int else None
+    if kind in (PUT, DELETE):
+        return WRITE_IN_READ
+    return _check_range_read(operation) if kind == RANGE else UNKNOWN_OPERATION
 
 
 # ---------------------------------------------------------------- reads
@@ -347,11 +399,13 @@ _WRITE_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     LEASE_GRANT: _check_grant,
     LEASE_REVOKE: _check_revoke,
     LEASE_KEEPALIVE: _check_keepalive,
+    TXN: _check_transaction,
 }
 _READ_CHECKS: Final[dict[int, Callable[[list[Any]], bytes | None]]] = {
     RANGE: _check_range_read,
     WATCH_HISTORY: _check_watch_history,
     LEASE_TIME_TO_LIVE: _check_time_to_live,
     LEASE_LIST: _check_lease_list,
+    READ_TXN: _check_read_transaction,
     CHILDREN: _check_children,
 }

@@ -48,6 +48,13 @@ class Selection(NamedTuple):
     min_create: int
     max_create: int
 
+    def in_order(self, records: list[KeyValue]) -> list[KeyValue]:
+        """Records that are in the order of their keys, in the one that is wanted."""
+        if not self.sort_target:
+            return records
+        value_of = itemgetter(_FIELDS[self.sort_target - 1])
+        return sorted(records, key=value_of, reverse=self.sort_order == SORT_DESCENDING)
+
     def matching(self, records: list[KeyValue]) -> list[KeyValue]:
         _, _, min_mod, max_mod, min_create, max_create = self
         if not any(self[2:]):
@@ -131,16 +138,21 @@ def selected_in_steps(
     store_of: Callable[[], Store], counts: PastCounts, room: SortRoom, read: list[Any]
 ) -> Iterator[bytes | None]:
     """As range_in_steps, of a RANGE of the long form."""
-    return range_in_steps(store_of, counts, read, partial(_read_selected, room))
+    return range_in_steps(store_of, counts, read, partial(read_selected, room))
 
 
-def _read_selected(
-    room: SortRoom, store_of: Callable[[], Store], counts: PastCounts, read: list[Any], revision: int
+def read_selected(
+    room: SortRoom,
+    store_of: Callable[[], Store],
+    counts: PastCounts,
+    read: list[Any],
+    revision: int,
+    told: int = 0,
 ) -> Generator[None, None, bytes | None]:
-    """Returns the result; None if the revision was compacted meanwhile."""
+    """Returns the result; None if the revision was compacted meanwhile. `told` as for read_as_of()."""
     limit, flags = read[3], read[5]
     selection = Selection(*read[6:])
-    page, current = Page(limit, flags), store_of().revision
+    page, current = Page(limit, flags), told or store_of().revision
     if selection.sort_target <= SORT_KEY:
         total = yield from _choose(store_of, counts, read, revision, page)
         if total is None:

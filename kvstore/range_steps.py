@@ -105,10 +105,10 @@ def range_in_steps(
     store_of: Callable[[], Store], counts: PastCounts, read: list[Any], reader: Reader | None = None
 ) -> Iterator[bytes | None]:
     """None after each step but the last, and then the result of `read`, a RANGE that was checked."""
-    revision, read_as_of = read[4], reader if reader is not None else _read_as_of
+    revision, read_of = read[4], reader if reader is not None else read_as_of
     while True:
         store = store_of()
-        answer = yield from read_as_of(store_of, counts, read, revision or store.revision)
+        answer = yield from read_of(store_of, counts, read, revision or store.revision)
         if answer is None and revision:
             answer = compacted(store_of().oldest_revision)
         yield answer
@@ -116,13 +116,17 @@ def range_in_steps(
             return
 
 
-def _read_as_of(
-    store_of: Callable[[], Store], counts: PastCounts, read: list[Any], revision: int
+def read_as_of(
+    store_of: Callable[[], Store], counts: PastCounts, read: list[Any], revision: int, told: int = 0
 ) -> Generator[None, None, bytes | None]:
-    """Returns the result; None if the revision was compacted meanwhile."""
+    """Returns the result; None if the revision was compacted meanwhile.
+
+    `told` is the revision that the result names, if it is not the current one: a part of an answer names that
+    of the whole.
+    """
     _, key, range_end, limit, _, flags = read
     store = store_of()
-    current = store.revision
+    current = told or store.revision
     page = Page(limit, flags)
     counted, start = 0, key
     total = counts.get(key, range_end, revision)

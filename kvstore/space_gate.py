@@ -105,4 +105,6 @@ def runs(bodies: list[bytes]) -> Iterator[tuple[int, int, bool]]:
 
 def _is_frugal(body: bytes) -> bool:
     command = decode_write(body)
-    return isinstance(command, list) and command[3] in FRUGAL
+    if not isinstance(command, list):
+        return False
+    return command[3] in FRUGAL or (command[3] == protocol.TXN and not command[4].has_put)

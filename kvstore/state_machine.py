@@ -18,7 +18,7 @@ from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
 from kvstore.hierarchy import STEP_KEYS, children_in_steps
 from kvstore.history import MAX_SCANNED_VERSIONS
-from kvstore.lease_commands import LeaseCommands, why_unattachable
+from kvstore.lease_commands import LeaseCommands
 from kvstore.lease_keeper import LeasesSeen
 from kvstore.leases import Leases
 from kvstore.operations import decode_read, decode_write, error_result
@@ -37,6 +37,8 @@ from kvstore.protocol import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
+    TXN,
     WATCH_HISTORY,
     KeyValue,
 )
@@ -46,6 +48,13 @@ from kvstore.restoring import StoreRestorer, state_fingerprint
 from kvstore.sessions import EXPIRED, Sessions
 from kvstore.snapshots import StateHeader, encode_state
 from kvstore.store import SLICE_KEYS, Store
+from kvstore.transactions import (
+    FUTURE,
+    Refused,
+    Writing,
+    read_in_steps,
+    resolved_put,
+)
 from kvstore.watch_plane import WatchPlane
 from raft.state_machine import LongAnswer
 
@@ -61,7 +70,6 @@ SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyon
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
-FUTURE: Final = "required revision is a future revision"
 TOO_MUCH_PREVIOUS: Final = error_result(
     protocol.TOO_LARGE, f"the deleted records exceed {MAX_PREV_KVS_BYTES} bytes: nothing deleted"
 )
@@ -98,7 +106,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 4
+    fingerprint_version: Final = 5
 
     def __init__(
         self,
@@ -118,6 +126,7 @@ class StoreMachine:
             PUT: self._put,
             DELETE: self._delete,
             COMPACT: self._compact,
+            TXN: self._transact,
             **self._leases.writes,
         }
         self._counts = PastCounts()
@@ -125,6 +134,7 @@ class StoreMachine:
         self._reads: dict[int, Callable[[list[Any], QueryBatch], bytes | LongAnswer]] = {
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
+            READ_TXN: self._read_transaction,
             **self._leases.reads,
             CHILDREN: self._children,
         }
@@ -177,13 +187,15 @@ class StoreMachine:
             self.watch_plane.feed(changes, self._store.record_before)
 
     def _put(self, command: list[Any]) -> bytes:
-        store, lease = self._store, command[6]
-        if lease:
-            error = why_unattachable(store, self._leases.leases, lease, command[4])
-            if error is not None:
-                return error
-        previous = store.put(command[4], command[5], lease)
-        return _pack((OK, store.revision, previous if command[7] else None))
+        store = self._store
+        if command[6] or command[7] > PREV_KV:
+            before = store.get(command[4])
+            try:
+                command[5:7] = resolved_put(self._leases, before, *command[4:])
+            except Refused as refused:
+                return refused.result
+        previous = store.put(command[4], command[5], command[6])
+        return _pack((OK, store.revision, previous if command[7] & PREV_KV else None))
 
     def _delete(self, command: list[Any]) -> bytes:
         key, range_end, flags = command[4:]
@@ -198,6 +210,9 @@ class StoreMachine:
                 return TOO_MUCH_PREVIOUS
         removed = store.delete(key, range_end)
         return _pack((OK, store.revision, len(removed), removed if flags & PREV_KV else ()))
+
+    def _transact(self, command: list[Any]) -> bytes:
+        return Writing(self._store, self._leases).run(command[4])
 
     def _compact(self, command: list[Any]) -> bytes:
         revision, store = command[4], self._store
@@ -305,6 +320,10 @@ class StoreMachine:
             if answer is not None:
                 return answer
         return admitted(steps, batch)
+
+    def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        steps = read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
+        return self._in_steps(steps, SLICE_KEYS, batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 from zlib import crc32
@@ -37,6 +38,7 @@ _PLACE_BYTES: Final = 8  # of a change in the history
 SLICE_KEYS: Final = 2048  # looked at by one step of a read of the past: a few milliseconds
 _QUICK_CHANGES: Final = 1024  # so many since then, and a count as of then is had by looking at them
 
+_key_of: Final[Callable[[KeyValue], bytes]] = itemgetter(0)
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
 
@@ -174,6 +176,23 @@ class Store:
         self._versions.gone.update([record[0] for record in removed])
         self._changes.append(tombstones[0] if len(tombstones) == 1 else (revision, tombstones))
         return removed
+
+    def change_together(self, puts: Iterable[KeyValue], ranges: Iterable[tuple[bytes, bytes]]) -> None:
+        """Puts key, value and lease of each record, and deletes the ranges, all in one revision; in none if
+        that changes nothing. No key is put twice, and none that is put is in a range."""
+        before, place = self.revision, len(self._changes)
+        for key, value, _, _, _, lease in puts:
+            self.revision = before
+            self.put(key, value, lease)
+        for key, range_end in ranges:
+            self.revision = before
+            self.delete(key, range_end)
+        made = self._changes[place:]
+        self.revision = before + 1 if made else before
+        if len(made) > 1:
+            versions = [version for change in made for version in change_versions(change)]
+            versions.sort(key=_key_of)
+            self._changes[place:] = [(self.revision, versions)]
 
     def take_changes(self) -> list[Change]:
         """What happened since the last call, in order of revision, with no revision missing."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import msgpack
 
 from kvstore import protocol, watch_frames
+from kvstore.transaction_bodies import encode_list, transaction_body
 
 KEY, VALUE = b"/app/x", b"30"
+LOCK = b"/lock"
 PREFIX, PREFIX_END = protocol.prefix_range(b"/app/")
 RECORD = (KEY, VALUE, 2, 2, 1, 0)
 EVENT: protocol.Event = (protocol.EVENT_PUT, *RECORD)
@@ -29,6 +31,11 @@ def examples() -> dict[str, list[bytes]]:
     put = protocol.put_body(9, 1, 1, KEY, VALUE)
     get_prefix = protocol.range_body(PREFIX, PREFIX_END)
     history = protocol.watch_history_body(PREFIX, PREFIX_END, start_revision=2)
+    when = encode_list([(protocol.COMPARE_CREATE, protocol.EQUAL, LOCK, b"", 0)])
+    take = encode_list([(protocol.PUT, LOCK, b"me", 0, 0)])
+    look = encode_list([(protocol.RANGE, LOCK, b"", 0, 0, 0)])
+    lock = transaction_body(9, 2, 2, when, take, look)
+    locked = _packed((protocol.OK, 3, True, ((protocol.OK, 3, None),)))
     opened = _packed((protocol.OK, 1, 9))
     stored = _packed((protocol.OK, 2, None))
     found = _packed((protocol.OK, 2, 1, False, (RECORD,)))
@@ -42,6 +49,8 @@ def examples() -> dict[str, list[bytes]]:
         "put refused": [protocol.encode_refused(2, 1, *not_leader)],
         "range request": [protocol.encode_request(protocol.READ, 3, 5000, [get_prefix])],
         "range reply": [protocol.encode_results(3, 1, found)],
+        "txn request": [protocol.encode_request(protocol.WRITE, 6, 5000, [lock])],
+        "txn reply": [protocol.encode_results(6, 1, locked)],
         "status request": [protocol.encode_request(protocol.STATUS, 4, 1000, [])],
         "history request": [protocol.encode_request(protocol.STALE_READ, 5, 5000, [history])],
         "history reply": [protocol.encode_results(5, 1, remembered)],

@@ -55,7 +55,17 @@ def test_every_code_is_in_the_table_with_its_name() -> None:
 
 
 def test_every_operation_and_kind_is_in_a_table_with_its_number() -> None:
-    names = ["PUT", "DELETE", "OPEN_SESSION", "CLOSE_SESSION", "RANGE", "WATCH_HISTORY"]
+    names = [
+        "PUT",
+        "DELETE",
+        "OPEN_SESSION",
+        "CLOSE_SESSION",
+        "COMPACT",
+        "TXN",
+        "RANGE",
+        "WATCH_HISTORY",
+        "READ_TXN",
+    ]
     for name in names:
         assert f"| {getattr(protocol, name)} {name} |" in TEXT
     for name in ("WRITE", "READ", "STALE_READ", "STATUS"):
@@ -83,3 +93,25 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"It comes every {protocol.WATCH_HEARTBEAT_SECONDS} s" in TEXT
     assert f"Without one for {protocol.WATCH_SILENCE_SECONDS:.0f} s" in TEXT
     assert protocol.MAX_BODY_BYTES == 1.5 * (1 << 20) and "at most 1.5 MiB" in TEXT
+
+
+def test_the_limits_and_numbers_of_transactions_are_those_of_the_code() -> None:
+    assert f"Each list has at most {protocol.MAX_TXN_OPERATIONS} elements" in TEXT
+    assert f"nest at most {protocol.MAX_TXN_DEPTH} deep" in TEXT
+    assert f"operations together are at most {protocol.MAX_TXN_ITEMS}" in TEXT
+    assert f"looks at no more than {_grouped(protocol.MAX_TXN_KEYS)} keys" in TEXT
+    assert f"at most {protocol.MAX_TXN_REPLY_BYTES >> 20} MiB of keys and values" in TEXT
+    fields = {
+        protocol.COMPARE_VERSION: "version",
+        protocol.COMPARE_CREATE: "create_revision",
+        protocol.COMPARE_MOD: "mod_revision",
+        protocol.COMPARE_VALUE: "value",
+        protocol.COMPARE_LEASE: "lease",
+    }
+    for number, name in fields.items():
+        assert f"\n| {number} | {name}" in TEXT
+    signs = ((protocol.EQUAL, "equal"), (protocol.NOT_EQUAL, "not equal"))
+    for number, name in (*signs, (protocol.GREATER, "greater"), (protocol.LESS, "less")):
+        assert f"| {number} | {name}" in TEXT
+    assert f"bit {protocol.IGNORE_VALUE.bit_length() - 1}\nkeeps the value" in TEXT
+    assert f"bit {protocol.IGNORE_LEASE.bit_length() - 1} keeps the lease" in TEXT

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgpack
 
 from kvstore import protocol
-from kvstore.protocol import COUNT_ONLY, KEYS_ONLY, PREV_KV
+from kvstore.protocol import COUNT_ONLY, IGNORE_LEASE, IGNORE_VALUE, KEYS_ONLY, PREV_KV, PUT, RANGE, TXN
 from kvstore.sessions import Sessions
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
@@ -57,13 +57,13 @@ class Pair:
     # -- both, and compare -----------------------------------------------------------------------------
 
     def apply(self, command: list[Any] | None) -> Result | None:
-        body = None if command is None else msgpack.packb(command)
+        body = None if command is None else encoded(command)
         self.log.append(body)
         [given] = self.machine.apply(self.machine.applied_index + 1, [body])
         return self._compare(command, given, self.model.apply(command))
 
     def query(self, read: list[Any]) -> Result:
-        [given] = self.machine.query([msgpack.packb(read)])
+        [given] = self.machine.query([encoded(read)])
         result = self._compare(read, given, self.model.query(read))
         assert result is not None
         return result
@@ -134,6 +134,16 @@ class Pair:
         assert found == expected, f"{found} instead of {expected}, after {self.story}"
 
 
+def encoded(item: list[Any]) -> bytes:
+    """A command or a read; the lists of a transaction, which nest, become bins, which do not."""
+    body: bytes = msgpack.packb([listed(part) if type(part) is list else part for part in item])
+    return body
+
+
+def listed(items: list[Any]) -> bytes:
+    return b"".join(map(encoded, items))
+
+
 def without_text(result: list[Any]) -> Result:
     """The text of an error is for people."""
     return result if result[0] == protocol.OK else [result[0], *result[2:]]
@@ -165,6 +175,88 @@ def delete_with_previous(pair: Pair, chance: Random) -> None:
 @kind
 def delete_range(pair: Pair, chance: Random) -> None:
     pair.write(chance, protocol.DELETE, *pair.some_range(chance), chance.choice([0, PREV_KV]))
+
+
+@kind
+def put_that_keeps_something(pair: Pair, chance: Random) -> None:
+    flags = chance.choice([IGNORE_VALUE, IGNORE_LEASE, IGNORE_VALUE | IGNORE_LEASE]) | chance.choice(
+        [0, PREV_KV]
+    )
+    value = chance.choice([b"", b"k"]) if flags & IGNORE_VALUE else b"k"
+    lease = chance.choice([0, 0, 0, 1 << 40]) if flags & IGNORE_LEASE else 0
+    pair.write(chance, protocol.PUT, pair.some_key(chance), value, lease, flags)
+
+
+@kind
+def put_with_nobodys_lease(pair: Pair, chance: Random) -> None:
+    result = pair.write(chance, protocol.PUT, pair.some_key(chance), b"never", 1 << 40, 0)
+    assert result[0] != protocol.OK
+
+
+# ---------------------------------------------------------------- transactions
+
+
+def some_compare(pair: Pair, chance: Random) -> list[Any]:
+    """Mostly near to what is there."""
+    target = chance.randint(protocol.COMPARE_VERSION, protocol.COMPARE_LEASE)
+    key, range_end = pair.some_range(chance)
+    operand: int | bytes = chance.choice(
+        [0, 0, 1, 2, pair.model.revision, chance.randint(1, pair.model.revision)]
+    )
+    if target == protocol.COMPARE_VALUE:
+        operand = chance.choice([b"", b"v", b"w" * 30, b"p"])
+    return [target, chance.randint(protocol.EQUAL, protocol.LESS), key, range_end, operand]
+
+
+def some_operation(pair: Pair, chance: Random, depth: int, *, writes: bool) -> list[Any]:
+    draw = chance.randint(0 if writes else 6, 9)
+    if draw < 3:
+        options = [(b"t", 0), (b"t", PREV_KV), (b"", IGNORE_VALUE), (b"u", IGNORE_LEASE | PREV_KV)]
+        value, flags = chance.choice(options)
+        return [PUT, pair.some_key(chance), value, 0, flags]
+    if draw < 5:
+        return [protocol.DELETE, pair.some_key(chance), b"", chance.choice([0, PREV_KV])]
+    if draw == 5:
+        return [protocol.DELETE, *pair.some_range(chance), chance.choice([0, PREV_KV])]
+    if draw < 9 or depth == 0:
+        past = 0 if writes else chance.choice([0, 0, pair.some_past(chance)])
+        return [RANGE, *pair.some_range(chance), chance.randint(0, 2), past, chance.choice([0, 0, 1, 2])]
+    return [TXN, *some_lists(pair, chance, depth - 1, writes=writes)]
+
+
+def some_lists(pair: Pair, chance: Random, depth: int, *, writes: bool) -> list[list[Any]]:
+    compares = [some_compare(pair, chance) for _ in range(chance.choice([0, 1, 1, 2]))]
+    branches = [
+        [some_operation(pair, chance, depth, writes=writes) for _ in range(chance.randint(0, 3))]
+        for _ in range(2)
+    ]
+    return [compares, *branches]
+
+
+@kind
+def transaction(pair: Pair, chance: Random) -> None:
+    pair.write(chance, TXN, *some_lists(pair, chance, 2, writes=True))
+
+
+@kind
+def transaction_that_is_read(pair: Pair, chance: Random) -> None:
+    pair.query([protocol.READ_TXN, *some_lists(pair, chance, 2, writes=False)])
+
+
+@kind
+def transaction_that_is_ambiguous(pair: Pair, chance: Random) -> None:
+    key = pair.some_key(chance)
+    again = chance.choice(
+        [
+            [PUT, key, b"2", 0, 0],
+            [protocol.DELETE, b"\x00", b"\x00", 0],
+            [TXN, [], [[PUT, key, b"", 0, 0]], []],
+        ]
+    )
+    both = [[PUT, key, b"1", 0, 0], again]
+    chance.shuffle(both)
+    result = pair.write(chance, TXN, [], *chance.choice([(both, []), ([], both)]))
+    assert result[0] != protocol.OK
 
 
 @kind
@@ -370,4 +462,4 @@ def tidy(pair: Pair, chance: Random) -> None:
 
 
 # What to draw from: what makes something to look at comes more often.
-NAMES: Final = [*sorted(KINDS), *["put"] * 4, "delete_range", "retry"]
+NAMES: Final = [*sorted(KINDS), *["put"] * 4, "delete_range", "retry", "transaction", "transaction"]

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore import protocol
-from kvstore.protocol import COUNT_ONLY, KEYS_ONLY, OK, PREV_KV
+from kvstore.protocol import COUNT_ONLY, IGNORE_LEASE, IGNORE_VALUE, KEYS_ONLY, OK, PREV_KV
+from tests.kvstore.plain_transaction import holds, is_ambiguous, is_in
 
 Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
 Event = list[Any]  # [type, key, value, create_revision, mod_revision, version, lease]
@@ -25,12 +26,6 @@ class Refused(Exception):
     def __init__(self, code: int, *data: int) -> None:
         super().__init__(code, *data)
         self.result: Result = [code, *data]
-
-
-def is_in(name: bytes, key: bytes, range_end: bytes) -> bool:
-    if not range_end:
-        return name == key
-    return name >= key and (range_end == b"\x00" or name < range_end)
 
 
 class Draft:
@@ -90,8 +85,12 @@ class PlainModel:
             protocol.PUT: self._put,
             protocol.DELETE: self._delete,
             protocol.COMPACT: self._compact,
+            protocol.TXN: self._transact,
         }
-        self._reads: dict[int, Callable[..., Result]] = {protocol.RANGE: self._range}
+        self._reads: dict[int, Callable[..., Result]] = {
+            protocol.RANGE: self._range,
+            protocol.READ_TXN: self._read_transaction,
+        }
 
     @property
     def revision(self) -> int:
@@ -107,6 +106,9 @@ class PlainModel:
         session_id, sequence, acknowledged_below, operation, *arguments = command
         if operation == protocol.OPEN_SESSION:
             return self._open(*arguments)
+        code = wrong_at_sight(operation, arguments)
+        if code is not None:
+            return [code]
         if operation == protocol.CLOSE_SESSION:
             known = self.sessions.pop(session_id, None)
             return [protocol.SESSION_EXPIRED] if known is None else [OK, self.revision]
@@ -143,10 +145,18 @@ class PlainModel:
             return refused.result
         if draft.events:
             self.contents.append(draft.contents)
-            self.events.append(draft.events)
+            self.events.append(sorted(draft.events, key=lambda event: event[1]))
         return result
 
     def _put(self, draft: Draft, key: bytes, value: bytes, lease: int, flags: int) -> Result:
+        before = draft.contents.get(key)
+        if lease:
+            raise Refused(protocol.LEASE_NOT_FOUND)
+        if flags & (IGNORE_VALUE | IGNORE_LEASE) and before is None:
+            raise Refused(protocol.KEY_NOT_FOUND)
+        if before is not None:
+            value = before[1] if flags & IGNORE_VALUE else value
+            lease = before[5] if flags & IGNORE_LEASE else lease
         previous = draft.put(key, value, lease)
         return [OK, draft.revision, previous if flags & PREV_KV else None]
 
@@ -161,6 +171,27 @@ class PlainModel:
             raise Refused(protocol.COMPACTED, self.compact_revision)
         self.compact_revision = revision
         return [OK, self.revision]
+
+    def _transact(self, draft: Draft, *lists: list[Any]) -> Result:
+        """Lists come as lists; all compares look at what was before."""
+        result = self._branch(draft, *lists)
+        return _at_revision(result, draft.revision)
+
+    def _branch(self, draft: Draft, compares: Any, then: Any, otherwise: Any) -> Result:
+        succeeded = all(holds(self.contents[-1], compare) for compare in compares)
+        results = []
+        for operation, *arguments in then if succeeded else otherwise:
+            if operation == protocol.TXN:
+                results.append(self._branch(draft, *arguments))
+            elif operation == protocol.RANGE:
+                results.append(self._range_of(draft.contents, *arguments))
+            else:
+                results.append(self._writes[operation](draft, *arguments))
+        return [OK, 0, succeeded, results]
+
+    def _read_transaction(self, *lists: list[Any]) -> Result:
+        result = self._branch(Draft(self.contents[-1], self.revision, self.index), *lists)
+        return _at_revision(result, self.revision)
 
     # -- reads -----------------------------------------------------------------------------------------
 
@@ -180,7 +211,19 @@ class PlainModel:
         return self.contents[revision or -1]
 
     def _range(self, key: bytes, range_end: bytes, limit: int, revision: int, flags: int) -> Result:
-        contents = self.contents_at(revision)
+        return self._range_of(self.contents_at(revision), key, range_end, limit, 0, flags)
+
+    def _range_of(
+        self,
+        contents: dict[bytes, Record],
+        key: bytes,
+        range_end: bytes,
+        limit: int,
+        revision: int,
+        flags: int,
+    ) -> Result:
+        if revision:
+            contents = self.contents_at(revision)
         found = [contents[name] for name in sorted(contents) if is_in(name, key, range_end)]
         total = len(found)
         if flags & COUNT_ONLY:
@@ -197,3 +240,23 @@ class PlainModel:
             for revision in range(start_revision, len(self.events))
         ]
         return [(revision, events) for revision, events in found if events]
+
+
+def wrong_at_sight(operation: int, arguments: list[Any]) -> int | None:
+    """What a body shows to be wrong is refused before anything else is looked at, the session too."""
+    if operation == protocol.PUT:
+        _, value, lease, flags = arguments
+        if flags & IGNORE_VALUE and value:
+            return protocol.VALUE_PROVIDED
+        if flags & IGNORE_LEASE and lease:
+            return protocol.LEASE_PROVIDED
+    if operation == protocol.TXN and (is_ambiguous(arguments[1]) or is_ambiguous(arguments[2])):
+        return protocol.DUPLICATE_KEY
+    return None
+
+
+def _at_revision(result: Result, revision: int) -> Result:
+    """The result of a transaction, and those of all operations in it, name the revision after all of it."""
+    inner = result[3] if len(result) == 4 and type(result[2]) is bool else []
+    nested = [_at_revision(each, revision) for each in inner]
+    return [result[0], revision, result[2], nested] if inner else [result[0], revision, *result[2:]]

@@ -21,6 +21,11 @@ EXPECTED_CODES = {
     "sequence_forgotten",
     "compacted",
     "future_revision",
+    "key_not_found",
+    "value_provided",
+    "lease_provided",
+    "lease_not_found",
+    "duplicate_key",
 }
 
 STEPS = st.lists(

@@ -32,7 +32,10 @@ LARGEST = 2**63 - 1
         ([0, 0, 0, 1, b"\x00", b"\x00", 0, 0], protocol.OK),
         ([0, 0, 0, 1, b"k", b"v", 1, 0], protocol.LEASE_NOT_FOUND),
         ([0, 0, 0, 1, b"k", b"v", -1, 0], protocol.BAD_REQUEST),
-        ([0, 0, 0, 1, b"k", b"v", 0, 2], protocol.BAD_REQUEST),
+        ([0, 0, 0, 1, b"k", b"v", 0, 2], protocol.VALUE_PROVIDED),
+        ([0, 0, 0, 1, b"k", b"", 0, 2], protocol.KEY_NOT_FOUND),
+        ([0, 0, 0, 1, b"k", b"v", 1, 4], protocol.LEASE_PROVIDED),
+        ([0, 0, 0, 1, b"k", b"v", 0, 8], protocol.BAD_REQUEST),
         ([0, 0, 0, 1, b"k", b"v", 0, 2**64 - 1], protocol.BAD_REQUEST),
         ([0, 0, 0, 1, b"k", b"v", 0, -(2**63)], protocol.BAD_REQUEST),
         ([0, 0, 0, 1, b"k", b"v", 0, True], protocol.BAD_REQUEST),
@@ -135,7 +138,8 @@ def test_j12_a_poison_command_has_a_result_like_any_other(command: object, code:
         ([1, b"k", b"v", 0, False], protocol.BAD_REQUEST),
         ([1, b"k", b"v", 7, 0], protocol.LEASE_NOT_FOUND),
         ([1, b"k", b"v", 0, 1], protocol.OK),
-        ([1, b"k", b"v", 0, 3], protocol.BAD_REQUEST),
+        ([1, b"k", b"v", 0, 3], protocol.VALUE_PROVIDED),
+        ([1, b"k", b"v", 0, 9], protocol.BAD_REQUEST),
         ([1.0, b"k", b"v", 0, 0], protocol.BAD_REQUEST),
         ([2, b"k", b"", 0], protocol.OK),
         ([2, b"k", b"", 0.0], protocol.BAD_REQUEST),
@@ -238,7 +242,7 @@ ALMOST_COMMANDS = st.tuples(
     st.integers(0, 9),
     st.lists(ITEMS, max_size=6),
 ).map(lambda parts: msgpack.packb([*parts[:4], *parts[4]]))
-ALMOST_READS = st.tuples(st.sampled_from([16, 17, 19, 20]), st.lists(ITEMS, max_size=6)).map(
+ALMOST_READS = st.tuples(st.sampled_from([16, 17, 18, 19, 20]), st.lists(ITEMS, max_size=6)).map(
     lambda parts: msgpack.packb([parts[0], *parts[1]])
 )
 

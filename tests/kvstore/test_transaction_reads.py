@@ -1,0 +1,78 @@
+"""Transactions that only read: the same answers as through the log, of one revision however long they take."""
+
+from __future__ import annotations
+
+from kvstore import protocol
+from kvstore.protocol import COUNT_ONLY, KEYS_ONLY, OK
+from tests.kvstore.machine_log import Log
+from tests.kvstore.transaction_log import NEVER, asked, compare, nested, read, transact
+
+EVERYTHING = (b"\x00", b"\x00")
+
+
+def test_a_transaction_that_is_read_answers_as_one_that_is_written() -> None:
+    log = Log()
+    for key in (b"a", b"b", b"c"):
+        log.put(key)
+    inner = nested([NEVER], [], [read(b"b", b"z", limit=1)])
+    operations = [read(b"a"), read(*EVERYTHING, flags=KEYS_ONLY), inner, read(b"x", flags=COUNT_ONLY)]
+    before = log.machine.digest()
+    answer = log.ask(asked([compare("mod", b"a", "=", 2)], operations, [read(b"c")]))
+    assert log.machine.digest() == before
+    assert answer == transact(log, [compare("mod", b"a", "=", 2)], operations, [read(b"c")])
+    assert log.ask(asked([NEVER], operations, [read(b"c")]))[2:] == [
+        False,
+        [[OK, 4, 1, False, [[b"c", b"v", 4, 4, 1, 0]]]],
+    ]
+
+
+def test_a_transaction_that_is_read_may_look_at_the_past() -> None:
+    log = Log()
+    for value in (b"1", b"2", b"3"):
+        log.put(b"a", value)
+    answer = log.ask(asked([], [read(b"a", revision=2), read(b"a", revision=4), read(b"a")]))
+    assert [each[4][0][1] for each in answer[3]] == [b"1", b"3", b"3"]
+    assert {each[1] for each in answer[3]} == {4}
+    future = log.ask(asked([], [read(b"a"), read(b"a", revision=5)]))
+    assert future == [protocol.FUTURE_REVISION, "required revision is a future revision", 4]
+    log.apply(protocol.compact_body(0, 0, 0, 3))
+    past = log.ask(asked([], [read(b"a"), read(b"a", revision=2)]))
+    assert past == [protocol.COMPACTED, "required revision has been compacted", 3]
+
+
+def test_a_long_read_is_of_one_revision_though_others_write_meanwhile() -> None:
+    log = Log()
+    log.apply(*(protocol.put_body(0, 0, 0, b"k%05d" % number, b"before") for number in range(5000)))
+    span = (b"k", b"l")
+    body = asked([compare("value", b"k", "=", b"before", range_end=b"l")], [read(*span), read(b"k00000")])
+    [steps] = log.machine.begin_query([body])
+    assert not isinstance(steps, bytes)
+    then, taken = log.machine.revision, []
+    for answer in steps:
+        taken.append(answer)
+        log.put(b"k00000", b"after")
+        log.put(b"new")
+    assert len(taken) >= 4 and taken[-1] is not None
+    _, revision, succeeded, (long, short) = protocol.split_results(taken[-1], 1)[0]
+    assert (revision, succeeded, long[1], long[2]) == (then, True, then, 5000)
+    assert {record[1] for record in long[4]} == {b"before"} and short[4][0][1] == b"before"
+
+
+def test_a_long_read_that_is_overtaken_by_a_compaction_begins_again() -> None:
+    log = Log()
+    log.apply(*(protocol.put_body(0, 0, 0, b"k%05d" % number, b"before") for number in range(5000)))
+    [steps] = log.machine.begin_query([asked([], [read(b"k", b"l")])])
+    assert not isinstance(steps, bytes)
+    log.put(b"k00000", b"after")
+    log.apply(protocol.compact_body(0, 0, 0, log.machine.revision))
+    last = [answer for answer in steps if answer is not None]
+    [[_, revision, _, [found]]] = protocol.split_results(last[-1], 1)
+    assert (revision, found[1], found[4][0][1]) == (log.machine.revision, log.machine.revision, b"after")
+
+
+def test_a_read_with_a_larger_answer_than_a_range_may_have_is_refused() -> None:
+    log = Log()
+    for number in range(9):
+        log.put(b"k%d" % number, bytes(1 << 20))
+    assert log.ask(asked([], [read(b"k", b"l")]))[0] == OK
+    assert log.ask(asked([], [read(b"k", b"l")] * 2))[0] == protocol.TOO_LARGE
