@@ -1,4 +1,4 @@
-"""Transactions that only read: the same answers as through the log, of one revision however long they take."""
+"""Transactions that only read: answers as through the log, of one revision however long they take."""
 
 from __future__ import annotations
 
