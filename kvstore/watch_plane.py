@@ -138,7 +138,10 @@ class WatchPlane:
         self._next_heartbeats = 0.0
         self._cluster_frame: Frame | None = None  # the last one said of a leader
         self._term = 0  # as it was said last
+        self._leader = ""  # as it was said last; empty: none
         self._members: dict[str, bool] | None = None  # name to whether it votes; None: not heard yet
+        self._unhealthy: set[str] = set()  # of the members, as the leader said last
+        self._has_cluster_watchers = False
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -251,13 +254,16 @@ class WatchPlane:
             else:
                 self.counters["malformed_subscriptions"] += 1
         beats = self._beats(self._streams[topic] for topic in greeted if topic in self._streams)
-        if CLUSTER_TOPIC in greeted and self._cluster_frame is not None:
-            beats.append(self._cluster_frame)
+        if CLUSTER_TOPIC in greeted:
+            beats += self._cluster_state()
         return self.announcements() + beats
 
     def _subscribe(self, topic: bytes) -> bool:
         """True if the subscriber is to be greeted."""
-        if topic in self._streams or topic == CLUSTER_TOPIC:
+        if topic == CLUSTER_TOPIC:
+            self._has_cluster_watchers = True
+            return True
+        if topic in self._streams:
             return True
         if topic[:1] == ALL_FROM_KEY:
             return self._open_stream(topic)
@@ -290,6 +296,9 @@ class WatchPlane:
         return self._full if watch_frames.is_full_topic(topic) else self._plain
 
     def _unsubscribe(self, topic: bytes) -> None:
+        if topic == CLUSTER_TOPIC:
+            self._has_cluster_watchers = False
+            return
         stream = self._streams.pop(topic, None)
         if stream is not None:
             interval = watch_frames.parse_stream_topic(topic)
@@ -316,7 +325,10 @@ class WatchPlane:
         if now_seconds < self._next_heartbeats:
             return self.announcements()
         self._next_heartbeats = now_seconds + protocol.WATCH_HEARTBEAT_SECONDS
-        return self.announcements() + self._beats(self._streams.values())
+        beats = self.announcements() + self._beats(self._streams.values())
+        if self._has_cluster_watchers:
+            beats += self._cluster_events([("heartbeat", self._leader)])
+        return beats
 
     def _beats(self, streams: Iterable[Stream]) -> list[Frame]:
         encode, revision = watch_frames.encode_stream_header, self.revision
@@ -324,11 +336,25 @@ class WatchPlane:
             [stream.topic, encode(stream.epoch, stream.sequence, revision), _NO_EVENTS] for stream in streams
         ]
 
+    # -- the cluster -----------------------------------------------------------------------------------
+
+    def _cluster_events(self, events: Iterable[tuple[str, str]]) -> list[Frame]:
+        encode, term = watch_frames.encode_cluster_event, self._term
+        return [[CLUSTER_TOPIC, encode(name, term, node)] for name, node in events]
+
+    def _cluster_state(self) -> list[Frame]:
+        """What a new subscriber has to know to make sense of what comes; at least a sign of life."""
+        unhealthy = self._cluster_events(("member_unhealthy", node) for node in sorted(self._unhealthy))
+        if self._cluster_frame is None:
+            return self._cluster_events([("heartbeat", self._leader)]) + unhealthy
+        return [self._cluster_frame, *unhealthy]
+
     def role_changed(self, role: str, term: int, leader_id: str | None) -> list[Frame]:
         """On the cluster topic, once for each leader and each loss of one, whatever this node's own role."""
-        self._term = term
-        name = "leader_lost" if leader_id is None else "leader_elected"
-        frame = [CLUSTER_TOPIC, watch_frames.encode_cluster_event(name, term, leader_id or "")]
+        self._term, self._leader = term, leader_id or ""
+        [frame] = self._cluster_events(
+            [("leader_lost" if leader_id is None else "leader_elected", self._leader)]
+        )
         if frame == self._cluster_frame:
             return []
         self._cluster_frame = frame
@@ -339,6 +365,7 @@ class WatchPlane:
         before = self._members
         now = dict.fromkeys(configuration.learners, False) | dict.fromkeys(configuration.voters, True)
         self._members = now
+        self._unhealthy &= now.keys()
         if before is None:
             return []
         events = [("member_removed", node) for node in sorted(before.keys() - now.keys())]
@@ -349,10 +376,16 @@ class WatchPlane:
                 events.append(("member_promoted", node))
             elif before.get(node, False) and not votes:
                 events.append(("member_demoted", node))
-        return [
-            [CLUSTER_TOPIC, watch_frames.encode_cluster_event(name, self._term, node)]
-            for name, node in events
-        ]
+        return self._cluster_events(events)
+
+    def health_changed(self, term: int, silent: Sequence[str]) -> list[Frame]:
+        """On the cluster topic, each member that its leader hears no more, and each that it hears again."""
+        if term < self._term or self._members is None:
+            return []  # of a leader that is none any more, or of nobody knows whom
+        before, self._unhealthy = self._unhealthy, self._members.keys() & set(silent)
+        events = [("member_unhealthy", node) for node in sorted(self._unhealthy - before)]
+        events += [("member_healthy", node) for node in sorted(before - self._unhealthy)]
+        return self._cluster_events(events)
 
     def status(self) -> dict[str, int]:
         counted = {name: self.counters[name] for name in COUNTED}

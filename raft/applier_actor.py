@@ -45,7 +45,7 @@ from raft.guard import Guard
 from raft.housekeeping import Housekeeping
 from raft.long_answers import LongAnswers
 from raft.membership import Configuration
-from raft.messages import StateReport
+from raft.messages import MemberHealth, StateReport
 from raft.ready import Role
 from raft.slices import Slices
 from raft.state_machine import (
@@ -121,6 +121,7 @@ class ApplierActor(Actor):
             RestoreSnapshot: self._begin_restoring,
             SnapshotPart: self._take_part,
             LogForgotten: self._fence_forgetful,
+            MemberHealth: self._follow_health,
         }
 
     def on_start(self) -> None:
@@ -375,6 +376,9 @@ class ApplierActor(Actor):
         self._guard.follow(configuration, self.node, self.applied_index)
         if message.is_committed and not configuration.is_joint:
             self._publish(self._announcer.members_changed(configuration))
+
+    def _follow_health(self, message: MemberHealth) -> None:
+        self._publish(self._announcer.health_changed(message.term, message.silent))
 
     def _publish(self, frames: list[Frame]) -> None:
         for parts in frames:

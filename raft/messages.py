@@ -151,6 +151,14 @@ class StateReport:
     pairs: bytes  # (index, fingerprint), 8 bytes each, big endian; a bounded number (raft/divergence.py)
 
 
+@dataclass(slots=True)
+class MemberHealth:
+    """From the leader's replication to all appliers, and none of the core's: whom it does not hear."""
+
+    term: Term
+    silent: list[str]  # names, in order
+
+
 Message = (
     RequestPreVote
     | PreVoteResponse

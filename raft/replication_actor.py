@@ -46,6 +46,7 @@ from raft.administration import Administration
 from raft.core import Core, Ready, Role, RoleChange
 from raft.entries import EntryBatch, EntryKind
 from raft.errors import NotLeader, Overloaded, Transferring
+from raft.health import Health
 from raft.messages import AppendEntries, Heartbeat
 from raft.snapshot_keeper import SnapshotKeeper
 from raft.space_watch import DEFAULT_RESERVE_BYTES, SpaceWatch
@@ -134,6 +135,7 @@ class ReplicationActor(Actor):
         self._administration = Administration(core, self.send_local)
         self._keeper = SnapshotKeeper(core, storage, self.send_local)
         self._space = SpaceWatch(storage, self.send_local, disk_reserve_bytes)
+        self._health = Health()
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read | OpenSnapshot]] = {}  # waiting for a quorum, by context
         self._contact_told_at = 0.0
@@ -289,8 +291,17 @@ class ReplicationActor(Actor):
 
     def _check_quorum_due(self, message: CheckQuorumDue) -> None:
         if message.term == self._core.term:
+            self._check_health()
             self._core.check_quorum()
             self._administration.tell_transfer()  # a preferred node may be to take over
+
+    def _check_health(self) -> None:
+        """Before the core looks for its quorum, and then forgets who was active."""
+        report = self._health.end_timeout(self._core.term, self._core.progress)
+        if report is not None:
+            for node in self._core.progress:
+                self.send(Address(node, "applier"), report)
+            self.send_local("applier", report)
 
     def _transfer_overdue(self, message: TransferOverdue) -> None:
         if message.term == self._core.term:

@@ -179,6 +179,9 @@ class Announcer(Protocol):
     def members_changed(self, configuration: Configuration) -> list[Frame]:
         """The same of a change of membership, once it is committed and no joint one."""
 
+    def health_changed(self, term: int, silent: Sequence[str]) -> list[Frame]:
+        """The same of the members that the leader of `term` does not hear. Told again though unchanged."""
+
 
 class Silent:
     """An announcer for state machines that announce nothing."""
@@ -199,4 +202,7 @@ class Silent:
         return []
 
     def members_changed(self, configuration: Configuration) -> list[Frame]:
+        return []
+
+    def health_changed(self, term: int, silent: Sequence[str]) -> list[Frame]:
         return []

@@ -1,6 +1,6 @@
 """Which messages exist on the wire, and under which numbers. A tag is never reused for another meaning.
 
-The core's messages and the appliers' reports are let in from other nodes; those of a node's own actors are
+The core's messages and what appliers are told are let in from other nodes; those of a node's own actors are
 not, whoever sends them.
 Entries travel in the very bytes that the write-ahead log holds.
 """
@@ -18,6 +18,7 @@ from raft.messages import (
     HeartbeatResponse,
     InstallSnapshot,
     InstallSnapshotResponse,
+    MemberHealth,
     PreVoteResponse,
     ReadIndexRefused,
     ReadIndexRequest,
@@ -50,6 +51,7 @@ _PEER_TAGS: dict[int, type] = {
     15: InstallSnapshotResponse,
     17: Removed,
     18: StateReport,
+    19: MemberHealth,
 }
 _APPEND_ENTRIES_TAG = 5
 

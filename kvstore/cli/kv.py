@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -191,7 +192,8 @@ def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
 
 
 @click.command("watch")
-@click.argument("key")
+@click.argument("key", required=False)
+@click.option("--cluster", is_flag=True, help="In place of a KEY: leaders and members.")
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
 @click.option(
     "--rev", "start_revision", type=click.IntRange(1), help="Begin with this revision, not with now."
@@ -203,7 +205,8 @@ def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
 @click.pass_obj
 def watch(
     invocation: Invocation,
-    key: str,
+    key: str | None,
+    cluster: bool,
     prefix: bool,
     start_revision: int | None,
     count: int | None,
@@ -211,7 +214,18 @@ def watch(
     no_puts: bool,
     no_deletes: bool,
 ) -> None:
-    """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it."""
+    """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it.
+
+    With --cluster: one line with the term for each change of leader and of membership, and for each member
+    which the leader hears no more, or again.
+    """
+    if (key is None) != cluster:
+        raise click.UsageError("either a KEY or --cluster")
+    if key is None:
+        if prefix or start_revision or previous or no_puts or no_deletes:
+            raise click.UsageError("with --cluster there is --count and nothing else")
+        _watch_cluster(invocation, count)
+        return
     if no_puts and no_deletes:
         raise click.UsageError("with --no-puts and --no-deletes there is nothing to show")
     left = count if count is not None else -1
@@ -231,6 +245,20 @@ def watch(
                     left -= 1
                     if left == 0:
                         return
+                output.flush()
+        finally:
+            stream.cancel()
+
+
+def _watch_cluster(invocation: Invocation, count: int | None) -> None:
+    with invocation.client() as client:
+        stream = client.watch_cluster()
+        try:
+            for event in islice(stream, count):
+                if invocation.write_out == "json":
+                    output.write_json({"type": event.name, "term": event.term, "node": event.node or None})
+                else:
+                    output.write_line(str(event.term).encode(), event.name.encode(), event.node.encode())
                 output.flush()
         finally:
             stream.cancel()

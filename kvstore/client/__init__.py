@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import Client
-from kvstore.client.blocking_watch import BlockingWatch
+from kvstore.client.blocking_watch import BlockingClusterWatch, BlockingWatch
 from kvstore.client.cluster import Cluster
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
 from kvstore.client.results import (
@@ -26,6 +26,7 @@ from kvstore.client.results import (
     WatchBatch,
 )
 from kvstore.protocol_admin import Member, Membership
+from kvstore.watch_frames import ClusterEvent
 
 if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "AsyncWatch",
+    "BlockingClusterWatch",
     "BlockingWatch",
     "Child",
     "ChildrenResult",
     "Client",
     "Cluster",
+    "ClusterEvent",
     "ClusterMismatch",
     "CompactResult",
     "DeleteResult",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
-from kvstore.client.aio_watch import AsyncWatch
+from kvstore.client.aio_watch import AsyncClusterWatch, AsyncWatch
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
@@ -224,6 +224,14 @@ class AsyncClient(AsyncPaths):
         watch = Watch(*span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes)
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         return AsyncWatch(self, watch, seconds)
+
+    def watch_cluster(self, *, timeout_seconds: float | None = None) -> AsyncClusterWatch:
+        """Follows who leads (leader_elected, leader_lost), who is a member (member_added, member_promoted,
+        member_demoted, member_removed) and whom the leader hears (member_unhealthy, member_healthy).
+
+        What happens while it is on its way to another node is missed; who leads is told again there.
+        """
+        return AsyncClusterWatch(self, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
     # -- states ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A watch of the client for asyncio.
+"""Watches of the client for asyncio.
 
 May know: the client that it belongs to, whose event loop moves the bytes. A batch is taken by its consumer
 alone, so one that is cancelled while it waits loses nothing.
@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from kvstore.client.results import WatchBatch
-from kvstore.client.watch import Phase, Watch
+from kvstore.client.watched import ClusterWatch, Phase, Watch
+from kvstore.watch_frames import ClusterEvent
 
 if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient
 
+Item = TypeVar("Item")
 
-class AsyncWatch:
-    """`async for batch in watch`; one consumer. Ends when cancelled; raises what ended it otherwise."""
+
+class _Following(Generic[Item]):
+    """What a watch of keys and one of the cluster have in common. Owned by the one who iterates."""
+
+    _watch: Watch
 
     def __init__(self, client: AsyncClient, watch: Watch, timeout_seconds: float) -> None:
         self._client = client
@@ -28,10 +33,9 @@ class AsyncWatch:
         self._is_started = False
         watch.on_ready = self._on_ready
 
-    @property
-    def revision(self) -> int:
-        """All up to here was delivered; a watch from the next revision on misses nothing."""
-        return self._watch.revision
+    def _take(self) -> Item | None:
+        """The next that was queued."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._establish().__await__()
@@ -53,19 +57,18 @@ class AsyncWatch:
             raise watch.error
         return self
 
-    def __aiter__(self) -> AsyncIterator[WatchBatch]:
+    def __aiter__(self) -> AsyncIterator[Item]:
         return self
 
-    async def __anext__(self) -> WatchBatch:
+    async def __anext__(self) -> Item:
         await self._establish()
         watch, engine = self._watch, self._client._engine
         while True:
-            if watch.queue:
-                batch = engine.watches.take(watch, self._client._running_loop().time())
-                assert batch is not None, f"{len(watch.queue)} batches, none taken"
+            item = self._take()
+            if item is not None:
                 if engine.connections.has_touched or watch.phase is not Phase.STREAMING:
                     self._client._pump_soon()
-                return batch
+                return item
             if watch.phase is Phase.ENDED:
                 if watch.error is not None:
                     raise watch.error
@@ -90,12 +93,6 @@ class AsyncWatch:
     async def __aexit__(self, *_: object) -> None:
         self.cancel()
 
-    def request_progress(self) -> None:
-        """A batch without events comes soon: up to its revision there is nothing more to come."""
-        client = self._client
-        client._engine.watches.request_progress(self._watch, client._running_loop().time())
-        client._pump_soon()
-
     def cancel(self) -> None:
         """Ends the watch; whoever iterates over it comes to an end."""
         self._is_started = True
@@ -103,3 +100,33 @@ class AsyncWatch:
             return
         self._client._engine.watches.cancel(self._watch)
         self._client._pump_soon()
+
+
+class AsyncWatch(_Following[WatchBatch]):
+    """`async for batch in watch`; one consumer. Ends when cancelled; raises what ended it otherwise."""
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        return self._watch.revision
+
+    def request_progress(self) -> None:
+        """A batch without events comes soon: up to its revision there is nothing more to come."""
+        client = self._client
+        client._engine.watches.request_progress(self._watch, client._running_loop().time())
+        client._pump_soon()
+
+    def _take(self) -> WatchBatch | None:
+        return self._client._engine.watches.take(self._watch, self._client._running_loop().time())
+
+
+class AsyncClusterWatch(_Following[ClusterEvent]):
+    """`async for event in watch`; one consumer. What comes is told as far as it is heard."""
+
+    _watch: ClusterWatch
+
+    def __init__(self, client: AsyncClient, timeout_seconds: float) -> None:
+        super().__init__(client, ClusterWatch(), timeout_seconds)
+
+    def _take(self) -> ClusterEvent | None:
+        return self._watch.events.popleft() if self._watch.events else None

@@ -19,7 +19,7 @@ from typing import Any, Final, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
-from kvstore.client.blocking_watch import BlockingWatch
+from kvstore.client.blocking_watch import BlockingClusterWatch, BlockingWatch
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
@@ -246,6 +246,16 @@ class Client(BlockingPaths):
             *span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
         )
         watch = BlockingWatch(self, watched)
+        watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        return watch
+
+    def watch_cluster(self, *, timeout_seconds: float | None = None) -> BlockingClusterWatch:
+        """Follows who leads (leader_elected, leader_lost), who is a member (member_added, member_promoted,
+        member_demoted, member_removed) and whom the leader hears (member_unhealthy, member_healthy).
+
+        What happens while it is on its way to another node is missed; who leads is told again there.
+        """
+        watch = BlockingClusterWatch(self)
         watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         return watch
 

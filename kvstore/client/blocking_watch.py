@@ -1,4 +1,4 @@
-"""A watch of the blocking client.
+"""Watches of the blocking client.
 
 May know: the client that it belongs to, whose threads move the bytes and whose lock guards the engine, and
 the clock. Whoever waits for a batch drives the sockets, as for any other answer.
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from kvstore.client.driver import Waiter
 from kvstore.client.results import WatchBatch
-from kvstore.client.watch import Phase, Watch
+from kvstore.client.watched import ClusterWatch, Phase, Watch
+from kvstore.watch_frames import ClusterEvent
 
 if TYPE_CHECKING:
     from kvstore.client.blocking import Client
 
+Item = TypeVar("Item")
 
-class BlockingWatch:
-    """`for batch in watch`, by one thread; cancel() by any. Raises what ended it, unless it was cancelled."""
+
+class _Following(Generic[Item]):
+    """What a watch of keys and one of the cluster have in common. Owned by the thread that iterates."""
+
+    _watch: Watch
 
     def __init__(self, client: Client, watch: Watch) -> None:
         self._client = client
@@ -27,11 +32,12 @@ class BlockingWatch:
         self._waiter: Waiter | None = None
         watch.on_ready = self._on_ready
 
-    @property
-    def revision(self) -> int:
-        """All up to here was delivered; a watch from the next revision on misses nothing."""
-        with self._client._lock:
-            return self._watch.revision
+    def _take(self) -> Item | None:
+        """The next that was queued, under the client's lock."""
+        raise NotImplementedError
+
+    def _has_item(self) -> bool:
+        raise NotImplementedError
 
     def _establish(self, timeout_seconds: float) -> None:
         client, watch = self._client, self._watch
@@ -56,7 +62,7 @@ class BlockingWatch:
         return self._watch.is_established or self._watch.phase is Phase.ENDED
 
     def _has_something(self) -> bool:
-        return bool(self._watch.queue) or self._watch.phase is Phase.ENDED
+        return self._has_item() or self._watch.phase is Phase.ENDED
 
     def _wait(self, deadline: float, is_met: Callable[[], bool]) -> None:
         waiter = Waiter()
@@ -77,24 +83,24 @@ class BlockingWatch:
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
-    def __iter__(self) -> Iterator[WatchBatch]:
+    def __iter__(self) -> Iterator[Item]:
         while True:
-            batch = self.next()
-            if batch is None:
+            item = self.next()
+            if item is None:
                 return
-            yield batch
+            yield item
 
-    def next(self, timeout_seconds: float = float("inf")) -> WatchBatch | None:
-        """The next batch; None if there is none in time, or never, because the watch was cancelled."""
+    def next(self, timeout_seconds: float = float("inf")) -> Item | None:
+        """The next one; None if there is none in time, or never, because the watch was cancelled."""
         client, watch = self._client, self._watch
         deadline = time.monotonic() + timeout_seconds
         while True:
             with client._lock:
-                batch = client._engine.watches.take(watch, time.monotonic())
-                if batch is not None:
+                item = self._take()
+                if item is not None:
                     if watch.phase is not Phase.STREAMING:
                         client._pump(time.monotonic())
-                    return batch
+                    return item
                 if watch.phase is Phase.ENDED:
                     if watch.error is not None:
                         raise watch.error
@@ -102,14 +108,6 @@ class BlockingWatch:
             if time.monotonic() >= deadline:
                 return None
             self._wait(deadline, self._has_something)
-
-    def request_progress(self) -> None:
-        """A batch without events comes soon: up to its revision there is nothing more to come."""
-        client = self._client
-        with client._lock:
-            now = time.monotonic()
-            client._engine.watches.request_progress(self._watch, now)
-            client._pump(now)
 
     def cancel(self) -> None:
         """Ends the watch; whoever iterates over it comes to an end."""
@@ -119,3 +117,42 @@ class BlockingWatch:
                 return
             client._engine.watches.cancel(self._watch)
             client._pump(time.monotonic())
+
+
+class BlockingWatch(_Following[WatchBatch]):
+    """`for batch in watch`, by one thread; cancel() by any. Raises what ended it, unless it was cancelled."""
+
+    @property
+    def revision(self) -> int:
+        """All up to here was delivered; a watch from the next revision on misses nothing."""
+        with self._client._lock:
+            return self._watch.revision
+
+    def request_progress(self) -> None:
+        """A batch without events comes soon: up to its revision there is nothing more to come."""
+        client = self._client
+        with client._lock:
+            now = time.monotonic()
+            client._engine.watches.request_progress(self._watch, now)
+            client._pump(now)
+
+    def _take(self) -> WatchBatch | None:
+        return self._client._engine.watches.take(self._watch, time.monotonic())
+
+    def _has_item(self) -> bool:
+        return bool(self._watch.queue)
+
+
+class BlockingClusterWatch(_Following[ClusterEvent]):
+    """`for event in watch`, by one thread; cancel() by any. What comes is told as far as it is heard."""
+
+    _watch: ClusterWatch
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client, ClusterWatch())
+
+    def _take(self) -> ClusterEvent | None:
+        return self._watch.events.popleft() if self._watch.events else None
+
+    def _has_item(self) -> bool:
+        return bool(self._watch.events)

@@ -9,28 +9,33 @@ every revision once and in order, whatever the publishing side drops, until the 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from enum import Enum
 from typing import Final, Protocol
 
 from kvstore import errors, protocol, watch_frames
 from kvstore.client.calls import Call, history_call
 from kvstore.client.core import ClientCore
 from kvstore.client.links import Link, LinkState
-from kvstore.client.results import Event, History, WatchBatch, make_batch, make_full_batch
-from kvstore.protocol import EVENT_DELETE, EVENT_PUT, MalformedFrame
+from kvstore.client.results import History, WatchBatch, make_batch, make_full_batch
+from kvstore.client.watched import (
+    MAX_BATCHES,
+    MAX_WATCH_BYTES,
+    Phase,
+    Stream,
+    Subscriber,
+    Watch,
+    size_bytes_of,
+)
+from kvstore.protocol import CLUSTER_TOPIC, MalformedFrame
 from kvstore.watch_frames import StreamHeader
 
-MAX_BATCHES: Final = 1024  # undelivered, per watch; then the stream is left and the history serves later
-MAX_WATCH_BYTES: Final = 16 << 20  # the same in bytes
+__all__ = ["MAX_BATCHES", "MAX_WATCH_BYTES", "Phase", "SubscriberWire", "Watch", "Watches"]
+
 RESUME_FRACTION: Final = 4  # a full watch goes on when its queue is down to this part of the bound
 HISTORY_BYTES: Final = 1 << 20  # of one page
 HISTORY_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.05  # between two attempts to find a node
 OTHERS_SECONDS: Final = 0.5  # given to nodes not yet connected, before one that failed is tried again
 TICK_SECONDS: Final = 0.25
-_EVENT_BYTES: Final = 160  # about what an event takes beside key and value
 
 
 class SubscriberWire(Protocol):
@@ -43,99 +48,6 @@ class SubscriberWire(Protocol):
     def subscribe(self, connection: int, topic: bytes) -> None: ...
 
     def unsubscribe(self, connection: int, topic: bytes) -> None: ...
-
-
-class Phase(Enum):
-    PLACELESS = "placeless"  # on no node
-    SUBSCRIBING = "subscribing"  # waits for the first message of the stream
-    HISTORY = "history"  # asked for it; messages of the stream are kept meanwhile
-    STREAMING = "streaming"
-    FULL = "full"  # the consumer is behind: the stream passes by unread
-    ENDED = "ended"
-
-
-class Watch:
-    """One watched range. Owned by Watches; its consumer only takes batches, by way of Watches.take()."""
-
-    def __init__(
-        self,
-        key: bytes,
-        range_end: bytes,
-        start_revision: int,
-        *,
-        progress: bool,
-        previous: bool = False,
-        puts: bool = True,
-        deletes: bool = True,
-    ) -> None:
-        if not (puts or deletes):
-            raise ValueError("a watch without puts and without deletes has nothing to tell")
-        self.key = key
-        self.range_end = range_end
-        self.is_full = previous  # its events have the record before
-        self.topic = watch_frames.stream_topic(key, range_end, is_full=previous)
-        self._unwanted = None if puts and deletes else EVENT_DELETE if puts else EVENT_PUT
-        self.phase = Phase.PLACELESS
-        self.is_established = False  # the first history was answered: nothing from here on is missed
-        self.error: Exception | None = None  # why it ENDED; None if it was cancelled
-        self.queue: deque[WatchBatch] = deque()
-        self.queued_bytes = 0
-        # The lowest revision not yet queued; 0 until the first answer says what now is.
-        self.next_revision = start_revision
-        self.store_revision = 0  # the highest that a node has told of
-        self.wants_progress = progress
-        self.is_progress_asked = False  # once, at the next moment at which it is known
-        self.on_ready: Callable[[], None] = _nothing  # something was queued, established or ended
-        self.subscriber: Subscriber | None = None
-        self.epoch = 0
-        self.sequence = 0  # of the stream's message last seen or superseded by the history
-        self.buffer: list[tuple[StreamHeader, WatchBatch]] = []  # while in HISTORY
-        self.buffered_bytes = 0
-        self.attempt = 0  # answers to former attempts are ignored
-        self.failed: set[str] = set()  # endpoints that did not serve since the last success
-        self.compacted: dict[str, errors.Compacted] = {}  # endpoints whose history begins too late
-        self.placeless_since = 0.0  # when it last began to look for a node
-
-    @property
-    def revision(self) -> int:
-        """All up to this revision was taken by the consumer: a watch from the next one on misses nothing."""
-        return (self.queue[0].revision if self.queue else max(self.next_revision, 1)) - 1
-
-    def wanted(self, batch: WatchBatch) -> WatchBatch:
-        """What the filters leave of it."""
-        if self._unwanted is None:
-            return batch
-        return WatchBatch(batch.revision, [event for event in batch.events if event.type != self._unwanted])
-
-    @property
-    def has_enough(self) -> bool:
-        return len(self.queue) >= MAX_BATCHES or self.queued_bytes >= MAX_WATCH_BYTES
-
-
-def _nothing() -> None:
-    pass
-
-
-class Stream:
-    """A topic that some watches of this client follow at one node."""
-
-    __slots__ = ("heard_at", "is_live", "watches")
-
-    def __init__(self, now: float) -> None:
-        self.watches: list[Watch] = []
-        self.is_live = False  # a message came, so the subscription is in force
-        self.heard_at = now
-
-
-class Subscriber:
-    """One connection to a node's watch plane; owned by Watches. Closed with its last watch."""
-
-    __slots__ = ("connection", "link", "streams")
-
-    def __init__(self, connection: int, link: Link) -> None:
-        self.connection = connection
-        self.link = link
-        self.streams: dict[bytes, Stream] = {}  # by topic; never one without watches
 
 
 class Watches:
@@ -153,7 +65,7 @@ class Watches:
     # -- consumers ---------------------------------------------------------------------------------------
 
     def start(self, watch: Watch, now: float) -> None:
-        if not watch.key:
+        if not watch.key and watch.has_history:
             raise errors.EmptyKey("a key has at least one byte")
         if protocol.range_is_inverted(watch.key, watch.range_end):
             raise errors.WatchRangeEmpty("the range ends before it begins")
@@ -166,7 +78,7 @@ class Watches:
         if not watch.queue:
             return None
         batch = watch.queue.popleft()
-        watch.queued_bytes -= _size_bytes(batch)
+        watch.queued_bytes -= size_bytes_of(batch)
         if watch.phase is Phase.FULL:
             few = len(watch.queue) * RESUME_FRACTION <= MAX_BATCHES
             if few and watch.queued_bytes * RESUME_FRACTION <= MAX_WATCH_BYTES:
@@ -295,7 +207,11 @@ class Watches:
     # -- history -----------------------------------------------------------------------------------------
 
     def _ask_history(self, watch: Watch, now: float) -> None:
+        """Of a watch that has none, the stream is all."""
         assert watch.subscriber is not None, f"history wanted while {watch.phase.value}"
+        if not watch.has_history:
+            watch.begin_streaming()
+            return
         watch.phase = Phase.HISTORY
         watch.attempt += 1
         span = watch.key, watch.range_end, watch.next_revision
@@ -376,7 +292,7 @@ class Watches:
 
     def _queue(self, watch: Watch, batch: WatchBatch) -> None:
         watch.queue.append(batch)
-        watch.queued_bytes += _size_bytes(batch)
+        watch.queued_bytes += size_bytes_of(batch)
 
     # -- the stream --------------------------------------------------------------------------------------
 
@@ -384,6 +300,9 @@ class Watches:
         subscriber = self._subscribers.get(connection)
         stream = subscriber.streams.get(parts[0]) if subscriber is not None else None
         if stream is None:
+            return
+        if parts[0] == CLUSTER_TOPIC:
+            self._on_cluster_message(stream, parts, now)
             return
         try:
             topic, header_part, events_part = parts
@@ -401,9 +320,23 @@ class Watches:
             elif watch.phase is Phase.HISTORY:
                 self._keep(watch, header, batch)
 
+    def _on_cluster_message(self, stream: Stream, parts: list[bytes], now: float) -> None:
+        try:
+            _, event_part = parts
+            event = watch_frames.decode_cluster_event(event_part)
+        except (MalformedFrame, ValueError):
+            self.counters["malformed_stream_messages"] += 1
+            return
+        stream.heard_at = now
+        stream.is_live = True
+        for watch in list(stream.watches):
+            if watch.phase is Phase.SUBSCRIBING:
+                self._ask_history(watch, now)
+            watch.hear(event)
+
     def _keep(self, watch: Watch, header: StreamHeader, batch: WatchBatch) -> None:
         """What cannot be kept leaves a gap, and a gap leads to the history again."""
-        size_bytes = _size_bytes(batch)
+        size_bytes = size_bytes_of(batch)
         if len(watch.buffer) < MAX_BATCHES and watch.buffered_bytes + size_bytes <= MAX_WATCH_BYTES:
             watch.buffer.append((header, batch))
             watch.buffered_bytes += size_bytes
@@ -478,14 +411,3 @@ def _decode(topic: bytes, header_part: bytes, events_part: bytes) -> tuple[Strea
         return header, make_full_batch(header.revision, full_events)
     header, events = watch_frames.decode_stream_message(header_part, events_part)
     return header, make_batch(header.revision, events)
-
-
-def _size_bytes(batch: WatchBatch) -> int:
-    return sum(map(_event_bytes, batch.events)) + _EVENT_BYTES
-
-
-def _event_bytes(event: Event) -> int:
-    size_bytes = len(event.key) + len(event.value) + _EVENT_BYTES
-    if event.previous is not None:
-        size_bytes += len(event.previous.key) + len(event.previous.value) + _EVENT_BYTES
-    return size_bytes

@@ -8,6 +8,7 @@ from typing import Any
 from kvstore.client import (
     Child,
     ChildrenResult,
+    ClusterEvent,
     CompactResult,
     DeleteResult,
     Event,
@@ -43,6 +44,7 @@ class FakeCluster:
         self.is_cut = False  # pages end before all was told
         self.watched: tuple[bytes, bool, int] | None = None
         self.watch_options: dict[str, bool] = {}
+        self.cluster_events: list[ClusterEvent] = []
 
     def put(self, key: bytes, value: bytes) -> PutResult:
         if not key:
@@ -189,6 +191,9 @@ class FakeClient:
         self._cluster.watch_options = options
         return FakeWatch(self._cluster.batches)
 
+    def watch_cluster(self) -> FakeWatch:
+        return FakeWatch(self._cluster.cluster_events)
+
     def status_all(self, *, timeout_seconds: float) -> dict[str, NodeStatus | None]:
         assert self._cluster.opened_with is not None
         return {endpoint: self._cluster.statuses.get(endpoint) for endpoint in self._cluster.opened_with[0]}
@@ -205,10 +210,10 @@ class FakeClient:
 class FakeWatch:
     """Ends after its batches, as a cancelled one does."""
 
-    def __init__(self, batches: list[WatchBatch]) -> None:
+    def __init__(self, batches: list[Any]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[WatchBatch]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._batches)
 
     def cancel(self) -> None:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from kvstore.client import Event, KeyValue, WatchBatch
+from kvstore.cli import exits
+from kvstore.client import ClusterEvent, Event, KeyValue, WatchBatch
 from tests.kvstore.fake_clients import FakeCluster, event
 from tests.kvstore.test_cli import run
 
@@ -51,3 +52,19 @@ def test_watch_shows_what_was_there_before_and_filters(cluster: FakeCluster) -> 
         None,
     ]
     assert cluster.watch_options == {"previous": True, "puts": False, "deletes": True}
+
+
+def test_watch_of_the_cluster_writes_a_line_for_each_event(cluster: FakeCluster) -> None:
+    events = [ClusterEvent("leader_lost", 3, ""), ClusterEvent("leader_elected", 4, "n2")]
+    cluster.cluster_events = list(events)
+    assert run(cluster, "watch", "--cluster").stdout == "3\tleader_lost\t\n4\tleader_elected\tn2\n"
+    cluster.cluster_events = list(events)
+    shown = run(cluster, "-w", "json", "watch", "--cluster", "--count", "1").stdout.splitlines()
+    assert [json.loads(line) for line in shown] == [{"type": "leader_lost", "term": 3, "node": None}]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--cluster", "/a"], ["--cluster", "--prefix"], ["--cluster", "--rev", "2"]]
+)
+def test_watch_is_of_a_key_or_of_the_cluster(cluster: FakeCluster, words: list[str]) -> None:
+    assert run(cluster, "watch", *words, expect=exits.USAGE).stderr.startswith("Usage: ")

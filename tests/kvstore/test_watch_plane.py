@@ -269,7 +269,8 @@ def test_the_empty_subscription_is_for_every_key_but_the_reserved() -> None:
 
 def test_a_change_of_leader_is_told_once_and_again_to_whoever_comes_later() -> None:
     plane = Plane()
-    assert plane.subscribe(CLUSTER_TOPIC) == []
+    [greeting] = plane.subscribe(CLUSTER_TOPIC)
+    assert watch_frames.decode_cluster_event(greeting[1]) == ("heartbeat", 0, "")
     [lost] = plane.plane.role_changed("candidate", 4, None)
     assert watch_frames.decode_cluster_event(lost[1]) == ("leader_lost", 4, "")
     [frame] = plane.plane.role_changed("follower", 5, "n2")
@@ -298,6 +299,44 @@ def test_members_that_come_change_and_leave_are_told_and_those_to_begin_with_are
         ("member_added", 3, "n5"),
         ("member_promoted", 3, "n5"),
     ]
+
+
+def test_members_that_the_leader_does_not_hear_are_told_once_and_to_whoever_comes_later() -> None:
+    plane = Plane()
+    plane.plane.role_changed("follower", 3, "n1")
+
+    def told(frames: list[Frame]) -> list[tuple[str, str]]:
+        events = [watch_frames.decode_cluster_event(frame[1]) for frame in frames]
+        assert {event.term for event in events} <= {3, 4}
+        return [(event.name, event.node) for event in events]
+
+    assert plane.plane.health_changed(3, ["n2"]) == [], "who the members are is not known yet"
+    plane.plane.members_changed(Configuration(["n1", "n2", "n3"], []))
+    assert plane.plane.health_changed(3, []) == []
+    assert told(plane.plane.health_changed(3, ["n2", "stranger"])) == [("member_unhealthy", "n2")]
+    assert plane.plane.health_changed(3, ["n2"]) == []
+    assert told(plane.subscribe(CLUSTER_TOPIC)) == [("leader_elected", "n1"), ("member_unhealthy", "n2")]
+    assert told(plane.plane.health_changed(3, ["n3"])) == [
+        ("member_unhealthy", "n3"),
+        ("member_healthy", "n2"),
+    ]
+    plane.plane.role_changed("leader", 4, "n2")
+    assert plane.plane.health_changed(3, ["n1"]) == [], "an older leader's"
+    assert told(plane.plane.health_changed(4, ["n1", "n3"])) == [("member_unhealthy", "n1")]
+    plane.plane.members_changed(Configuration(["n1", "n2"], []))
+    assert told(plane.subscribe(CLUSTER_TOPIC)) == [("leader_elected", "n2"), ("member_unhealthy", "n1")]
+    assert told(plane.plane.health_changed(4, [])) == [("member_healthy", "n1")]
+
+
+def test_the_cluster_topic_beats_while_somebody_listens() -> None:
+    plane = Plane()
+    plane.plane.role_changed("follower", 3, "n1")
+    assert plane.plane.heartbeats(1.0) == []
+    plane.subscribe(CLUSTER_TOPIC)
+    [beat] = plane.plane.heartbeats(2.0)
+    assert watch_frames.decode_cluster_event(beat[1]) == ("heartbeat", 3, "n1")
+    plane.unsubscribe(CLUSTER_TOPIC)
+    assert plane.plane.heartbeats(3.0) == []
 
 
 # ---------------------------------------------------------------- foreign frames and bounds

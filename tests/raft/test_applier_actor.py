@@ -92,6 +92,9 @@ class Speaking:
     def members_changed(self, configuration: Configuration) -> list[Frame]:
         return [[b"members", *(name.encode() for name in sorted(configuration.members))]]
 
+    def health_changed(self, term: int, silent: Sequence[str]) -> list[Frame]:
+        return [[b"silent", *(name.encode() for name in silent)]]
+
 
 def make() -> tuple[Surroundings, Counting]:
     machine = Counting()
