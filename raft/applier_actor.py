@@ -376,6 +376,11 @@ class ApplierActor(Actor):
         self._guard.follow(configuration, self.node, self.applied_index)
         if message.is_committed and not configuration.is_joint:
             self._publish(self._announcer.members_changed(configuration))
+        if message.is_removed:
+            # Nothing more will be applied here, and the gateway refuses whoever asks: who listens on must not
+            # take silence about the store for peace.
+            self._publish(self._announcer.cut_off())
+            self._announcer, self._announces = Silent(), False
 
     def _follow_health(self, message: MemberHealth) -> None:
         self._publish(self._announcer.health_changed(message.term, message.silent))

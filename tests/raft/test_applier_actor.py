@@ -11,6 +11,7 @@ from raft.actor_messages import (
     Applied,
     Committed,
     LocalRead,
+    MembershipChanged,
     NextSlice,
     PartWanted,
     QueryStatus,
@@ -169,6 +170,24 @@ def test_what_is_announced_is_published_in_its_turn() -> None:
     world.happened.clear()
     assert world.wait() == world.wait() == 0.25
     assert world.happened == [("watch", [b"heartbeat", b"0.25"]), ("watch", [b"heartbeat", b"0.5"])]
+
+
+def test_a_node_that_was_removed_sends_its_watchers_away_and_says_nothing_more() -> None:
+    """Heartbeats of a store in which nothing happens any more would keep them for ever."""
+    world = Surroundings(ApplierActor(Counting(), Speaking()))
+    world.start()
+    configuration = Configuration(frozenset("bc"), removed=frozenset("a"))
+    news = MembershipChanged(7, configuration.encode(), is_committed=True, is_removed=False)
+    world.tell(news)
+    assert world.happened[0] == ("watch", [b"members", b"b", b"c"])
+    world.happened.clear()
+    news.is_removed = True
+    world.tell(news)
+    assert world.happened[1:] == [("watch", [b"cut off"])]
+    world.happened.clear()
+    world.actor.receive_frames("watch", [(b"", b"\x01topic")])
+    world.wait()
+    assert world.happened == []
 
 
 class Tidy(Counting):
