@@ -93,6 +93,16 @@ EXPECTED = (
     "transfer",
     "trouble for the leader",
     "truncation",
+    "watch",
+    "watch batches",
+    "watch compacted",
+    "watch gaps",
+    "watch moves",
+    "watch new epochs",
+    "watch overflows",
+    "watch resumed",
+    "watch silences",
+    "watcher's connection ended",
     "writes",
 )
 # More than one run in a hundred that the second check could not decide is a failure to look.

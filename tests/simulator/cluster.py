@@ -38,6 +38,7 @@ from tests.simulator.tracing import Trace, Violation, summary
 
 CLUSTER_ID = 7
 CHECK_EVERY = 16  # entries between two fingerprints: runs are short
+FEW_VERSIONS = 5  # looked at for one page of the history, in runs with tiny windows
 TURN_SECONDS = 0.001  # what a turn costs at least; what arrives meanwhile is the next turn's batch
 
 
@@ -242,6 +243,9 @@ class Cluster:
         """Where they are found, as configurations have it."""
         return {name: join_address(peer_endpoint(name), self.nodes[name].storage_id) for name in names}
 
+    def node_at(self, endpoint: str) -> SimulatedNode | None:
+        return self._by_endpoint.get(endpoint)
+
     def living(self) -> list[SimulatedNode]:
         return [node for node in self.nodes.values() if node.alive]
 
@@ -296,6 +300,8 @@ class Cluster:
         node.core, node.applier = replication._core, applier
         node.core.config = bounds_of(node.core.config, swarm)
         machine = cast(StoreMachine, applier._machine)
+        if swarm.tiny_windows:
+            machine._max_scanned_versions = FEW_VERSIONS
         node.machine = WatchedMachine(machine, node, self._watcher)
         applier._machine = cast(StoreMachine, node.machine)
         applier._guard = Guard(node.machine, applier._guard.fence, check_every=CHECK_EVERY)

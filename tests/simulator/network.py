@@ -48,11 +48,14 @@ class FaultyNetwork:
         self.reorder = swarm.reorder
         self._restamp = swarm.restamp
         self.cut: set[Link] = set()  # links between nodes that carry nothing
-        self.gagged: set[str] = set()  # nodes whose answers reach no client
+        self.gagged: set[str] = set()  # nodes whose answers and events reach no client
+        # Clients whose frames meet a luck of their own, so that they change nothing about that of others.
+        self.apart: set[str] = set()
         # Held back, to arrive at once: frames with the times of their turn and their departure.
         self._clogged: dict[Link, list[tuple[MemoryFrame, float, float]]] = {}
         self._schedule = schedule
         self._rng = rng
+        self._rng_apart = Random(rng.getstate()[1][0])
         self._trace = trace
         self._departure = departure  # when the frame really leaves; its sender may be busy till then
         self._was_sent = was_sent  # did the sender live on from its turn until the frame's departure?
@@ -85,10 +88,13 @@ class FaultyNetwork:
         if link in self.cut:
             self._trace.counts["frame cut off"] += 1
             return
-        if frame.plane == "reply" and frame.source in self.gagged:
+        if frame.plane in ("reply", "publish") and frame.source in self.gagged:
             self._trace.counts["answer withheld"] += 1
             return
-        if self.loss and self._rng.random() < self.loss:
+        rng = self._rng
+        if self.apart and (frame.source in self.apart or frame.destination in self.apart):
+            rng = self._rng_apart
+        if self.loss and rng.random() < self.loss:
             self._trace.counts["frame lost"] += 1
             return
         if self._clogged and link in self._clogged:
@@ -97,16 +103,16 @@ class FaultyNetwork:
                 held.append((frame, turn, departs))
                 self._trace.counts["frame clogged"] += 1
             return
-        self._send(frame, turn, departs, self._arrival(link, departs))
-        if self.duplicate and self._rng.random() < self.duplicate:
+        self._send(frame, turn, departs, self._arrival(link, departs, rng))
+        if self.duplicate and rng.random() < self.duplicate:
             self._trace.counts["frame duplicated"] += 1
-            self._send(frame, turn, departs, self._arrival(link, departs))
+            self._send(frame, turn, departs, self._arrival(link, departs, rng))
 
-    def _arrival(self, link: Link, departs: float) -> float:
-        delay = BASE_DELAY_SECONDS * (1.0 + self._rng.random())
+    def _arrival(self, link: Link, departs: float, rng: Random) -> float:
+        delay = BASE_DELAY_SECONDS * (1.0 + rng.random())
         if self.delay_seconds:
             # Most are quicker than the mean, and a few are very late: Pareto with a finite mean.
-            tail = (1.0 - self._rng.random()) ** (-1.0 / 1.5) - 1.0
+            tail = (1.0 - rng.random()) ** (-1.0 / 1.5) - 1.0
             delay += min(LONGEST_DELAY_SECONDS, self.delay_seconds * 0.5 * tail)
         arrival = departs + delay
         last = self._last_arrival.get(link, -math.inf)

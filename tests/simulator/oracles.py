@@ -335,8 +335,12 @@ class Oracles:
         self.cluster.network.gagged.discard(node.name)
 
     def answered(self, node: SimulatedNode, payload: bytes) -> None:
-        """Nothing is answered behind the fence; clients here ask for no status."""
-        if isinstance(protocol.decode_reply(payload), protocol.Results):
+        """Nothing is answered behind the fence, but who the node is and that it serves nothing."""
+        reply = protocol.decode_reply(payload)
+        if not isinstance(reply, protocol.Results):
+            return
+        results = protocol.split_results(reply.blob, reply.request_count)
+        if any(len(result) < 2 or type(result[1]) is not dict for result in results):
             raise Violation(f"{node.name} answers behind its fence")
 
     def died(self, node: SimulatedNode) -> None:

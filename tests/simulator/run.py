@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.node import YOUNG_OBJECTS
 from raft.space_watch import CHECK_SECONDS, MISGIVING_CHECKS
+from tests.simulator.audience import Audience, bounded_watches
 from tests.simulator.clocks import Schedule
 from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.nemesis import Nemesis
@@ -36,6 +37,8 @@ FINISH_TIMEOUTS = 40  # and until everything is answered
 CONVERGE_TIMEOUTS = 20  # and until all have the same state
 # An error of the disk that means a lack of room is believed for so long, and puts are refused meanwhile.
 ALARM_SECONDS = (MISGIVING_CHECKS + 1) * CHECK_SECONDS
+# A watch whose node is silent notices it in two seconds, and may meet another one that is dead.
+WATCH_SECONDS = 20.0
 # Writes a key until one whose value is damaged was surely replaced: that is when it shows.
 WRITES_A_KEY = 20
 
@@ -84,6 +87,12 @@ class Simulation:
         self.nemesis = Nemesis(self.cluster, Random(rng.getrandbits(64)))
         self.cluster.died = self.nemesis.see_to_restart
         self._rng = Random(rng.getrandbits(64))
+        self.audience = Audience(
+            self.cluster,
+            self.oracles,
+            Random(rng.getrandbits(64)),
+            lambda: self.workload.newest_revision,
+        )
         self._acknowledged: dict[str, int] = {}  # writes, by phase
 
     def run(self) -> None:
@@ -91,12 +100,15 @@ class Simulation:
         for node in self.cluster.nodes.values():
             self.cluster.start(node)
         self.workload.start()
+        self.audience.start()
         self._count_phase("before", lambda: self.schedule.run_until(CALM_SECONDS))
         self.nemesis.start()
         self._count_phase("during", lambda: self.schedule.run_until(CALM_SECONDS + self.seconds))
         self._count_phase("after", self._heal)
         self.workload.history.check(self.oracles.model)
+        self.audience.check()
         counts = self.trace.counts
+        counts["runs with watches"] += self.swarm.watchers > 0
         counts["undecided histories"] += self.workload.history.undecided
         counts["writes"] += self.workload.acknowledged
         counts["reads"] += self.workload.answered_reads
@@ -133,6 +145,9 @@ class Simulation:
         self._wait(FINISH_TIMEOUTS, self.workload.is_idle, "some requests are not answered")
         self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")
         self.oracles.check_equal_states(self._members(spared))
+        self.audience.close()
+        if not self.schedule.run_until(self.schedule.now + WATCH_SECONDS, self.audience.have_seen_all):
+            raise Violation(f"{WATCH_SECONDS:.1f} s after all was still, some watch has not heard of all")
 
     def _spared(self) -> list[SimulatedNode]:
         """All nodes, or in one run of three no more than a majority of them: with one that is wrong among
@@ -177,7 +192,8 @@ def run_seed(
         simulation = Simulation(seed, seconds, keep_trace=keep_trace, change=change)
         failure = None
         try:
-            simulation.run()
+            with bounded_watches(simulation.swarm):
+                simulation.run()
         except Violation as violation:
             failure = str(violation)
             simulation.trace.line("*", "VIOLATION", failure)

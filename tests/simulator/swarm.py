@@ -59,6 +59,7 @@ class Swarm:
     hedge: float  # probability that an attempt goes to two nodes at once
     impatient: float  # probability that a client gives an operation up when an attempt fails
     batches: bool
+    watchers: int  # clients that watch
     # Memory.
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
     # How often troubles begin: mean time between two of one kind, in election timeouts.
@@ -129,6 +130,8 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         bends=False,
         calm=rng.choice([4.0, 8.0, 16.0]),
         history_revisions=rng.choice([1, 5, 30]) if on() else 0,
+        # What comes later is drawn later, so that it changes nothing about what a seed meant before.
+        watchers=rng.choice([1, 2, 4]) if on() else 0,
     )
 
 

@@ -1,0 +1,103 @@
+"""Spectators notice when the watch plane or the client's watches lie: planted bugs are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvstore.client.watch import Watch, Watches
+from kvstore.history import History, HistoryPage
+from raft.applier_actor import ApplierActor
+from tests.simulator.run import run_seed
+from tests.simulator.swarm import Swarm
+
+SECONDS = 3.0
+MOST_SEEDS = 30
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def attentive(swarm: Swarm) -> Swarm:
+    """Many who watch, and much that is lost on the way."""
+    return replace(swarm, watchers=6, loss=0.1, clients=4, think_seconds=0.05, impatient=0.0)
+
+
+def gaps_that_are_passed_over(patch: pytest.MonkeyPatch) -> None:
+    advance = Watches._advance
+
+    def careless(watches: Watches, watch: Watch, header: Any, batch: Any, now: float) -> None:
+        if header.epoch == watch.epoch and header.sequence > watch.sequence:
+            watch.sequence = header.sequence - (1 if batch.events else 0)
+        advance(watches, watch, header, batch, now)
+
+    patch.setattr(Watches, "_advance", careless)
+
+
+def a_history_that_begins_one_too_late(patch: pytest.MonkeyPatch) -> None:
+    read = History.read
+
+    def late(history: History, key: bytes, end: bytes, start: int, *rest: Any) -> HistoryPage | None:
+        return read(history, key, end, start + 1, *rest)
+
+    patch.setattr(History, "read", late)
+
+
+def a_history_without_an_end(patch: pytest.MonkeyPatch) -> None:
+    """What is compacted is not said to be."""
+
+    def read(history: History, *arguments: Any) -> HistoryPage | None:
+        history.oldest_start, before = 0, history.oldest_start
+        try:
+            return honest(history, *arguments)
+        finally:
+            history.oldest_start = before
+
+    honest = History.read
+    patch.setattr(History, "read", read)
+
+
+def a_node_that_keeps_its_watchers_when_it_is_removed(patch: pytest.MonkeyPatch) -> None:
+    follow = ApplierActor._follow_members
+
+    def keeping(applier: Any, message: Any) -> None:
+        message.is_removed = False
+        follow(applier, message)
+
+    patch.setattr(ApplierActor, "_follow_members", keeping)
+
+
+def consumers_that_are_believed_to_have_taken_what_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watch, "revision", property(lambda watch: max(watch.next_revision, 1) - 1))
+
+
+def full_watches_that_never_go_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watches, "_resume", lambda watches, watch, now: None)
+
+
+PLANTS = [
+    gaps_that_are_passed_over,
+    a_history_that_begins_one_too_late,
+    a_history_without_an_end,
+    a_node_that_keeps_its_watchers_when_it_is_removed,
+    consumers_that_are_believed_to_have_taken_what_waits,
+    full_watches_that_never_go_on,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_noticed_by_a_spectator(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    outcomes = (run_seed(seed, SECONDS, change=attentive) for seed in range(1, MOST_SEEDS + 1))
+    failure = next((outcome.failure for outcome in outcomes if outcome.failure), None)
+    assert failure is not None
+    assert "watch" in failure or " is not " in failure, failure
+
+
+def test_a_watch_meets_everything_that_can_befall_it() -> None:
+    outcomes = [run_seed(seed, SECONDS, change=attentive) for seed in range(40, 48)]
+    assert [outcome.failure for outcome in outcomes if outcome.failure] == []
+    for name in ("watch gaps", "watch moves", "watch resumed", "watch overflows", "watch compacted"):
+        assert any(outcome.counts[name] for outcome in outcomes), name
