@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,7 @@ def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
 @click.option("--previous", is_flag=True, help="Show the value that was there before, too.")
 @click.option("--no-puts", is_flag=True, help="Show deletes only.")
 @click.option("--no-deletes", is_flag=True, help="Show puts only.")
+@click.option("--recursive", is_flag=True, help="KEY and everything below it, as a path.")
 @click.pass_obj
 def watch(
     invocation: Invocation,
@@ -213,6 +215,7 @@ def watch(
     previous: bool,
     no_puts: bool,
     no_deletes: bool,
+    recursive: bool,
 ) -> None:
     """Follow KEY: one line per change, with revision, put or delete, key, and value. Ctrl-C ends it.
 
@@ -222,17 +225,19 @@ def watch(
     if (key is None) != cluster:
         raise click.UsageError("either a KEY or --cluster")
     if key is None:
-        if prefix or start_revision or previous or no_puts or no_deletes:
+        if prefix or start_revision or previous or no_puts or no_deletes or recursive:
             raise click.UsageError("with --cluster there is --count and nothing else")
         _watch_cluster(invocation, count)
         return
     if no_puts and no_deletes:
         raise click.UsageError("with --no-puts and --no-deletes there is nothing to show")
+    if prefix and recursive:
+        raise click.UsageError("--prefix and --recursive are two different things")
     left = count if count is not None else -1
     with invocation.client() as client:
-        stream = client.watch(
+        follow = client.watch_tree if recursive else partial(client.watch, prefix=prefix)
+        stream = follow(
             key_bytes(key),
-            prefix=prefix,
             start_revision=start_revision or 0,
             previous=previous,
             puts=not no_puts,

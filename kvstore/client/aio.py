@@ -222,6 +222,9 @@ class AsyncClient(AsyncPaths):
         """
         span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
         watch = Watch(*span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes)
+        return self._follow(watch, timeout_seconds)
+
+    def _follow(self, watch: Watch, timeout_seconds: float | None) -> AsyncWatch:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         return AsyncWatch(self, watch, seconds)
 

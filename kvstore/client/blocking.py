@@ -245,6 +245,9 @@ class Client(BlockingPaths):
         watched = Watch(
             *span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
         )
+        return self._follow(watched, timeout_seconds)
+
+    def _follow(self, watched: Watch, timeout_seconds: float | None) -> BlockingWatch:
         watch = BlockingWatch(self, watched)
         watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         return watch

@@ -13,17 +13,24 @@ from kvstore.client import calls
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.paging import Pager
 from kvstore.client.results import ChildrenResult, KeyValue, RangeResult, TreeDeleted
-from kvstore.client.trees import children_call, delete_tree_steps, tree_pager
+from kvstore.client.trees import TreeWatch, children_call, delete_tree_steps, tree_pager
+from kvstore.client.watch import Watch
 from kvstore.errors import AssentError
 
 if TYPE_CHECKING:
     import asyncio
+
+    from kvstore.client.aio_watch import AsyncWatch
+    from kvstore.client.blocking_watch import BlockingWatch
 
 
 class BlockingPaths:
     """A part of Client."""
 
     def _ask(self, call: Call, timeout_seconds: float | None) -> Any:
+        raise NotImplementedError
+
+    def _follow(self, watched: Watch, timeout_seconds: float | None) -> BlockingWatch:
         raise NotImplementedError
 
     def pages(
@@ -106,6 +113,23 @@ class BlockingPaths:
             deleted: TreeDeleted = end.value
             return deleted
 
+    def watch_tree(
+        self,
+        path: str | bytes,
+        *,
+        start_revision: int = 0,
+        progress: bool = False,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> BlockingWatch:
+        """Follows the key of the path and all below it, and nothing else; as watch() in everything else."""
+        watch = TreeWatch(
+            path, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
+        )
+        return self._follow(watch, timeout_seconds)
+
     def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> Iterator[RangeResult]:
         while (call := pager.next_call()) is not None:
             page: RangeResult = self._ask(call, timeout_seconds)
@@ -117,6 +141,9 @@ class AsyncPaths:
     """A part of AsyncClient."""
 
     def _submit(self, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
+        raise NotImplementedError
+
+    def _follow(self, watch: Watch, timeout_seconds: float | None) -> AsyncWatch:
         raise NotImplementedError
 
     def pages(
@@ -185,6 +212,23 @@ class AsyncPaths:
         except StopIteration as end:
             deleted: TreeDeleted = end.value
             return deleted
+
+    def watch_tree(
+        self,
+        path: str | bytes,
+        *,
+        start_revision: int = 0,
+        progress: bool = False,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> AsyncWatch:
+        """Follows the key of the path and all below it, and nothing else; as watch() in everything else."""
+        watch = TreeWatch(
+            path, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
+        )
+        return self._follow(watch, timeout_seconds)
 
     async def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> AsyncIterator[RangeResult]:
         while (call := pager.next_call()) is not None:

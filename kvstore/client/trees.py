@@ -1,7 +1,7 @@
-"""Reads and deletes of trees of keys: which calls are made, one after the other.
+"""Reads, deletes and watches of trees of keys.
 
-May know: calls, paths and results. Pure: a generator yields the calls, and is sent their results or thrown
-their errors, so that both faces of the client do the same.
+May know: calls, paths, results and watches. Pure: where calls are made one after the other, a generator
+yields them, and is sent their results or thrown their errors, so that both faces of the client do the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from kvstore import errors, protocol
 from kvstore.client import calls, results
 from kvstore.client.calls import Call, Consistency
 from kvstore.client.paging import Pager
-from kvstore.client.results import DeleteResult, RangeResult, TreeDeleted
-from kvstore.paths import below, normal_path
+from kvstore.client.results import DeleteResult, RangeResult, TreeDeleted, WatchBatch
+from kvstore.client.watch import Watch
+from kvstore.paths import below, is_at_or_below, normal_path
 
 Steps = Generator[Call, Any, TreeDeleted]
 
@@ -75,3 +76,20 @@ def delete_tree_steps(path: str | bytes) -> Steps:
                 break
             start, cut = cut, end
     return TreeDeleted(revision, deleted, pieces)
+
+
+class TreeWatch(Watch):
+    """Of a path and all below it. Their range has neighbours in it, as "/a-b" of "/a": these are left out."""
+
+    def __init__(self, path: str | bytes, start_revision: int, **options: bool) -> None:
+        if start_revision < 0:
+            raise ValueError(f"start_revision: {start_revision} is negative")
+        self._path = tree_path(path)
+        key, end = below(self._path)
+        if len(self._path) == protocol.MAX_KEY_BYTES:
+            end = b""  # no key is long enough to be below it
+        super().__init__(self._path or key, end, start_revision, **options)
+
+    def wanted(self, batch: WatchBatch) -> WatchBatch:
+        revision, events = super().wanted(batch)
+        return WatchBatch(revision, [event for event in events if is_at_or_below(event.key, self._path)])

@@ -39,6 +39,7 @@ class FakeCluster:
         self.consistencies: list[str] = []
         self.past: dict[int, dict[bytes, KeyValue]] = {}  # by revision, as far as a test has kept it
         self.compacted: list[int] = []
+        self.watched_tree: tuple[bytes, int] | None = None
         self.asked_revisions: list[int] = []  # of children
         self.chosen: dict[str, Any] = {}  # the order and the bounds of the last pages
         self.is_cut = False  # pages end before all was told
@@ -193,6 +194,10 @@ class FakeClient:
 
     def watch_cluster(self) -> FakeWatch:
         return FakeWatch(self._cluster.cluster_events)
+
+    def watch_tree(self, path: bytes, *, start_revision: int = 0, **options: bool) -> FakeWatch:
+        self._cluster.watched_tree = path, start_revision
+        return FakeWatch(self._cluster.batches)
 
     def status_all(self, *, timeout_seconds: float) -> dict[str, NodeStatus | None]:
         assert self._cluster.opened_with is not None

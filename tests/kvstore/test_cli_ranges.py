@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.kvstore.fake_clients import FakeCluster
+from kvstore.client import WatchBatch
+from tests.kvstore.fake_clients import FakeCluster, event
 from tests.kvstore.test_cli import cluster as cluster
 from tests.kvstore.test_cli import fill, run
 
@@ -79,3 +80,10 @@ def test_del_recursive_takes_a_path_and_not_the_root(cluster: FakeCluster) -> No
         assert "everything" in run(cluster, "del", "--recursive", root, expect=5).stderr
     run(cluster, "del", "--recursive", "--prefix", "/a", expect=2)
     assert sorted(cluster.records) == [b"/a-b"]
+
+
+def test_watch_recursive_follows_a_path(cluster: FakeCluster) -> None:
+    cluster.batches = [WatchBatch(7, [event(0, b"/a/b", b"1", 7)])]
+    assert run(cluster, "watch", "--recursive", "/a", "--rev", "3").stdout == "7\tput\t/a/b\t1\n"
+    assert cluster.watched_tree == (b"/a", 3)
+    run(cluster, "watch", "--recursive", "--prefix", "/a", expect=2)

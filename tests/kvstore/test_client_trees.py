@@ -99,3 +99,36 @@ def test_the_asyncio_face_does_the_same(cluster: FakeCluster, monkeypatch: pytes
             assert [page.count async for page in client.pages("/")] == [1]
 
     asyncio.run(scenario())
+
+
+def test_a_tree_is_watched_without_its_neighbours(cluster: FakeCluster) -> None:
+    """Their keys lie in the range of the tree. A revision that is theirs alone is no batch."""
+    with Client(cluster.endpoints) as client:
+        fill(client, "/a/0")
+        with client.watch_tree("a/", start_revision=2) as watch, client.watch_tree("/", puts=False) as root:
+            fill(client, "/a", "/a-b", "/a/b", "/a.b", "/a/b/c", "/ab", "/a0")
+            client.delete_prefix("/a")
+            keys: list[bytes] = []
+            while len(keys) < 8:
+                batch = watch.next(5.0)
+                assert batch is not None and batch.events, keys
+                keys += [event.key for event in batch.events]
+            assert keys == [b"/a/0", b"/a", b"/a/b", b"/a/b/c", b"/a", b"/a/0", b"/a/b", b"/a/b/c"]
+            gone = root.next(5.0)
+            assert gone is not None and len(gone.events) == 8
+        with client.watch_tree("/" + "a" * 4095):
+            pass
+        with pytest.raises(ValueError):
+            client.watch_tree("/a", start_revision=-1)
+
+
+def test_a_tree_is_watched_by_the_asyncio_face(cluster: FakeCluster) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(cluster.endpoints) as client, client.watch_tree("/a") as watch:
+            for key in ("/ab", "/a-", "/a/b"):
+                await client.put(key, key)
+            async for batch in watch:
+                assert [event.key for event in batch.events] == [b"/a/b"]
+                break
+
+    asyncio.run(scenario())
