@@ -93,11 +93,11 @@ class BlockingPaths:
         return (item for page in self._pages_of(pager, timeout_seconds) for item in page.items)
 
     def delete_tree(self, path: str | bytes, *, timeout_seconds: float | None = None) -> TreeDeleted:
-        """Deletes the key of the path, and then all below it.
+        """Deletes the key of the path and all below it, in one revision.
 
-        Each of the two is one revision; of more than 100 000 keys below it, so is each piece of 100 000.
-        Whoever looks meanwhile sees a part of it gone. If it fails, what was deleted before stays deleted:
-        do it again.
+        If there are more than 100 000 keys: in pieces of as many, each in a revision of its own, so that
+        whoever looks meanwhile sees a part gone. If that fails, what was deleted before stays deleted: do it
+        again.
         """
         steps = delete_tree_steps(path)
         try:
@@ -198,7 +198,7 @@ class AsyncPaths:
                 yield item
 
     async def delete_tree(self, path: str | bytes, *, timeout_seconds: float | None = None) -> TreeDeleted:
-        """As that of the client that blocks: the key of the path, and then all below it, in pieces."""
+        """As that of the client that blocks: the key of the path and all below it."""
         steps = delete_tree_steps(path)
         try:
             call = next(steps)

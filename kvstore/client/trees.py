@@ -7,7 +7,8 @@ yields them, and is sent their results or thrown their errors, so that both face
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from kvstore import errors, protocol
 from kvstore.client import calls, results
@@ -16,6 +17,9 @@ from kvstore.client.paging import Pager
 from kvstore.client.results import DeleteResult, RangeResult, TreeDeleted, WatchBatch
 from kvstore.client.watch import Watch
 from kvstore.paths import below, is_at_or_below, normal_path
+from kvstore.transaction_bodies import encode_list, transaction_body
+
+_OVERHEAD_BYTES: Final = 64
 
 Steps = Generator[Call, Any, TreeDeleted]
 
@@ -53,10 +57,38 @@ def tree_pager(
     return Pager(spans, consistency, limit=limit, revision=revision, keys_only=keys_only)
 
 
+def _encode_transaction(
+    operations: bytes, session_id: int, sequence: int, below_sequence: int, *_: bytes, flags: int
+) -> bytes:
+    assert flags == 0, f"flags {flags}"
+    return transaction_body(session_id, sequence, below_sequence, b"", operations, b"")
+
+
+def _decode_deletes(result: list[Any]) -> TreeDeleted:
+    parts = result[3] if len(result) == 4 else None
+    if type(parts) is not list or not all(type(part) is list for part in parts):
+        raise protocol.MalformedFrame("a transaction has a result for each of its operations")
+    deleted = sum(results.decode_delete(part).deleted for part in parts)
+    return TreeDeleted(result[1], deleted, int(deleted > 0))
+
+
+def _delete_at_once(spans: list[tuple[bytes, bytes]]) -> Call:
+    operations = encode_list((protocol.DELETE, *span, 0) for span in spans)
+    call = Call(protocol.WRITE, _decode_deletes, len(operations) + _OVERHEAD_BYTES)
+    call.encode = partial(_encode_transaction, operations)
+    return call
+
+
 def delete_tree_steps(path: str | bytes) -> Steps:
-    """Each span in one piece if it may be; one with too many keys for that in pieces of as many as may be."""
+    """At once if it may be; what has too many keys for that in pieces of as many as may be."""
+    spans = spans_of(tree_path(path))
+    try:
+        at_once: TreeDeleted = yield _delete_at_once(spans)
+        return at_once
+    except errors.TooLarge:
+        pass
     revision = deleted = pieces = 0
-    for start, end in spans_of(tree_path(path)):
+    for start, end in spans:
         cut = end
         while True:
             try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvstore import errors, protocol, state_machine
+from kvstore import errors, protocol, state_machine, transactions
 from kvstore.client import AsyncClient, Client, paging
 from tests.kvstore.fake_server import FakeCluster
 
@@ -63,15 +63,25 @@ def test_a_walk_is_of_one_revision_and_leaves_the_neighbours_out(
 def test_delete_tree_takes_a_path_and_what_is_below_it(cluster: FakeCluster) -> None:
     with Client(cluster.endpoints) as client:
         fill(client, "/a", "/a/b", "/a/b/c", "/ab", "/a-b", "/a0")
-        assert client.delete_tree("a/") == (9, 3, 2)
+        assert client.delete_tree("a/") == (8, 3, 1), "in one revision"
         assert [item.key for item in client.prefix("").items] == [b"/a-b", b"/a0", b"/ab"]
-        assert client.delete_tree("/a") == (9, 0, 0)
+        assert client.delete_tree("/a") == (8, 0, 0)
+
+
+def test_a_tree_is_gone_for_everybody_at_the_same_moment(cluster: FakeCluster) -> None:
+    with Client(cluster.endpoints) as client:
+        fill(client, "/a", "/a/b", "/a/c/d")
+        with client.watch("/a", prefix=True) as watch:
+            client.delete_tree("/a")
+            batch = watch.next(5.0)
+            assert batch is not None and [event.key for event in batch.events] == [b"/a", b"/a/b", b"/a/c/d"]
 
 
 def test_a_tree_with_too_many_keys_for_one_delete_is_deleted_in_pieces(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 10)
+    monkeypatch.setattr(transactions, "MAX_TXN_KEYS", 10)
     monkeypatch.setattr(protocol, "MAX_DELETE_KEYS", 10)
     with Client(cluster.endpoints) as client:
         fill(client, "/a", *(f"/a/{number:02}" for number in range(25)), "/a0", "/a-")
@@ -83,6 +93,7 @@ def test_a_tree_with_too_many_keys_for_one_delete_is_deleted_in_pieces(
 
 def test_the_asyncio_face_does_the_same(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 3)
+    monkeypatch.setattr(transactions, "MAX_TXN_KEYS", 3)
     monkeypatch.setattr(protocol, "MAX_DELETE_KEYS", 3)
     monkeypatch.setattr(paging, "PAGE_KEYS", 2)
 
