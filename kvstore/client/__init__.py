@@ -25,6 +25,7 @@ from kvstore.client.results import (
     TreeDeleted,
     WatchBatch,
 )
+from kvstore.client.transactions import Compare, Operation, Txn, TxnResult
 from kvstore.protocol_admin import Member, Membership
 from kvstore.watch_frames import ClusterEvent
 
@@ -44,17 +45,21 @@ __all__ = [
     "ClusterEvent",
     "ClusterMismatch",
     "CompactResult",
+    "Compare",
     "DeleteResult",
     "Event",
     "KeyValue",
     "Member",
     "Membership",
     "NodeStatus",
+    "Operation",
     "PutResult",
     "RangeResult",
     "RevisionWentBack",
     "State",
     "TreeDeleted",
+    "Txn",
+    "TxnResult",
     "WatchBatch",
 ]
 

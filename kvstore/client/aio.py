@@ -32,6 +32,7 @@ from kvstore.client.results import (
     RangeResult,
     State,
 )
+from kvstore.client.transactions import Txn, TxnResult
 from kvstore.client.watch import Watch
 from kvstore.protocol import NONCE_BYTES
 from kvstore.protocol_admin import Initialise, Membership
@@ -87,10 +88,24 @@ class AsyncClient(AsyncPaths):
         value: str | bytes,
         *,
         previous: bool = False,
+        lease: int = 0,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout_seconds: float | None = None,
     ) -> asyncio.Future[PutResult]:
-        """Stores a value; with `previous`, answers with what was there before."""
-        return self._submit(calls.put_call(key, value, previous), timeout_seconds)
+        """Stores a value; with `previous`, answers with what was there before.
+
+        With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
+        lease.
+        """
+        call = calls.put_call(
+            key, value, previous, lease=lease, ignore_value=ignore_value, ignore_lease=ignore_lease
+        )
+        return self._submit(call, timeout_seconds)
+
+    def txn(self) -> Txn[asyncio.Future[TxnResult]]:
+        """A transaction, to be built and then committed: compares, and what is done if all of them hold."""
+        return Txn(self._submit)
 
     def get(
         self,

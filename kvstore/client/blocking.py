@@ -35,6 +35,7 @@ from kvstore.client.results import (
     RangeResult,
     State,
 )
+from kvstore.client.transactions import Txn, TxnResult
 from kvstore.client.watch import Watch
 from kvstore.protocol import NONCE_BYTES
 from kvstore.protocol_admin import Initialise, Membership
@@ -93,11 +94,25 @@ class Client(BlockingPaths):
         value: str | bytes,
         *,
         previous: bool = False,
+        lease: int = 0,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout_seconds: float | None = None,
     ) -> PutResult:
-        """Stores a value; with `previous`, answers with what was there before."""
-        result: PutResult = self._ask(calls.put_call(key, value, previous), timeout_seconds)
+        """Stores a value; with `previous`, answers with what was there before.
+
+        With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
+        lease.
+        """
+        call = calls.put_call(
+            key, value, previous, lease=lease, ignore_value=ignore_value, ignore_lease=ignore_lease
+        )
+        result: PutResult = self._ask(call, timeout_seconds)
         return result
+
+    def txn(self) -> Txn[TxnResult]:
+        """A transaction, to be built and then committed: compares, and what is done if all of them hold."""
+        return Txn(self._ask)
 
     def get(
         self,

@@ -92,15 +92,34 @@ def _checked_key(key: str | bytes) -> bytes:
     return encoded
 
 
-def put_call(key: str | bytes, value: str | bytes, previous: bool) -> Call:
-    encoded_key, encoded_value = _checked_key(key), to_bytes(value)
-    if len(encoded_value) > protocol.MAX_VALUE_BYTES:
-        raise _too_large("value", encoded_value, protocol.MAX_VALUE_BYTES)
+def checked_value(value: str | bytes) -> bytes:
+    encoded = to_bytes(value)
+    if len(encoded) > protocol.MAX_VALUE_BYTES:
+        raise _too_large("value", encoded, protocol.MAX_VALUE_BYTES)
+    return encoded
+
+
+def put_flags(previous: bool, *, ignore_value: bool, ignore_lease: bool) -> int:
+    flags = protocol.PREV_KV if previous else 0
+    flags |= protocol.IGNORE_VALUE if ignore_value else 0
+    return flags | (protocol.IGNORE_LEASE if ignore_lease else 0)
+
+
+def put_call(
+    key: str | bytes,
+    value: str | bytes,
+    previous: bool,
+    *,
+    lease: int = 0,
+    ignore_value: bool = False,
+    ignore_lease: bool = False,
+) -> Call:
+    encoded_key, encoded_value = _checked_key(key), checked_value(value)
     size_bytes = len(encoded_key) + len(encoded_value) + _OVERHEAD_BYTES
     call = Call(protocol.WRITE, results.decode_put, size_bytes)
-    call.encode = protocol.put_body
+    call.encode = partial(protocol.put_body, lease=lease) if lease else protocol.put_body
     call.key, call.argument = encoded_key, encoded_value
-    call.flags = protocol.PREV_KV if previous else 0
+    call.flags = put_flags(previous, ignore_value=ignore_value, ignore_lease=ignore_lease)
     return call
 
 
@@ -175,6 +194,27 @@ def selection_of(chosen: Chosen) -> tuple[int, ...]:
     return (_SORT_TARGETS[sort_by], int(chosen.get("descending", False)), *bounds)
 
 
+def range_item(
+    span: tuple[bytes, bytes],
+    *,
+    limit: int = 0,
+    revision: int = 0,
+    keys_only: bool = False,
+    count_only: bool = False,
+    uncounted: bool = False,
+    **chosen: Unpack[Chosen],
+) -> tuple[Any, ...]:
+    """A RANGE with its arguments, as the protocol has them. Raises ValueError."""
+    flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
+    flags |= UNCOUNTED if uncounted else 0
+    if limit < 0:
+        raise ValueError(f"limit: {limit} is negative")
+    if not protocol.is_integer(revision):
+        raise ValueError(f"revision: {revision!r} is no revision")
+    selection = selection_of(chosen) if chosen else ()
+    return (protocol.RANGE, *span, limit, revision, flags, *selection)
+
+
 def range_call(
     span: tuple[bytes, bytes],
     consistency: Consistency,
@@ -186,16 +226,17 @@ def range_call(
     uncounted: bool = False,
     **chosen: Unpack[Chosen],
 ) -> Call:
-    flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
-    flags |= UNCOUNTED if uncounted else 0
-    if limit < 0:
-        raise ValueError(f"limit: {limit} is negative")
-    if not protocol.is_integer(revision):
-        raise ValueError(f"revision: {revision!r} is no revision")
-    kind = read_kind(consistency)
-    selection = selection_of(chosen) if chosen else ()
-    body = protocol.range_body(*span, *selection, limit=limit, revision=revision, flags=flags)
-    call = Call(kind, results.decode_range, len(body))
+    _, key, end, limit, revision, flags, *selection = range_item(
+        span,
+        limit=limit,
+        revision=revision,
+        keys_only=keys_only,
+        count_only=count_only,
+        uncounted=uncounted,
+        **chosen,
+    )
+    body = protocol.range_body(key, end, *selection, limit=limit, revision=revision, flags=flags)
+    call = Call(read_kind(consistency), results.decode_range, len(body))
     call.body = body
     return call
 
@@ -207,14 +248,14 @@ def read_kind(consistency: Consistency) -> int:
     return _CONSISTENCIES[consistency]
 
 
-def _first_item(result: list[Any]) -> results.KeyValue | None:
+def first_item(result: list[Any]) -> results.KeyValue | None:
     items = results.decode_range(result).items
     return items[0] if items else None
 
 
 def get_call(key: str | bytes, consistency: Consistency, revision: int = 0) -> Call:
     call = range_call(one_key(key), consistency, revision=revision)
-    call.decode = _first_item
+    call.decode = first_item
     return call
 
 
