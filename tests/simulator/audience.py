@@ -17,6 +17,7 @@ from typing import Protocol
 from actors.memory import MemoryClient, MemorySubscriber
 from kvstore import errors, protocol
 from kvstore.client import watch as watching
+from kvstore.client import watched
 from kvstore.client.core import ClientCore
 from kvstore.client.watch import Watch, Watches
 from tests.simulator.cluster import Cluster, SimulatedNode, client_endpoint
@@ -325,9 +326,29 @@ class Spectator:
 
     def _begin(self, key: bytes, range_end: bytes, start_revision: int) -> None:
         rng = self._rng
-        watch = Watch(key, range_end, start_revision, progress=rng.random() < 0.5)
+        previous = rng.random() < 0.4
+        puts, deletes = rng.choice([(True, True), (True, True), (True, False), (False, True)])
+        watch = Watch(
+            key,
+            range_end,
+            start_revision,
+            progress=rng.random() < 0.5,
+            previous=previous,
+            puts=puts,
+            deletes=deletes,
+        )
         name = f"{self.name}.{len(self.records) + 1} from {start_revision} on"
-        self.records.append(Recorded(key, range_end, start_revision, name=name))
+        self.records.append(
+            Recorded(
+                key,
+                range_end,
+                start_revision,
+                wants_previous=previous,
+                no_puts=not puts,
+                no_deletes=not deletes,
+                name=name,
+            )
+        )
         self._watch = watch
         self._is_slow = rng.random() < 0.3
         watch.on_ready = self._registered
@@ -350,6 +371,8 @@ class Spectator:
         elif not self._is_late and self._watch is not None and self._watch.queue:
             self._is_late = True
             self._cluster.schedule.after(self._rng.uniform(0.05, 1.5), self._take_late)
+        if self._watch is not None and self._rng.random() < 0.01:
+            self._client.watches.request_progress(self._watch, self._client.now)
         self._see_to_end()
 
     def _take_late(self) -> None:
@@ -388,7 +411,7 @@ class Spectator:
         if watch is not self._watch or self._audience.is_closing or watch.phase is watching.Phase.ENDED:
             return
         revision = watch.revision  # all up to here was taken, says the library
-        if watch.is_established:
+        if watch.is_established and revision <= self._audience.model.revision:
             self._record.batches.append(SeenBatch(revision, ()))
         self._client.watches.cancel(watch)
         if self._rng.random() < 0.3:
@@ -433,9 +456,11 @@ class Spectator:
 @contextmanager
 def bounded_watches(swarm: Swarm) -> Iterator[None]:
     """In runs with tiny queues a watch is full when a few batches wait for their consumer."""
-    before = watching.MAX_BATCHES
-    watching.MAX_BATCHES = FEW_BATCHES if swarm.tiny_queues else before  # type: ignore[misc]
+    before = watched.MAX_BATCHES
+    for module in (watching, watched):
+        vars(module)["MAX_BATCHES"] = FEW_BATCHES if swarm.tiny_queues else before
     try:
         yield
     finally:
-        watching.MAX_BATCHES = before  # type: ignore[misc]
+        for module in (watching, watched):
+            vars(module)["MAX_BATCHES"] = before

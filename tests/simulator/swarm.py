@@ -147,6 +147,7 @@ def bent(swarm: Swarm) -> Swarm:
         disk_errors=False,
         changes=False,
         think_seconds=0.05,
+        watchers=0,
         bends=True,
     )
 
