@@ -11,6 +11,8 @@ from kvstore.client.blocking import Client
 from kvstore.client.blocking_watch import BlockingClusterWatch, BlockingWatch
 from kvstore.client.cluster import Cluster
 from kvstore.client.errors import ClusterMismatch, RevisionWentBack
+from kvstore.client.lease_results import LeaseGranted, LeaseInfo, LeaseList, LeaseRevoked, LeasesRenewed
+from kvstore.client.leases import Lease
 from kvstore.client.results import (
     Child,
     ChildrenResult,
@@ -31,10 +33,12 @@ from kvstore.watch_frames import ClusterEvent
 
 if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient
+    from kvstore.client.aio_leases import AsyncLease
     from kvstore.client.aio_watch import AsyncWatch
 
 __all__ = [
     "AsyncClient",
+    "AsyncLease",
     "AsyncWatch",
     "BlockingClusterWatch",
     "BlockingWatch",
@@ -49,6 +53,12 @@ __all__ = [
     "DeleteResult",
     "Event",
     "KeyValue",
+    "Lease",
+    "LeaseGranted",
+    "LeaseInfo",
+    "LeaseList",
+    "LeaseRevoked",
+    "LeasesRenewed",
     "Member",
     "Membership",
     "NodeStatus",
@@ -65,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("AsyncClient", "AsyncWatch"):
+    if name in ("AsyncClient", "AsyncLease", "AsyncWatch"):
         from kvstore.client import aio
 
         return getattr(aio, name)

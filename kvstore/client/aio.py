@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from kvstore import errors
 from kvstore.client import calls
+from kvstore.client.aio_leases import AsyncLease, AsyncLeases
 from kvstore.client.aio_watch import AsyncClusterWatch, AsyncWatch
 from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.cluster import Cluster
@@ -46,7 +47,7 @@ STATUS_ALL_SECONDS = 1.0
 StateListener = Callable[[State], None]
 
 
-class AsyncClient(AsyncPaths):
+class AsyncClient(AsyncPaths, AsyncLeases):
     """A client of one cluster, of one event loop, and of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method returns
@@ -88,13 +89,14 @@ class AsyncClient(AsyncPaths):
         value: str | bytes,
         *,
         previous: bool = False,
-        lease: int = 0,
+        lease: int | AsyncLease = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
         timeout_seconds: float | None = None,
     ) -> asyncio.Future[PutResult]:
         """Stores a value; with `previous`, answers with what was there before.
 
+        With a `lease` the key is deleted when that ends; without, it has none, whatever it had.
         With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
         lease.
         """
@@ -346,6 +348,7 @@ class AsyncClient(AsyncPaths):
         """Ends what is outstanding; the cluster is told that the session is over if that is quickly done."""
         if self._is_closed or self._process_id != os.getpid():
             return
+        self._close_leases()
         loop = self._running_loop()
         call = self._engine.core.begin_close(loop.time())
         if call is not None:

@@ -25,6 +25,7 @@ from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
+from kvstore.client.leases import BlockingLeases, Lease
 from kvstore.client.paths import BlockingPaths
 from kvstore.client.results import (
     CompactResult,
@@ -51,7 +52,7 @@ FRESH_SECONDS: Final = 0.001
 StateListener = Callable[[State], None]
 
 
-class Client(BlockingPaths):
+class Client(BlockingPaths, BlockingLeases):
     """A client of one cluster, for any number of threads of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method ends
@@ -94,13 +95,14 @@ class Client(BlockingPaths):
         value: str | bytes,
         *,
         previous: bool = False,
-        lease: int = 0,
+        lease: int | Lease = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
         timeout_seconds: float | None = None,
     ) -> PutResult:
         """Stores a value; with `previous`, answers with what was there before.
 
+        With a `lease` the key is deleted when that ends; without, it has none, whatever it had.
         With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
         lease.
         """
@@ -434,6 +436,7 @@ class Client(BlockingPaths):
         """Ends what is outstanding; the cluster is told that the session is over if that is quickly done."""
         if self._is_closed or self._process_id != os.getpid():
             return
+        self._close_leases()
         with self._lock:
             call = self._engine.core.begin_close(time.monotonic())
         if call is not None:

@@ -92,6 +92,15 @@ def _checked_key(key: str | bytes) -> bytes:
     return encoded
 
 
+def lease_id(lease: int | object) -> int:
+    """Of a lease, or of what has an id."""
+    number = lease if isinstance(lease, int) else getattr(lease, "id", None)
+    if not protocol.is_integer(number) or not number:
+        raise ValueError(f"lease: {lease!r} is none")
+    assert isinstance(number, int), f"{number!r}"
+    return number
+
+
 def checked_value(value: str | bytes) -> bytes:
     encoded = to_bytes(value)
     if len(encoded) > protocol.MAX_VALUE_BYTES:
@@ -110,14 +119,14 @@ def put_call(
     value: str | bytes,
     previous: bool,
     *,
-    lease: int = 0,
+    lease: int | object = 0,
     ignore_value: bool = False,
     ignore_lease: bool = False,
 ) -> Call:
     encoded_key, encoded_value = _checked_key(key), checked_value(value)
     size_bytes = len(encoded_key) + len(encoded_value) + _OVERHEAD_BYTES
     call = Call(protocol.WRITE, results.decode_put, size_bytes)
-    call.encode = partial(protocol.put_body, lease=lease) if lease else protocol.put_body
+    call.encode = partial(protocol.put_body, lease=lease_id(lease)) if lease else protocol.put_body
     call.key, call.argument = encoded_key, encoded_value
     call.flags = put_flags(previous, ignore_value=ignore_value, ignore_lease=ignore_lease)
     return call

@@ -135,13 +135,14 @@ class Operation:
         value: str | bytes,
         *,
         previous: bool = False,
-        lease: int = 0,
+        lease: int | object = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> Operation:
         """As client.put()."""
         flags = calls.put_flags(previous, ignore_value=ignore_value, ignore_lease=ignore_lease)
-        item = (protocol.PUT, calls.one_key(key)[0], calls.checked_value(value), lease, flags)
+        number = calls.lease_id(lease) if lease else 0
+        item = (protocol.PUT, calls.one_key(key)[0], calls.checked_value(value), number, flags)
         return Operation(item, results.decode_put, is_write=True)
 
     @staticmethod
