@@ -32,6 +32,7 @@ COMMANDS = {
     "put": ("kvstore.cli.kv", "put", "Store a value under a key."),
     "get": ("kvstore.cli.kv", "get", "Show a value, or all below a prefix."),
     "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
+    "txn": ("kvstore.cli.txn", "txn", "Compare, and do one thing or the other, all at once."),
     "watch": ("kvstore.cli.kv", "watch", "Follow the changes of a key, or of all below a prefix."),
     "compact": ("kvstore.cli.kv", "compact", "Forget what keys were before a revision."),
     "ls": ("kvstore.cli.paths", "ls", "Show the names right below a path."),
