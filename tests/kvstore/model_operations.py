@@ -3,8 +3,8 @@ plain model, and compares.
 
 A kind is a function of a Pair and of a source of chance, which may look at the state to draw something that
 matters there. The source is a test's: hypothesis shrinks what it draws, a seed repeats it. To add an
-operation, teach it to plain_model.py and write one more function under `@kind`: the tests take it from here,
-and the log that the kinds write is the one that tests of determinism replay.
+operation, teach it to plain_model.py and write one more function under `@kind`, here or in a module that
+model_kinds.py names: the log that the kinds write is also the one that tests of determinism replay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, Final
 import msgpack
 
 from kvstore import protocol
-from kvstore.protocol import COUNT_ONLY, IGNORE_LEASE, IGNORE_VALUE, KEYS_ONLY, PREV_KV, PUT, RANGE, TXN
+from kvstore.codes import INTERNAL_BYTE
+from kvstore.protocol import IGNORE_LEASE, IGNORE_VALUE, PREV_KV, PUT, RANGE, TXN
 from kvstore.sessions import Sessions
 from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
@@ -56,8 +57,11 @@ class Pair:
 
     # -- both, and compare -----------------------------------------------------------------------------
 
-    def apply(self, command: list[Any] | None) -> Result | None:
+    def apply(self, command: list[Any] | None, *, is_leaders: bool = False) -> Result | None:
+        """`is_leaders`: one that a leader proposes by itself, and no client can."""
         body = None if command is None else encoded(command)
+        if command is not None and is_leaders:
+            body = INTERNAL_BYTE + encoded(command[3:])
         self.log.append(body)
         [given] = self.machine.apply(self.machine.applied_index + 1, [body])
         return self._compare(command, given, self.model.apply(command))
@@ -101,6 +105,11 @@ class Pair:
         forms = [protocol.prefix_range(key), (key, b"\x00"), EVERYTHING, (key, self.some_key(chance))]
         return chance.choice([*forms, (key, b"")])
 
+    def some_lease(self, chance: Random) -> int:
+        """Mostly one that there is."""
+        known = sorted(self.model.leases)
+        return chance.choice(known) if known and chance.random() < 0.8 else 1 << 40
+
     def some_past(self, chance: Random) -> int:
         """A revision that is kept."""
         return chance.randint(max(1, self.model.compact_revision), self.model.revision)
@@ -116,12 +125,12 @@ class Pair:
                 self.query([protocol.RANGE, *span, 0, revision, 0])
         self.pages(EVERYTHING, model.compact_revision or 1, 1 << 20)
 
-    def pages(self, span: tuple[bytes, bytes], start: int, limit_bytes: int) -> None:
+    def pages(self, span: tuple[bytes, bytes], start: int, limit_bytes: int, flags: int = 0) -> None:
         """The history from a revision on, page by page: each page whole revisions, all of them everything."""
         found: list[tuple[int, list[Any]]] = []
-        expected = self.model.history(*span, start)
+        expected = self.model.history(*span, start, flags)
         while True:
-            read = [protocol.WATCH_HISTORY, *span, start, limit_bytes, 0]
+            read = [protocol.WATCH_HISTORY, *span, start, limit_bytes, flags]
             self.story.append(read)
             [given] = self.machine.query([msgpack.packb(read)])
             code, revision, _, _, more, revisions = msgpack.unpackb(given)
@@ -213,7 +222,8 @@ def some_operation(pair: Pair, chance: Random, depth: int, *, writes: bool) -> l
     if draw < 3:
         options = [(b"t", 0), (b"t", PREV_KV), (b"", IGNORE_VALUE), (b"u", IGNORE_LEASE | PREV_KV)]
         value, flags = chance.choice(options)
-        return [PUT, pair.some_key(chance), value, 0, flags]
+        lease = pair.some_lease(chance) if flags == 0 and chance.random() < 0.2 else 0
+        return [PUT, pair.some_key(chance), value, lease, flags]
     if draw < 5:
         return [protocol.DELETE, pair.some_key(chance), b"", chance.choice([0, PREV_KV])]
     if draw == 5:
@@ -335,82 +345,6 @@ def sequence_far_ahead(pair: Pair, chance: Random) -> None:
         pair.write(chance, protocol.PUT, pair.some_key(chance), b"far", 0, 0)
 
 
-# ---------------------------------------------------------------- reads
-
-
-@kind
-def get(pair: Pair, chance: Random) -> None:
-    pair.query([protocol.RANGE, pair.some_key(chance), b"", 0, 0, 0])
-
-
-@kind
-def get_past(pair: Pair, chance: Random) -> None:
-    pair.query([protocol.RANGE, pair.some_key(chance), b"", 0, pair.some_past(chance), 0])
-
-
-@kind
-def range_of_records(pair: Pair, chance: Random) -> None:
-    pair.query([protocol.RANGE, *pair.some_range(chance), 0, 0, 0])
-
-
-@kind
-def range_with_limit(pair: Pair, chance: Random) -> None:
-    past = chance.choice([0, pair.some_past(chance)])
-    pair.query([protocol.RANGE, *pair.some_range(chance), chance.randint(1, 4), past, 0])
-
-
-@kind
-def range_of_keys(pair: Pair, chance: Random) -> None:
-    past = chance.choice([0, pair.some_past(chance)])
-    pair.query([protocol.RANGE, *pair.some_range(chance), chance.randint(0, 3), past, KEYS_ONLY])
-
-
-@kind
-def count(pair: Pair, chance: Random) -> None:
-    past = chance.choice([0, pair.some_past(chance)])
-    pair.query([protocol.RANGE, *pair.some_range(chance), chance.randint(0, 3), past, COUNT_ONLY])
-
-
-@kind
-def range_past(pair: Pair, chance: Random) -> None:
-    pair.query([protocol.RANGE, *pair.some_range(chance), 0, pair.some_past(chance), 0])
-
-
-@kind
-def range_compacted(pair: Pair, chance: Random) -> None:
-    if pair.model.compact_revision > 1:
-        past = chance.randint(1, pair.model.compact_revision - 1)
-        result = pair.query([protocol.RANGE, *pair.some_range(chance), 0, past, 0])
-        assert result[0] == protocol.COMPACTED
-
-
-@kind
-def range_of_the_future(pair: Pair, chance: Random) -> None:
-    future = pair.model.revision + chance.choice([1, 100])
-    result = pair.query([protocol.RANGE, *pair.some_range(chance), 0, future, 0])
-    assert result == [protocol.FUTURE_REVISION, pair.model.revision]
-
-
-@kind
-def history(pair: Pair, chance: Random) -> None:
-    key, range_end = pair.some_range(chance)
-    if not protocol.range_is_inverted(key, range_end):
-        pair.pages((key, range_end), pair.some_past(chance), chance.choice([1, 200, 1 << 20]))
-
-
-@kind
-def history_that_is_compacted_or_to_come(pair: Pair, chance: Random) -> None:
-    compacted = pair.model.compact_revision
-    start = chance.randint(1, compacted - 1) if compacted > 1 else pair.model.revision + 100
-    [given] = pair.machine.query([msgpack.packb([protocol.WATCH_HISTORY, *EVERYTHING, start, 0, 0])])
-    result = without_text(msgpack.unpackb(given))
-    if compacted > 1:
-        assert result == [protocol.COMPACTED, compacted]
-    else:
-        assert result == [protocol.OK, pair.model.revision, 0, 0, False, []]
-    pair.codes[protocol.CODE_NAMES[result[0]]] += 1
-
-
 # ---------------------------------------------------------------- snapshots, and memory
 
 
@@ -459,7 +393,3 @@ def tidy(pair: Pair, chance: Random) -> None:
     before = pair.machine.digest()
     pair.machine.tidy()
     assert pair.machine.digest() == before
-
-
-# What to draw from: what makes something to look at comes more often.
-NAMES: Final = [*sorted(KINDS), *["put"] * 4, "delete_range", "retry", "transaction", "transaction"]

@@ -12,12 +12,26 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore import protocol
+from kvstore.codes import (
+    LEASE_EXPIRE,
+    LEASE_GRANT,
+    LEASE_KEEPALIVE,
+    LEASE_LIST,
+    LEASE_REVOKE,
+    LEASE_TICK,
+    LEASE_TIME_TO_LIVE,
+    UNCOUNTED,
+)
 from kvstore.protocol import COUNT_ONLY, IGNORE_LEASE, IGNORE_VALUE, KEYS_ONLY, OK, PREV_KV
 from tests.kvstore.plain_transaction import holds, is_ambiguous, is_in
 
 Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
 Event = list[Any]  # [type, key, value, create_revision, mod_revision, version, lease]
 Result = list[Any]
+
+LEAST_TTL_SECONDS = 2
+MOST_TTL_SECONDS = 9_000_000_000
+SORTED_BY = (0, 0, 4, 2, 3, 1)  # the place in a record, by the number of the target
 
 
 class Refused(Exception):
@@ -71,6 +85,15 @@ class PlainSession:
         self.results = {known: result for known, result in self.results.items() if known >= self.floor}
 
 
+class PlainLease:
+    """Owned by the model; its keys are those whose records name it."""
+
+    def __init__(self, ttl_seconds: int, index: int) -> None:
+        self.ttl_seconds = ttl_seconds
+        self.renewed_at = index
+        self.ends_at_ms: int | None = None  # None: no tick since then
+
+
 class PlainModel:
     """Owned by a test."""
 
@@ -90,6 +113,18 @@ class PlainModel:
         self._reads: dict[int, Callable[..., Result]] = {
             protocol.RANGE: self._range,
             protocol.READ_TXN: self._read_transaction,
+            protocol.CHILDREN: self._children,
+            LEASE_TIME_TO_LIVE: self._time_to_live,
+            LEASE_LIST: self._list_leases,
+        }
+        self.time_ms = 0
+        self.leases: dict[int, PlainLease] = {}
+        self._lease_commands: dict[int, Callable[..., Result]] = {
+            LEASE_GRANT: self._grant,
+            LEASE_REVOKE: self._revoke,
+            LEASE_KEEPALIVE: self._keep_alive,
+            LEASE_TICK: self._tick,
+            LEASE_EXPIRE: self._expire,
         }
 
     @property
@@ -140,17 +175,22 @@ class PlainModel:
     def _execute(self, operation: int, arguments: list[Any]) -> Result:
         draft = Draft(self.contents[-1], self.revision, self.index)
         try:
+            if operation in self._lease_commands:
+                return self._lease_commands[operation](*arguments)
             result = self._writes[operation](draft, *arguments)
         except Refused as refused:
             return refused.result
+        self._commit(draft)
+        return result
+
+    def _commit(self, draft: Draft) -> None:
         if draft.events:
             self.contents.append(draft.contents)
             self.events.append(sorted(draft.events, key=lambda event: event[1]))
-        return result
 
     def _put(self, draft: Draft, key: bytes, value: bytes, lease: int, flags: int) -> Result:
         before = draft.contents.get(key)
-        if lease:
+        if lease and lease not in self.leases:
             raise Refused(protocol.LEASE_NOT_FOUND)
         if flags & (IGNORE_VALUE | IGNORE_LEASE) and before is None:
             raise Refused(protocol.KEY_NOT_FOUND)
@@ -193,6 +233,69 @@ class PlainModel:
         result = self._branch(Draft(self.contents[-1], self.revision, self.index), *lists)
         return _at_revision(result, self.revision)
 
+    # -- leases ----------------------------------------------------------------------------------------
+
+    def _grant(self, ttl_seconds: int, lease: int) -> Result:
+        if lease in self.leases:
+            raise Refused(protocol.LEASE_EXISTS)
+        if not lease:
+            lease = self.index
+            while lease in self.leases:
+                lease += 1
+        granted = self.leases[lease] = PlainLease(max(ttl_seconds, LEAST_TTL_SECONDS), self.index)
+        return [OK, self.revision, lease, granted.ttl_seconds]
+
+    def leased_keys(self, lease: int) -> list[bytes]:
+        return [key for key, record in sorted(self.contents[-1].items()) if lease and record[5] == lease]
+
+    def _end(self, lease: int) -> int:
+        draft, keys = Draft(self.contents[-1], self.revision, self.index), self.leased_keys(lease)
+        for key in keys:
+            draft.delete(key, b"")
+        del self.leases[lease]
+        self._commit(draft)
+        return len(keys)
+
+    def _revoke(self, lease: int) -> Result:
+        if lease not in self.leases:
+            raise Refused(protocol.LEASE_NOT_FOUND)
+        deleted = self._end(lease)
+        return [OK, self.revision, deleted]
+
+    def _keep_alive(self, *leases: int) -> Result:
+        known = [self.leases.get(lease) for lease in leases]
+        for lease in known:
+            if lease is not None:
+                lease.renewed_at, lease.ends_at_ms = self.index, None
+        return [OK, self.revision, [0 if lease is None else lease.ttl_seconds for lease in known]]
+
+    def _tick(self, time_ms: int, seen_index: int) -> Result:
+        self.time_ms = max(self.time_ms, time_ms)
+        for lease in self.leases.values():
+            if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
+                lease.ends_at_ms = self.time_ms + 1000 * lease.ttl_seconds
+        return [OK, self.revision]
+
+    def _expire(self, time_ms: int, *leases: int) -> Result:
+        for lease in leases:
+            ends_at_ms = self.leases[lease].ends_at_ms if lease in self.leases else None
+            if ends_at_ms is not None and ends_at_ms <= time_ms:
+                self._end(lease)
+        return [OK, self.revision]
+
+    def _time_to_live(self, lease: int, flags: int) -> Result:
+        keys, known = self.leased_keys(lease), self.leases.get(lease)
+        names = keys if flags else []
+        if known is None:
+            return [OK, self.revision, -1, 0, 0, []]
+        left = known.ttl_seconds
+        if known.ends_at_ms is not None:
+            left = max(0, (known.ends_at_ms - self.time_ms) // 1000)
+        return [OK, self.revision, left, known.ttl_seconds, len(keys), names]
+
+    def _list_leases(self) -> Result:
+        return [OK, self.revision, sorted(self.leases)]
+
     # -- reads -----------------------------------------------------------------------------------------
 
     def query(self, read: list[Any]) -> Result:
@@ -210,8 +313,10 @@ class PlainModel:
             raise Refused(protocol.COMPACTED, self.compact_revision)
         return self.contents[revision or -1]
 
-    def _range(self, key: bytes, range_end: bytes, limit: int, revision: int, flags: int) -> Result:
-        return self._range_of(self.contents_at(revision), key, range_end, limit, 0, flags)
+    def _range(
+        self, key: bytes, range_end: bytes, limit: int, revision: int, flags: int, *selection: int
+    ) -> Result:
+        return self._range_of(self.contents_at(revision), key, range_end, limit, 0, flags, *selection)
 
     def _range_of(
         self,
@@ -221,24 +326,52 @@ class PlainModel:
         limit: int,
         revision: int,
         flags: int,
+        *selection: int,
     ) -> Result:
         if revision:
             contents = self.contents_at(revision)
-        found = [contents[name] for name in sorted(contents) if is_in(name, key, range_end)]
-        total = len(found)
+        there = [contents[name] for name in sorted(contents) if is_in(name, key, range_end)]
         if flags & COUNT_ONLY:
-            return [OK, self.revision, total, False, []]
-        found = found[: limit or total]
+            return [OK, self.revision, len(there), False, []]
+        target, order, min_mod, max_mod, min_create, max_create = selection or (0, 0, 0, 0, 0, 0)
+        chosen = [
+            record
+            for record in there
+            if min_mod <= record[3] <= (max_mod or record[3])
+            and min_create <= record[2] <= (max_create or record[2])
+        ]
+        if target:
+            chosen.sort(key=lambda record: record[SORTED_BY[target]], reverse=order == 1)
+        found = chosen[: limit or len(chosen)]
         if flags & KEYS_ONLY:
             found = [[record[0], b"", *record[2:]] for record in found]
-        return [OK, self.revision, total, len(found) < total, found]
+        total = len(found) if flags & UNCOUNTED else len(there)
+        return [OK, self.revision, total, len(found) < len(chosen), found]
 
-    def history(self, key: bytes, range_end: bytes, start_revision: int) -> list[tuple[int, list[Event]]]:
-        """All events of the range from a revision on, whatever was compacted, by revision."""
+    def _children(self, path: bytes, limit: int, start_after: bytes, revision: int) -> Result:
+        contents, names = self.contents_at(revision), path.strip(b"/")
+        prefix = b"/" + names + b"/" if names else b"/"
+        below = [key[len(prefix) :] for key in contents if key.startswith(prefix)]
         found = [
-            (revision, [event for event in self.events[revision] if is_in(event[1], key, range_end)])
-            for revision in range(start_revision, len(self.events))
+            [name, name in below, any(rest.startswith(name + b"/") for rest in below)]
+            for name in sorted({rest.partition(b"/")[0] for rest in below} - {b""})
+            if name > start_after
         ]
+        cut = found[: limit or len(found)]
+        return [OK, self.revision, len(cut) < len(found), cut]
+
+    def history(
+        self, key: bytes, range_end: bytes, start_revision: int, flags: int = 0
+    ) -> list[tuple[int, list[Event]]]:
+        """All events of the range from a revision on, whatever was compacted, by revision."""
+        found = []
+        for revision in range(start_revision, len(self.events)):
+            events = [event for event in self.events[revision] if is_in(event[1], key, range_end)]
+            if flags & PREV_KV:
+                is_kept = revision > max(1, self.compact_revision)
+                before = self.contents[revision - 1] if is_kept else {}
+                events = [[*event, before.get(event[1])] for event in events]
+            found.append((revision, events))
         return [(revision, events) for revision, events in found if events]
 
 
@@ -250,6 +383,8 @@ def wrong_at_sight(operation: int, arguments: list[Any]) -> int | None:
             return protocol.VALUE_PROVIDED
         if flags & IGNORE_LEASE and lease:
             return protocol.LEASE_PROVIDED
+    if operation == LEASE_GRANT and arguments[0] > MOST_TTL_SECONDS:
+        return protocol.LEASE_TTL_TOO_LARGE
     if operation == protocol.TXN and (is_ambiguous(arguments[1]) or is_ambiguous(arguments[2])):
         return protocol.DUPLICATE_KEY
     return None

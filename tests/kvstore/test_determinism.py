@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kvstore import protocol
 from kvstore.state_machine import StoreMachine
-from tests.kvstore.model_operations import EVERYTHING, KINDS, NAMES, Pair, new_machine, restored
+from tests.kvstore.model_kinds import EVERYTHING, KINDS, NAMES, Pair, new_machine, restored
 from tests.project.tree import ROOT
 
 State = tuple[str, int, str]  # result, fingerprint and digest behind one entry

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.store import Store
-from tests.kvstore.model_operations import KINDS, NAMES, Pair
+from tests.kvstore.model_kinds import KINDS, NAMES, Pair
 
-LEAST_KINDS = 20
+LEAST_KINDS = 40
 # The model would prove little if these were never met.
 EXPECTED_CODES = {
     "ok",
@@ -25,6 +25,8 @@ EXPECTED_CODES = {
     "value_provided",
     "lease_provided",
     "lease_not_found",
+    "lease_exists",
+    "lease_ttl_too_large",
     "duplicate_key",
 }
 
