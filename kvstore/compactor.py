@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from kvstore import protocol
+from kvstore.quota import Quota
 
 WORTHWHILE: Final = 10  # one part in so many of what is to be kept, beyond it: before that, no command
 SAMPLES: Final = 64  # that a span of time is divided into; what is kept is too much by one of them at most
@@ -25,6 +26,7 @@ class KeptHistory(NamedTuple):
     oldest_revision: int  # that can be read; 0 or 1 if nothing was forgotten yet
     size_bytes: int  # that would be given back if the current one became the oldest
     is_sweeping: bool  # there is something in size_bytes that is forgotten already
+    total_bytes: int = 0  # size_bytes, and what is not of the past
 
 
 class HistoryPolicy(NamedTuple):
@@ -33,6 +35,7 @@ class HistoryPolicy(NamedTuple):
     revisions: int = 100_000
     size_bytes: int = 64 << 20
     seconds: float = 0.0
+    quota_bytes: int = 0  # of the past and the present together: above it, no past is kept that is in the way
 
 
 class Compactor:
@@ -41,6 +44,7 @@ class Compactor:
     def __init__(self, policy: HistoryPolicy, look: Callable[[], KeptHistory]) -> None:
         self._policy = policy
         self._look = look
+        self._quota = Quota(policy.quota_bytes)
         # (when, the revision of that moment), the oldest first. All but the first are younger than is kept.
         self._samples: deque[tuple[float, int]] = deque()
         self._wanted_revision = 0  # of the last command
@@ -52,7 +56,9 @@ class Compactor:
         self._sample(now_seconds, kept.revision)
         if kept.oldest_revision < self._wanted_revision and now_seconds < self._wanted_until:
             return []
-        wanted = max(self._by_count(kept), self._by_size(kept), self._by_time(kept, now_seconds))
+        wanted = max(
+            self._by_count(kept), self._by_size(kept), self._by_time(kept, now_seconds), self._by_quota(kept)
+        )
         if wanted <= max(kept.oldest_revision, 1):
             return []
         self._wanted_revision, self._wanted_until = wanted, now_seconds + PATIENCE_SECONDS
@@ -78,6 +84,13 @@ class Compactor:
         oldest = max(kept.oldest_revision, 1)
         # Rounded up, for each command is to have an effect.
         return oldest - (oldest - kept.revision) * excess // kept.size_bytes
+
+    def _by_quota(self, kept: KeptHistory) -> int:
+        """All of the past, once that is enough; before, keys have to be deleted, which adds to the past."""
+        if not self._quota.judge(kept.total_bytes) or kept.is_sweeping:
+            return 0
+        present_bytes = kept.total_bytes - kept.size_bytes
+        return kept.revision if self._quota.is_clear(present_bytes) else 0
 
     def _by_time(self, kept: KeptHistory, now_seconds: float) -> int:
         """What was the current revision so long ago is the oldest that may be asked for."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -26,7 +25,7 @@ from kvstore.protocol_admin import Initialise, ListMembers, decode_admin
 from kvstore.protocol_snapshot import decode_snapshot_request
 from kvstore.refusals import CODES, Barrier, barrier_of, remedy_for
 from kvstore.snapshot_desk import SnapshotDesk
-from kvstore.space_gate import SpaceGate, SpaceNotice, runs
+from kvstore.space_gate import SpaceGate, SpaceNotice, parts
 from raft import Configuration
 from raft.actor_messages import (
     Abandoned,
@@ -44,6 +43,7 @@ from raft.actor_messages import (
     Refused,
     RoleChanged,
     SpaceChanged,
+    StateSize,
     StatusReport,
     TransferLeadership,
 )
@@ -74,12 +74,14 @@ class GatewayActor(Actor):
         storage_id: int,
         about: dict[str, object],
         vitals: Callable[[], dict[str, object]],
+        quota_bytes: int = 0,
     ) -> None:
         super().__init__()
         self._neighbours = Neighbours(self, announce)
         self._storage_id = storage_id  # of the own data directory
         self._about = about
         self._vitals = vitals
+        self._quota_bytes = quota_bytes
         self._tickets = count(1)
         self._pending: dict[int, Pending] = {}
         self._pending_requests = 0  # sum of `count` over _pending
@@ -125,7 +127,8 @@ class GatewayActor(Actor):
             answer=answer,
             client_endpoint=self._neighbours.client_endpoint,
         )
-        self._space = SpaceGate(self.node)
+        self._space = SpaceGate(self.node, self._quota_bytes)
+        self._handlers[StateSize] = self._space.weigh
         self._snapshot_desk = SnapshotDesk(self.node, cluster_id, send=send, answer=answer)
         self._handlers.update(self._snapshot_desk.handlers)
         self.on_deadline()
@@ -237,18 +240,14 @@ class GatewayActor(Actor):
         batch.bodies.extend(bodies)
 
     def _take_up_frugal(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
-        """While a disk is nearly full: what would grow is answered at once, run by run."""
-        for start, stop, is_frugal in runs(bodies):
-            first, size = pending.first_request_id + start, stop - start
+        """While there is too little room: what would grow is answered at once, run by run."""
+        for part, some, is_frugal in parts(pending, bodies):
             if is_frugal:
-                size_bytes = sum(map(len, bodies[start:stop]))
-                part = replace(
-                    pending, first_request_id=first, count=size, remaining=size, size_bytes=size_bytes
-                )
-                self._take_up(part, bodies[start:stop], batch)
+                self._take_up(part, some, batch)
             else:
-                self.counters["refused_space"] += size
-                frame = protocol.encode_results(first, size, self._space.refusal() * size)
+                self.counters["refused_space"] += part.count
+                refusals = self._space.refusal() * part.count
+                frame = protocol.encode_results(part.first_request_id, part.count, refusals)
                 self.send_frame(CLIENT_PORT, pending.connection, frame)
 
     def _admit(self, pending: Pending, now: float, *, is_listing: bool = False) -> bool:
@@ -336,7 +335,7 @@ class GatewayActor(Actor):
             "is_joint": desk.is_joint,
             "storages_known": desk.knows_storages(),
             "refused_by": neighbours.refused_by,
-            "space_low": self._space.nodes(),
+            **self._space.status(),
         }
         self.send_local("replication", QueryStatus(self._enter(pending), fields))
 

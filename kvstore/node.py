@@ -188,6 +188,7 @@ def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
             "insecure": settings.insecure,
         },
         vitals=process_vitals(),
+        quota_bytes=settings.quota_mib * MEBIBYTE,
     )
 
 

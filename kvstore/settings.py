@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kvstore import endpoints
 from kvstore.compactor import HistoryPolicy
+from kvstore.quota import LEAST_MIB
 from raft.config import MEBIBYTE, RaftConfig
 
 ENVIRONMENT_PREFIX = "ASSENT_"
@@ -81,6 +82,7 @@ class NodeSettings:
     history_revisions: int = 100_000  # of the past, kept at least; 0: as many as there are
     history_mib: int = 64
     history_seconds: int = 0
+    quota_mib: int = 0  # of the store, its past included; 0: none
     log_format: str = "text"
     log_level: str = "info"
     insecure: bool = False
@@ -96,7 +98,8 @@ class NodeSettings:
 
     @property
     def history_policy(self) -> HistoryPolicy:
-        return HistoryPolicy(self.history_revisions, self.history_mib * MEBIBYTE, self.history_seconds)
+        kept = self.history_revisions, self.history_mib * MEBIBYTE, self.history_seconds
+        return HistoryPolicy(*kept, self.quota_mib * MEBIBYTE)
 
     @property
     def advertised_client(self) -> str:
@@ -158,6 +161,13 @@ def _whole_number(least: int, most: int) -> Callable[[object], int]:
         return number
 
     return parse
+
+
+def _quota(value: object) -> int:
+    number = _whole_number(0, 1 << 24)(value)
+    if 0 < number < LEAST_MIB:
+        raise ValueError(f"{number} is out of range")
+    return number
 
 
 _milliseconds = _whole_number(5, 60_000)
@@ -280,6 +290,7 @@ _SETTINGS = (
     _Setting("history_revisions", _whole_number(0, 10**9), "a whole number; 0: no bound", 100_000, False),
     _Setting("history_mib", _whole_number(0, 1 << 20), "a whole number of MiB; 0: no bound", 64, False),
     _Setting("history_seconds", _whole_number(0, 10**9), "a whole number of seconds; 0: no bound", 0, False),
+    _Setting("quota_mib", _quota, f"a whole number of MiB, at least {LEAST_MIB}; 0: none", 0, False),
     _Setting("log_format", _one_of("text", "json"), "text or json", "text", False),
     _Setting("log_level", _one_of(*_LOG_LEVELS), ", ".join(_LOG_LEVELS), "info", False),
     _Setting("insecure", _flag, "true or false", False, False),

@@ -1,7 +1,8 @@
-"""Writes while a disk is nearly full: whose disk it is, and which writes go on.
+"""Writes while a disk is nearly full, or the store is above its quota: which of them go on.
 
 May know: operations, and the time as it is passed in; nothing of files, connections or Raft. One member
-without room is enough to stop growth: its log takes what every other one takes. Bodies are decoded here, and
+without room is enough to stop growth: its log takes what every other one takes. Of the quota the leader
+judges alone, by its own settings and its own store. Bodies are decoded here, and
 only here at the edge, and only while the alarm is on.
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 from kvstore import protocol
 from kvstore.operations import decode_write, error_result
+from kvstore.pending import Pending
+from kvstore.quota import Quota
+from raft.actor_messages import StateSize
 
 log = logging.getLogger("assent.space")
 
@@ -47,11 +51,12 @@ class SpaceNotice:
 class SpaceGate:
     """Owned by the gateway."""
 
-    def __init__(self, own: str) -> None:
+    def __init__(self, own: str, quota_bytes: int = 0) -> None:
         self._own = own
+        self._quota = Quota(quota_bytes)
         self._low: dict[str, float] = {}  # the nodes with too little room, and when they said so last
         self._notice: SpaceNotice | None = None  # what the others are to be told
-        self.is_closed = False  # some member has too little room: nothing may grow
+        self.is_closed = False  # some member has too little room, or the store is too large: it may not grow
 
     def note(self, node: str, notice: SpaceNotice, now: float) -> None:
         """A member, or this node, says how it is."""
@@ -81,15 +86,32 @@ class SpaceGate:
         """Those with too little room."""
         return sorted(self._low)
 
+    def weigh(self, size: StateSize) -> None:
+        """The applier says how large the store is."""
+        self._quota.judge(size.size_bytes)
+        self._judge()
+
+    def status(self) -> dict[str, object]:
+        return {
+            "space_low": self.nodes(),
+            "quota_bytes": self._quota.limit_bytes,
+            "quota_exceeded": self._quota.is_exceeded,
+        }
+
     def _judge(self) -> None:
-        was_closed, self.is_closed = self.is_closed, bool(self._low)
+        was_closed, self.is_closed = self.is_closed, bool(self._low) or self._quota.is_exceeded
         if self.is_closed is not was_closed:
             verdict = "refused" if self.is_closed else "allowed"
-            log.warning("growth=%s low=%s", verdict, ",".join(self.nodes()))
+            log.warning(
+                "growth=%s low=%s quota_exceeded=%s", verdict, ",".join(self.nodes()), self._quota.is_exceeded
+            )
 
     def refusal(self) -> bytes:
         """The result of a write that would grow."""
         names = ", ".join(self.nodes())
+        if not names:
+            text = f"the store is above its quota of {self._quota.limit_bytes >> 20} MiB: delete; reads go on"
+            return error_result(protocol.SPACE_EXCEEDED, text)
         text = f"too little disk space on {names}: delete or compact, or make room there; reads go on"
         return error_result(protocol.SPACE_EXCEEDED, text)
 
@@ -101,6 +123,20 @@ def runs(bodies: list[bytes]) -> Iterator[tuple[int, int, bool]]:
         stop = start + sum(1 for _ in group)
         yield start, stop, frugal
         start = stop
+
+
+def parts(pending: Pending, bodies: list[bytes]) -> Iterator[tuple[Pending, list[bytes], bool]]:
+    """The same runs, each with its bodies as a request of its own."""
+    for start, stop, is_frugal in runs(bodies):
+        size, some = stop - start, bodies[start:stop]
+        part = replace(
+            pending,
+            first_request_id=pending.first_request_id + start,
+            count=size,
+            remaining=size,
+            size_bytes=sum(map(len, some)),
+        )
+        yield part, some, is_frugal
 
 
 def _is_frugal(body: bytes) -> bool:

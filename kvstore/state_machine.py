@@ -246,7 +246,12 @@ class StoreMachine:
     def kept_history(self) -> KeptHistory:
         """What compaction could take, as the policy wants to know it."""
         store = self._store
-        return KeptHistory(store.revision, store.oldest_revision, store.history_bytes, store.is_sweeping)
+        kept = store.revision, store.oldest_revision, store.history_bytes, store.is_sweeping
+        return KeptHistory(*kept, store.size_bytes)
+
+    def size_bytes(self) -> int:
+        """What the store holds, as its quota counts."""
+        return self._store.size_bytes
 
     # -- reads -----------------------------------------------------------------------------------------
 
@@ -408,6 +413,7 @@ class StoreMachine:
             "leases": len(self._leases.leases),
             "compact_revision": self._store.compact_revision,
             "history_bytes": self._store.history_bytes,
+            "store_bytes": self._store.size_bytes,
             **self.watch_plane.status(),
         }
 

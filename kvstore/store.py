@@ -63,6 +63,7 @@ class Store:
         self._older = self._versions.older
         self._changes = self.history.changes
         self._taken_revision = FIRST_REVISION  # up to here take_changes() has given the changes
+        self.data_bytes = 0  # keys and values of the current records
         self._checksum = 0  # sum of record_sum over the current records
         self._leased: dict[int, set[bytes]] = {}  # exactly the keys of _records with a lease, by lease
         self._readers: WeakSet[Frozen] = WeakSet()
@@ -93,7 +94,9 @@ class Store:
                 self._older[key] = [previous]
             else:
                 older.append(previous)
-            self._versions.size_bytes += len(old_value) + VERSION_OVERHEAD_BYTES
+            old_bytes = len(old_value)
+            self._versions.size_bytes += old_bytes + VERSION_OVERHEAD_BYTES
+            self.data_bytes += len(value) - old_bytes
             # As content_sum(record) - content_sum(previous): here alone a call is too dear. What was put once
             # is looked at again, so that memory which has changed since does not go unnoticed.
             self._checksum += (
@@ -117,6 +120,7 @@ class Store:
         self._keys.add(key)
         record = (key, value, self.revision, self.revision, 1, lease)
         self._checksum += record_sum(record)
+        self.data_bytes += len(key) + len(value)
         if lease:
             self._leased.setdefault(lease, set()).add(key)
         return record
@@ -151,7 +155,7 @@ class Store:
             return removed
         self.revision = revision = self.revision + 1
         records, older, checksum = self._records, self._older, 0
-        size_bytes = 2 * VERSION_OVERHEAD_BYTES * len(removed)
+        size_bytes, keys_bytes = 0, 0
         tombstones: list[KeyValue] = []
         for record in removed:
             name, value, create_revision, old_revision, old_version, old_lease = record
@@ -170,9 +174,11 @@ class Store:
             else:
                 versions += (record, end)
             size_bytes += len(value)
+            keys_bytes += len(name)
             tombstones.append(end)
         self._checksum -= checksum
-        self._versions.size_bytes += size_bytes
+        self.data_bytes -= keys_bytes + size_bytes
+        self._versions.size_bytes += size_bytes + 2 * VERSION_OVERHEAD_BYTES * len(removed)
         self._versions.gone.update([record[0] for record in removed])
         self._changes.append(tombstones[0] if len(tombstones) == 1 else (revision, tombstones))
         return removed
@@ -367,6 +373,16 @@ class Store:
         """What a compaction at the current revision would give back, about."""
         return self._versions.size_bytes + _PLACE_BYTES * len(self.history)
 
+    @property
+    def size_bytes(self) -> int:
+        """What a quota bounds: keys, values, and the past.
+
+        Where that is compacted up to now there is none: what the last revision deleted is still told of, but
+        no further compaction could take it, and an alarm that waited for that would never end.
+        """
+        has_past = self.revision > self.compact_revision or self.is_sweeping
+        return self.data_bytes + self.history_bytes * has_past
+
     def sweep(self, limit: int) -> None:
         """Give back at most about so many versions of what was compacted, unless a reader may want them.
 
@@ -414,12 +430,16 @@ class Store:
         leased: dict[int, set[bytes]],
         older: tuple[dict[bytes, list[KeyValue]], Any, int],
         changes: list[Change],
-        checksum: int,
+        sums: tuple[int, int],
     ) -> Store:
-        """Of parts that fit together: a StoreBuilder made them. `changes` end with the current revision."""
+        """Of parts that fit together: a StoreBuilder made them. `changes` end with the current revision.
+
+        `sums` are over `records`: the checksum, and the bytes of keys and values.
+        """
         store = cls()
         store.revision, store.compact_revision, store.known_from = revisions
-        store._records, store._keys, store._checksum = records, keys, checksum
+        store._records, store._keys = records, keys
+        store._checksum, store.data_bytes = sums
         store._leased = leased
         versions = store._versions = OlderVersions(records)
         versions.older, versions.gone, versions.size_bytes = older

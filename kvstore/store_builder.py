@@ -45,6 +45,7 @@ class StoreBuilder:
         self._older_bytes = 0
         self._changes: dict[int, Change] = {}  # by revision
         self._checksum = 0
+        self._data_bytes = 0  # keys and values of _records
         self._newest: KeyValue | None = None  # the last one that came; of its key there may be a newer one
 
     def add(self, versions: Sequence[KeyValue]) -> None:
@@ -65,6 +66,7 @@ class StoreBuilder:
                     records[key] = newest
                     keys.append(key)
                     self._checksum += record_sum(newest)
+                    self._data_bytes += len(key) + len(newest[1])
                     if newest[5]:
                         self._leased.setdefault(newest[5], set()).add(key)
                 else:
@@ -81,6 +83,7 @@ class StoreBuilder:
             self._records[newest[0]] = newest
             extend_in_order(self._keys, [newest[0]])
             self._checksum += record_sum(newest)
+            self._data_bytes += len(newest[0]) + len(newest[1])
             if newest[5]:
                 self._leased.setdefault(newest[5], set()).add(newest[0])
         elif newest is not None:
@@ -98,7 +101,7 @@ class StoreBuilder:
             self._leased,
             (self._older, self._gone, self._older_bytes),
             changes,
-            self._checksum,
+            (self._checksum, self._data_bytes),
         )
 
     def _add_older(self, version: KeyValue) -> None:

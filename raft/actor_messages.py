@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raft.ready import Forgotten
+from raft.space_messages import SpaceChanged as SpaceChanged
+from raft.space_messages import StateSize as StateSize
 
 
 class Reason(StrEnum):
@@ -310,14 +312,6 @@ class SnapshotGivenUp:
 
 
 @dataclass(slots=True)
-class SpaceChanged:
-    """replication to gateway: the disk has too little room for anything that grows, or enough again."""
-
-    is_low: bool
-    free_bytes: int
-
-
-@dataclass(slots=True)
 class RestoreSnapshot:
     """replication to applier: the leader's snapshot takes the place of the state. Ask for its parts."""
 
@@ -494,4 +488,5 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     LogForgotten,
     SnapshotGivenUp,
     SpaceChanged,
+    StateSize,
 )

@@ -35,6 +35,7 @@ from raft.actor_messages import (
     SnapshotPart,
     SnapshotRestored,
     SnapshotSlice,
+    StateSize,
     StatusReport,
     TakeSnapshot,
 )
@@ -90,6 +91,9 @@ class ApplierActor(Actor):
         self._housekeeping = Housekeeping(housekeeper) if housekeeper is not None else None
         tidy = getattr(machine, "tidy", None)
         self._tidy: Callable[[], None] | None = tidy if callable(tidy) else None
+        size = getattr(machine, "size_bytes", None)
+        self._size: Callable[[], int] | None = size if callable(size) else None
+        self._told_bytes = 0  # of that; the gateway knows
         self._guard = Guard(machine, fence if fence is not None else MemoryFence(), check_every=check_every)
         # All entries up to here are in the machine, or were dropped behind the fence; never falls.
         self.applied_index = applied_index
@@ -127,7 +131,7 @@ class ApplierActor(Actor):
     def on_start(self) -> None:
         if self._guard.fence.mark is not None:
             self._retire(self._guard.fence.mark)
-        elif self._announces or self._housekeeping or self._guard.compares or self._tidy:
+        elif self._announces or self._housekeeping or self._guard.compares or self._tidy or self._size:
             self._ticks = True
             self._tick_at = self.now() + TICK_SECONDS
             self.set_deadline(self._tick_at)
@@ -163,6 +167,9 @@ class ApplierActor(Actor):
                 self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
         if self._tidy is not None:
             self._tidy()
+        if self._size is not None and (size_bytes := self._size()) != self._told_bytes:
+            self._told_bytes = size_bytes
+            self.send_local("gateway", StateSize(size_bytes))
 
     def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))

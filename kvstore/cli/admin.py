@@ -37,6 +37,7 @@ _FLAGS = (
     ("--disk-reserve-mib", "N", "Refuse growth when less of the disk is free.  [default: 64]"),
     ("--max-log-mib", "N", "Take a snapshot when the log is that large.  [default: 256]"),
     ("--history-revisions", "N", "Keep at least so many revisions of the past.  [default: 100000]"),
+    ("--quota-mib", "N", "Refuse puts while the store and its past are larger.  [default: 0, no quota]"),
     ("--history-mib", "N", "Keep at least so much of the past.  [default: 64]"),
     ("--history-seconds", "N", "Keep the past for at least so long; 0: no bound.  [default: 0]"),
     ("--log-format", "text|json", "How log lines are written.  [default: text]"),
@@ -47,7 +48,15 @@ STATUS_SECONDS = 1.0
 STATUS_HEADER = ("NODE", "ROLE", "MEMBER", "TERM", "COMMIT", "APPLIED", "REVISION", "ENDPOINT")
 # In json only: the table is as wide as a terminal without them.
 _MORE = ("priority", "last_index", "log_first_index", "log_bytes", "snapshot_index", "snapshot_term")
-_SPACE = ("space", "space_free_bytes", "space_wanted_bytes", "space_low")
+_SPACE = (
+    "space",
+    "space_free_bytes",
+    "space_wanted_bytes",
+    "space_low",
+    "store_bytes",
+    "quota_bytes",
+    "quota_exceeded",
+)
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +179,13 @@ def _differences(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _shortages(rows: list[dict[str, Any]]) -> list[str]:
-    return [
+    quotas = [
+        "assent: the store is above its quota, so puts are refused: "
+        f"{row['store_bytes'] >> 20} MiB of {row['quota_bytes'] >> 20} MiB, {row['node']} says, which leads"
+        for row in rows
+        if row.get("quota_exceeded") and row["role"] == "leader"
+    ]
+    return quotas + [
         f"assent: the disk of {row['node']} is nearly full, so puts are refused: "
         f"{row['space_free_bytes'] >> 20} MiB free, {row['space_wanted_bytes'] >> 20} MiB wanted"
         for row in rows

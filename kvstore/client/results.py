@@ -151,6 +151,9 @@ class NodeStatus(NamedTuple):
     space_free_bytes: int = 0  # of its disk
     space_wanted_bytes: int = 0  # so much has to be free
     log_bytes: int = 0  # of the committed entries since the snapshot
+    store_bytes: int = 0  # keys, values, and the past
+    quota_bytes: int = 0  # of the former; 0: no quota
+    quota_exceeded: bool = False  # as this node sees it; where the leader does, puts are refused
 
 
 class State(Enum):
@@ -308,6 +311,7 @@ def decode_status(result: list[Any]) -> NodeStatus:
         if not is_integer(known[name]):
             known[name] = default
     known["member"] = str(fields.get("member", "voter"))
+    known["quota_exceeded"] = bool(fields.get("quota_exceeded", False))
     known["is_joint"] = bool(fields.get("is_joint", False))
     for name in ("members", "refused_by"):
         known[name] = {str(key): str(value) for key, value in _map(fields.get(name)).items()}

@@ -364,13 +364,20 @@ def test_a_priority_that_is_none_is_named_with_what_was_expected(value: str, wro
 
 
 def test_how_much_of_the_past_is_kept_comes_from_flag_environment_and_file(tmp_path: Path) -> None:
-    assert load_settings(ENOUGH, {}).history_policy == HistoryPolicy() == (100_000, 64 << 20, 0)
+    assert load_settings(ENOUGH, {}).history_policy == HistoryPolicy() == (100_000, 64 << 20, 0, 0)
     config = toml(tmp_path, "history_revisions = 1\nhistory-mib = 2\nhistory_seconds = 3")
     environment = {"ASSENT_HISTORY_REVISIONS": "10", "ASSENT_HISTORY_SECONDS": "30"}
     settings = load_settings({**ENOUGH, "history_seconds": "300"}, environment, config)
-    assert settings.history_policy == (10, 2 << 20, 300)
+    assert settings.history_policy == (10, 2 << 20, 300, 0)
     nothing = {"ASSENT_HISTORY_REVISIONS": "0", "ASSENT_HISTORY_MIB": "0"}
-    assert load_settings(ENOUGH, nothing).history_policy == (0, 0, 0)
+    assert load_settings(ENOUGH, nothing).history_policy == (0, 0, 0, 0)
+
+
+def test_a_quota_is_none_or_large_enough() -> None:
+    assert load_settings({**ENOUGH, "quota_mib": "32"}, {}).history_policy.quota_bytes == 32 << 20
+    for value in ("31", "1", "-1", "many"):
+        said = refused({**ENOUGH, "quota_mib": value})
+        assert said.startswith("quota_mib: ") and said.endswith("at least 32; 0: none")
 
 
 @pytest.mark.parametrize("name", ["history_revisions", "history_mib", "history_seconds"])

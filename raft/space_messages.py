@@ -1,0 +1,23 @@
+"""Messages among the actors of one node about room: what the disk has, and what the state takes.
+
+May know nothing. `actor_messages` names them with all the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class SpaceChanged:
+    """replication to gateway: the disk has too little room for anything that grows, or enough again."""
+
+    is_low: bool
+    free_bytes: int
+
+
+@dataclass(slots=True)
+class StateSize:
+    """applier to gateway: how much the state machine holds, whenever that is another size at a tick."""
+
+    size_bytes: int
