@@ -154,7 +154,8 @@ class WriteAheadLog:
             self._finish_switch(*replay.last_switch, reader)
         self._supply.load()
         self._continue(reader)
-        self._state, self._last_index = replay.state, recovered.last_index
+        # What is on the disk still ends where it was read to, also for a segment that is begun for the mark.
+        self._state, self._last_index = replay.state, replay.next_index - 1
         snapshot = recovered.snapshot
         if snapshot is not None and not replay.reaches(snapshot):
             self._mark(snapshot.index, snapshot.term, replaces_log=True)
