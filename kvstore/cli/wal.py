@@ -28,6 +28,12 @@ _DIRECTORY = click.argument(
     "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 
+# Of what a log may have, and a transaction in it.
+OPERATION_NAMES = (
+    *("PUT", "DELETE", "OPEN_SESSION", "CLOSE_SESSION", "COMPACT", "TXN", "RANGE"),
+    *("LEASE_GRANT", "LEASE_REVOKE", "LEASE_KEEPALIVE", "LEASE_TICK", "LEASE_EXPIRE"),
+)
+
 
 @click.group("wal")
 def wal() -> None:
@@ -267,40 +273,53 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
 
 
 def _command(body: bytes, values: bool) -> dict[str, Any]:
-    from kvstore import codes
     from kvstore.operations import decode_write
 
-    names = {
-        codes.PUT: "put",
-        codes.DELETE: "delete",
-        codes.OPEN_SESSION: "open_session",
-        codes.CLOSE_SESSION: "close_session",
-        getattr(codes, "COMPACT", None): "compact",
-    }
     command = decode_write(body)
     if isinstance(command, bytes):
         return {"operation": "unreadable", "bytes": len(body)}
-    session_id, sequence, _, operation, *arguments = command
-    row: dict[str, Any] = {"operation": names.get(operation, f"operation {operation}"), "bytes": len(body)}
+    session_id, sequence, _, *operation = command
+    row: dict[str, Any] = {"operation": "", "bytes": len(body)}
     if session_id:
         row |= {"session": session_id, "sequence": sequence}
-    if operation == codes.PUT:
+    return row | _operation(operation, values)
+
+
+def _operation(operation: list[Any], values: bool) -> dict[str, Any]:
+    """What a command does, or one of the operations in a transaction."""
+    from kvstore import codes
+
+    kind, *arguments = operation
+    name = next((name for name in OPERATION_NAMES if getattr(codes, name) == kind), f"operation {kind}")
+    row: dict[str, Any] = {"operation": name.lower()}
+    if kind == codes.PUT:
         row |= {"key": output.json_bytes(arguments[0]), "value_bytes": len(arguments[1])}
         if values:
             row["value"] = output.json_bytes(arguments[1])
-    elif operation == codes.DELETE:
+        row |= {"lease": arguments[2]} if arguments[2] else {}
+    elif kind in (codes.DELETE, codes.RANGE):
         row["key"] = output.json_bytes(arguments[0])
         if arguments[1]:
             row["range_end"] = output.json_bytes(arguments[1])
-    elif operation != codes.OPEN_SESSION and arguments:
+    elif kind == codes.TXN:
+        compares, then, otherwise, _ = arguments[0]
+        row["compares"] = [_plain(compare) for compare in compares]
+        row["then"] = [_operation(each, values) for each in then]
+        row["else"] = [_operation(each, values) for each in otherwise]
+    elif kind != codes.OPEN_SESSION and arguments:
         row["arguments"] = [_text(argument) for argument in arguments]
     return row
+
+
+def _plain(items: list[Any]) -> list[object]:
+    return [output.json_bytes(item) if isinstance(item, bytes) else item for item in items]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     """What has no column of its own goes into the last one."""
     named = ("segment", "offset", "record", "index", "term", "kind")
-    quoted = ("key", "range_end", "value")  # anything may be in them, line ends too
+    # Anything may be in them, line ends too.
+    quoted = ("key", "range_end", "value", "compares", "then", "else")
     rest = " ".join(
         f"{name}={json.dumps(value, ensure_ascii=False) if name in quoted else _text(value)}"
         for name, value in row.items()

@@ -9,10 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kvstore.cli import cli, exits
+from kvstore.cli.wal import _cells, _command
 from kvstore.client import Txn
 from kvstore.client.calls import Call
 from kvstore.errors import AssentError, error_of_result
+from kvstore.protocol_lease import grant_body
 from tests.kvstore.machine_log import Log
+from tests.kvstore.transaction_log import compare, delete, nested, put, read, written
 
 
 class MachineClient:
@@ -169,3 +172,31 @@ def test_bad_keys_and_refused_transactions_have_their_codes(cluster: MachineClie
     run(cluster, "--then", "put /a --ignore-value", expect=exits.KEY_NOT_FOUND)
     assert cluster.log.machine.revision == 1
     assert issubclass(type(error_of_result([13, "key not found"])), AssentError)
+
+
+def test_a_log_shows_a_transaction_down_to_its_operations() -> None:
+    inner = nested([], [delete(b"/b", b"/c")])
+    body = written(
+        [compare("value", b"/a", "=", b"\xff")], [put(b"/a", b"1", 7), inner], [read(b"/a")], (9, 2, 1)
+    )
+    row = _command(body, values=True)
+    assert row == {
+        "operation": "txn",
+        "bytes": len(body),
+        "session": 9,
+        "sequence": 2,
+        "compares": [[4, 0, "/a", "", {"base64": "/w=="}]],
+        "then": [
+            {"operation": "put", "key": "/a", "value_bytes": 1, "value": "1", "lease": 7},
+            {
+                "operation": "txn",
+                "compares": [],
+                "then": [{"operation": "delete", "key": "/b", "range_end": "/c"}],
+                "else": [],
+            },
+        ],
+        "else": [{"operation": "range", "key": "/a"}],
+    }
+    assert json.loads(json.dumps(row)) == row
+    assert '"key": "/a"' in _cells(row)[-1] and "\n" not in _cells(row)[-1]
+    assert _command(grant_body(0, 0, 0, 60, 7), values=False)["operation"] == "lease_grant"

@@ -184,6 +184,16 @@ def test_a_put_keeps_a_value_or_a_lease_if_asked(cluster: FakeCluster) -> None:
             client.put("/b", "1", lease=77)
 
 
+def test_a_lease_is_named_by_itself_or_by_its_id(cluster: FakeCluster) -> None:
+    with Client(cluster.endpoints) as client, client.lease(60) as lease:
+        put = [Operation.put("/a", "1", lease=lease), Operation.put("/b", "1", lease=lease.id)]
+        assert client.txn().when(Compare.lease("/a", "=", 0)).then(*put).commit()
+        guards = [Compare.lease("/a", "=", lease), Compare.lease("/b", "=", lease.id)]
+        assert client.txn().when(*guards).commit()
+        with pytest.raises(ValueError):
+            Operation.put("/a", "1", lease="7")  # type: ignore[arg-type]
+
+
 def test_guards_that_are_one_call_away(cluster: FakeCluster) -> None:
     with Client(cluster.endpoints) as client:
         token = client.put("/lock", "me").revision
