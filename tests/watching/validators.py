@@ -115,6 +115,7 @@ class Truth:
             for key in sorted(before.keys() | after.keys()):
                 if before.get(key) != after.get(key):
                     truth.add(revision, key, after.get(key))
+        truth.revision = max(1, len(contents))
         return truth
 
     def before(self, key: bytes, revision: int) -> Record | None:
