@@ -32,15 +32,16 @@ SORT_TARGETS = ("key", "version", "create", "mod", "value")
 @click.argument("key")
 @click.argument("value")
 @click.option("--previous", is_flag=True, help="Show the value that was there before.")
+@click.option("--lease", type=click.IntRange(1), metavar="ID", help="Delete it when this lease ends.")
 @click.pass_obj
-def put(invocation: Invocation, key: str, value: str, previous: bool) -> None:
+def put(invocation: Invocation, key: str, value: str, previous: bool, lease: int | None) -> None:
     """Store VALUE under KEY; VALUE - is read from standard input, byte for byte.
 
     Put -- before a value that begins with a dash.
     """
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     with invocation.client() as client:
-        result = client.put(key_bytes(key), data, previous=previous)
+        result = client.put(key_bytes(key), data, previous=previous, lease=lease or 0)
     before = result.previous
     if invocation.write_out == "json":
         shown: dict[str, object] = {"revision": result.revision}

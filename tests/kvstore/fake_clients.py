@@ -85,7 +85,7 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def put(self, key: bytes, value: bytes, *, previous: bool = False) -> PutResult:
+    def put(self, key: bytes, value: bytes, *, previous: bool = False, lease: int = 0) -> PutResult:
         revision, before = self._cluster.put(key, value)
         return PutResult(revision, before if previous else None)
 
