@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from kvstore.cli import cli
+from kvstore import protocol, protocol_lease
+from kvstore.cli import cli, wal
 from kvstore.client import Client
 from tests.kvstore.fake_server import FakeCluster
 
@@ -76,3 +77,11 @@ def test_keep_alive_ends_when_the_lease_is_gone(cluster: FakeCluster) -> None:
     result = run(cluster, "lease", "keep-alive", "7", expect=10)
     revoking.join()
     assert result.stdout == "lease 7 ttl 2\n"
+
+
+def test_commands_of_leases_in_a_log_have_names() -> None:
+    row = wal._command(protocol_lease.tick_body(5, 6), False)
+    assert row == {"operation": "lease_tick", "bytes": 5, "arguments": ["5", "6"]}
+    row = wal._command(protocol_lease.keepalive_body([7, 8]), False)
+    assert (row["operation"], row["arguments"]) == ("lease_keepalive", ["7", "8"])
+    assert wal._command(protocol.put_body(0, 0, 0, b"a", b"v", lease=7), False)["lease"] == 7
