@@ -173,9 +173,10 @@ class FakeClient:
         return ChildrenResult(self._cluster.revision, len(found) > PAGE_KEYS, found[:PAGE_KEYS])
 
     def walk(self, path: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[KeyValue]:
-        records = self._cluster.at(revision)
+        records = dict(self._cluster.at(revision))
         for key in sorted(records):
             if key == path or key.startswith(path + b"/"):
+                self._cluster.before_page()
                 yield records[key]._replace(value=b"") if keys_only else records[key]
 
     def delete_tree(self, path: bytes) -> TreeDeleted:

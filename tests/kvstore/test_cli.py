@@ -224,21 +224,27 @@ def test_an_export_does_not_take_the_neighbours_along(cluster: FakeCluster) -> N
     assert json.loads(run(cluster, "export", "/p").stdout) == {"a": "v/p/a"}
 
 
-def test_an_export_that_changes_between_two_pages_is_read_again(cluster: FakeCluster) -> None:
+def test_an_export_is_of_one_revision_whatever_changes_meanwhile(cluster: FakeCluster) -> None:
     fill(cluster, *(f"/p/{number}" for number in "abcdefg"))
-    pages = 0
-
-    def change_once() -> None:
-        nonlocal pages
-        pages += 1
-        if pages == 2:
-            cluster.put(b"/p/a", b"new")
-
-    cluster.before_page = change_once
+    cluster.before_page = lambda: cluster.put(b"/p/g", b"new") and None
     result = run(cluster, "export", "/p")
-    assert json.loads(result.stdout)["a"] == "new" and result.stderr == ""
-    cluster.before_page = lambda: cluster.put(b"/p/a", b"newer") and None
-    assert "mixture of revisions" in run(cluster, "export", "/p").stderr
+    assert json.loads(result.stdout)["g"] == "v/p/g" and result.stderr == ""
+
+
+def test_an_export_whose_revision_is_compacted_is_read_again_and_not_for_ever(cluster: FakeCluster) -> None:
+    fill(cluster, "/p/a", "/p/b")
+    readings = 0
+
+    def compact_once() -> None:
+        nonlocal readings
+        readings += 1
+        if readings < 3:
+            raise errors.Compacted("required revision has been compacted", 9)
+
+    cluster.before_page = compact_once
+    assert json.loads(run(cluster, "export", "/p").stdout) == {"a": "v/p/a", "b": "v/p/b"}
+    readings = -99
+    run(cluster, "export", "/p", expect=8)
 
 
 @pytest.mark.parametrize(

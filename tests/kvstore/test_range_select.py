@@ -72,6 +72,8 @@ def test_a_range_is_sorted_by_each_target_in_both_orders(log: Log, target: str, 
 def test_a_limit_is_of_what_comes_first_in_the_order_and_count_is_of_the_range(log: Log) -> None:
     found = log.ask(read(*ALL, limit=2, sort_target=TARGETS["mod"], sort_order=DESCENDING))
     assert keys(found) == [b"a", b"c"] and found[2:4] == [4, True]
+    found = log.ask(read(*ALL, limit=1, sort_target=TARGETS["mod"]))
+    assert keys(found) == [b"d"] and found[2:4] == [4, True]
     found = log.ask(read(*ALL, limit=4, sort_target=TARGETS["mod"]))
     assert len(keys(found)) == 4 and found[2:4] == [4, False]
 
