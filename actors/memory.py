@@ -202,6 +202,10 @@ class MemoryTransport:
     def endpoint(self, port: str) -> str:
         return self._ports[port].endpoint
 
+    def connections(self, port: str) -> int:
+        """Of a publisher those who subscribe to anything; of a client port, where none is kept, 0."""
+        return len(set().union(*self._ports[port].subscriptions.values()))
+
     def local_waiting(self) -> bool:
         return self._local_waiting > 0
 

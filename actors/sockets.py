@@ -120,6 +120,9 @@ def publisher_listener(context: zmq.Context[Socket], limits: TransportLimits) ->
         largest_bytes=2 * limits.topic_bytes,
         handshake_seconds=limits.client_handshake_seconds,
     )
+    # One that does not read is cut off: until then its queue is full, and it costs as much as that holds. (Of
+    # a socket file the system does not know how long nobody has read.)
+    socket.set(zmq.TCP_MAXRT, max(1, int(limits.publisher_stall_seconds * 1000.0)))
     # Every subscription is passed up, not only a topic's first: each new subscriber wants the stream's state
     # at once.
     socket.set(zmq.XPUB_VERBOSE, 1)

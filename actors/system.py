@@ -149,6 +149,10 @@ class System:
         """Where a port, or the one named "peer", is really bound: with a number in place of port 0."""
         return self._transport.endpoint(port)
 
+    def connections(self, port: str) -> int:
+        """How many are connected to a client port or a publisher."""
+        return self._transport.connections(port)
+
     # Running it.
 
     def run(self) -> None:

@@ -39,6 +39,8 @@ class TransportLimits:
     # Connections that have not said hello after this are cut.
     peer_handshake_seconds: float = 5.0
     client_handshake_seconds: float = 2.0
+    # A subscriber over tcp:// that takes nothing for so long is cut off, and what waited for it is freed.
+    publisher_stall_seconds: float = 10.0
 
 
 class Transport(Protocol):
@@ -66,6 +68,10 @@ class Transport(Protocol):
 
     def endpoint(self, port: str) -> str:
         """Where the port is really bound, with the number that the system chose in place of port 0."""
+        ...
+
+    def connections(self, port: str) -> int:
+        """How many are connected to a client port or a publisher."""
         ...
 
     def local_waiting(self) -> bool:

@@ -143,6 +143,9 @@ class ZeroMqTransport:
     def endpoint(self, port: str) -> str:
         return self._ports[port].endpoint
 
+    def connections(self, port: str) -> int:
+        return self._door.connections(port)
+
     # Waiting.
 
     def local_waiting(self) -> bool:

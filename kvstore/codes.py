@@ -184,6 +184,10 @@ MAX_TOPIC_BYTES: Final = 2 * MAX_KEY_BYTES + 6  # the longest stream topic
 
 # ---------------------------------------------------------------- watch plane constants
 
+MAX_PUBLISHED_BYTES: Final = (
+    64 << 10
+)  # of the events or the value of one message; what is larger is asked for
+
 STREAM_TOPIC_PREFIX: Final = b"\x00S"
 PREVIOUS_TOPIC_PREFIX: Final = b"\x00P"  # of a stream whose events have the record before
 CLUSTER_TOPIC: Final = b"\x00C"

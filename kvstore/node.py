@@ -160,7 +160,7 @@ def build_system(
     )
 
     # The ring: gateway, replication, applier, and back. Election comes last in every turn.
-    gateway = _make_gateway(settings, origin)
+    gateway = _make_gateway(settings, origin, transport)
     recovered = storage.load()
     fence = fence if fence is not None else MemoryFence()
     replication = _make_replication(settings, origin, storage, recovered, rng, fence)
@@ -175,7 +175,12 @@ def build_system(
     return system
 
 
-def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
+def _make_gateway(settings: NodeSettings, origin: Origin, transport: Transport) -> GatewayActor:
+    process = process_vitals()
+
+    def vitals() -> dict[str, object]:
+        return {**process(), "watchers": transport.connections(WATCH_PORT)}
+
     return GatewayActor(
         announce=Announce(
             settings.advertised_client, settings.advertised_watch, settings.peer, origin.cluster_id
@@ -187,8 +192,8 @@ def _make_gateway(settings: NodeSettings, origin: Origin) -> GatewayActor:
             "libzmq": library_version(),
             "insecure": settings.insecure,
         },
-        vitals=process_vitals(),
         quota_bytes=settings.quota_mib * MEBIBYTE,
+        vitals=vitals,
     )
 
 

@@ -15,7 +15,13 @@ from typing import Final
 
 from kvstore import protocol, watch_frames
 from kvstore.history import range_filter
-from kvstore.protocol import CLUSTER_TOPIC, MAX_KEY_BYTES, RESERVED_TOPIC_BYTE, Event
+from kvstore.protocol import (
+    CLUSTER_TOPIC,
+    MAX_KEY_BYTES,
+    MAX_PUBLISHED_BYTES,
+    RESERVED_TOPIC_BYTE,
+    Event,
+)
 from kvstore.versions import (
     ALL_FROM_KEY,
     FIRST_REVISION,
@@ -37,7 +43,7 @@ MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_INCARNATION: Final = 2**31 - 1
 _FRAME_OVERHEAD_BYTES: Final = 128
 # Counters that the status has, from 0 on.
-COUNTED: Final = ("dropped_frames", "malformed_subscriptions", "refused_subscriptions")
+COUNTED: Final = ("dropped_frames", "large_frames", "malformed_subscriptions", "refused_subscriptions")
 _NO_EVENTS: Final = watch_frames.encode_events([])
 
 
@@ -186,7 +192,15 @@ class WatchPlane:
             self._say(stream, change[0], encode(some_events))
 
     def _say(self, stream: Stream, revision: int, events: bytes) -> None:
+        """A subscriber that does not read has as many messages waiting as its queue holds: so none is large.
+
+        In the place of a large one, which counts, comes a heartbeat: so the watchers see that they miss one,
+        and ask for the history.
+        """
         stream.sequence += 1
+        if len(events) > MAX_PUBLISHED_BYTES:
+            self.counters["large_frames"] += 1
+            events = _NO_EVENTS
         header = watch_frames.encode_stream_header(stream.epoch, stream.sequence, revision)
         self._queue([stream.topic, header, events])
 
@@ -197,6 +211,9 @@ class WatchPlane:
             return
         for size, prefixes in self._path_prefixes.items():
             if key[:size] in prefixes:
+                if len(event[2]) > MAX_PUBLISHED_BYTES:
+                    self.counters["large_frames"] += 1
+                    return
                 self._queue([key, watch_frames.encode_path_header(event), event[2]])
                 return
 

@@ -154,6 +154,8 @@ class NodeStatus(NamedTuple):
     store_bytes: int = 0  # keys, values, and the past
     quota_bytes: int = 0  # of the former; 0: no quota
     quota_exceeded: bool = False  # as this node sees it; where the leader does, puts are refused
+    memory_bytes: int = 0  # resident, of its process
+    watchers: int = 0  # connections to its watch plane
 
 
 class State(Enum):
