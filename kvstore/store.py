@@ -126,8 +126,10 @@ class Store:
         return record
 
     def _detach(self, key: bytes, lease: int) -> None:
-        keys = self._leased[lease]
-        keys.remove(key)
+        keys = self._leased.get(lease)
+        if keys is None:
+            return  # memory was damaged: nothing is attached to that one; the fingerprint tells of it
+        keys.discard(key)
         if not keys:
             del self._leased[lease]
 
