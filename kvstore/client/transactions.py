@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Type
 
 from kvstore import protocol
 from kvstore.client import calls, results
-from kvstore.client.calls import Call, Chosen
+from kvstore.client.calls import Call, Chosen, Consistency
 from kvstore.client.results import DeleteResult, KeyValue, PutResult, RangeResult
 from kvstore.errors import TooLarge
 from kvstore.protocol import MalformedFrame
@@ -278,20 +278,28 @@ class Txn(Generic[Answer]):
     def otherwise(self, *operations: Operation) -> Txn[Answer]:
         return Txn(self._ask, self.tree._replace(alternatives=self.tree.alternatives + operations))
 
-    def commit(self, *, timeout_seconds: float | None = None) -> Answer:
-        """Has it carried out, once. One without writes is a linearizable read, and leaves no trace.
+    def commit(
+        self, *, consistency: Consistency = "linearizable", timeout_seconds: float | None = None
+    ) -> Answer:
+        """Has it carried out, once. One without writes in either branch is a read, and leaves no trace.
 
-        An error in any operation is raised, and nothing was changed then.
+        An error in any operation is raised, and nothing was changed then. "local" is for reads alone: what
+        the first endpoint that answers has now, which may be old.
         """
-        return self._ask(transaction_call(self.tree), timeout_seconds)
+        return self._ask(transaction_call(self.tree, consistency), timeout_seconds)
 
 
-def transaction_call(tree: Tree) -> Call:
+def transaction_call(tree: Tree, consistency: Consistency = "linearizable") -> Call:
+    kind = calls.read_kind(consistency)
+    if tree.is_write:
+        if kind != protocol.READ:
+            raise ValueError("a transaction that may write cannot be local")
+        kind = protocol.WRITE
     lists = tree.encode()
     size_bytes = sum(map(len, lists)) + _OVERHEAD_BYTES
     if size_bytes > protocol.MAX_BODY_BYTES:
         raise TooLarge(f"the transaction has {size_bytes} bytes, more than {protocol.MAX_BODY_BYTES}")
-    call = Call(protocol.WRITE if tree.is_write else protocol.READ, partial(_decode, tree), size_bytes)
+    call = Call(kind, partial(_decode, tree), size_bytes)
     if tree.is_write:
         call.encode = partial(_encode, lists)
     else:

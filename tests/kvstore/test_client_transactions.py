@@ -112,6 +112,10 @@ def test_only_one_that_may_write_goes_through_the_log(cluster: FakeCluster) -> N
         assert len(cluster.log) == 3, "two puts and a session"
         with pytest.raises(errors.FutureRevision):
             client.txn().then(Operation.get("/a", revision=9)).commit()
+        assert client.txn().then(read).commit(consistency="local").results == past.results[1:]
+        assert cluster.nodes["n1"].seen[-1].kind == protocol.STALE_READ
+        with pytest.raises(ValueError):
+            client.txn().otherwise(Operation.delete("/a")).commit(consistency="local")
 
 
 @pytest.mark.parametrize(
