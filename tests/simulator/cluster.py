@@ -175,6 +175,7 @@ class SimulatedNode:
         self.wake_at: float | None = None  # when its next turn is scheduled
         self.is_bent = False  # its memory went bad, and it was not started anew since
         self.is_fenced = False
+        self.copy_of_term = 0  # an old copy of its disk was put back while this term's leader led
         self.sends_left = -1  # until it is killed behind a frame; negative: it is not
         # Of the living process:
         self.system: System | None = None

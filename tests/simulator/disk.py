@@ -12,10 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from tests.raft.disk import PowerLoss, SimulatedDisk
+from tests.raft.disk import Inode, PowerLoss, SimulatedDisk
 
 LOG_SUFFIX = ".wal"  # of the files whose content is promised by Storage.sync()
 SNAPSHOT_PREFIX = "snapshot-"  # of those that have that name only when they are durable
+
+
+Image = tuple[dict[Path, bytes], set[Path]]
+"""Content of each file, and which of the names are directories: all there is at one moment."""
 
 
 class HostileDisk(SimulatedDisk):
@@ -42,6 +46,17 @@ class HostileDisk(SimulatedDisk):
         super().kill_process()
         self.clear_ambush()
         self.injected = False
+
+    def image(self) -> Image:
+        contents = {path: bytes(inode.cached) for path, inode in self.names.items()}
+        return contents, set(self.directories)
+
+    def put_back(self, image: Image) -> None:
+        """All that was done since then is undone, and durably so."""
+        contents, directories = image
+        self.names = {path: Inode(content) for path, content in contents.items()}
+        self.durable_names, self.directories = dict(self.names), set(directories)
+        self.unsynced_names.clear()
 
     def unsynced_log(self) -> str:
         """A file of the log with bytes or a name that a loss of power would take; "" if there is none."""

@@ -15,6 +15,7 @@ from raft.changes import Verb
 from tests.raft.disk import PowerLoss
 from tests.simulator.cluster import Cluster, SimulatedNode, names_of
 from tests.simulator.disk import LANDMARKS, disk_error
+from tests.simulator.old_copies import OldCopies
 
 Link = tuple[str, str]
 LARGEST_CLUSTER = 7
@@ -31,6 +32,7 @@ class Nemesis:
         self._timeout = cluster.swarm.election_seconds
         self._is_over = False
         self._is_bent = False
+        self._copies = OldCopies(cluster, rng)
         self._tickets = count(1 << 40)  # beyond those of any gateway
         swarm = cluster.swarm
         kinds: list[tuple[bool, float, Callable[[], None]]] = [
@@ -46,6 +48,7 @@ class Nemesis:
             (swarm.transfers and swarm.size > 1, 1.0, self._transfer),
             (swarm.changes, 1.0, self._change),
             (swarm.bends, 0.5, self._bend),
+            (swarm.old_copies, 0.5, self._old_copy),
         ]
         self._kinds = [(mean, begin) for is_on, mean, begin in kinds if is_on]
 
@@ -212,6 +215,9 @@ class Nemesis:
             self._is_bent = self._cluster.bend(victim)
         elif fenced:
             self._crash(fenced[0], power=True)
+
+    def _old_copy(self) -> None:
+        self._copies.trouble()
 
     # -- administration --------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ class Oracles:
         self.membership = MembershipOracle(trace)
         self._shadows: dict[str, Shadow] = {}  # by node
         self._observed: dict[str, Observed] = {}  # by node; of its present life
+        self._copies: set[str] = set()  # nodes whose disk is an old copy, from their first start with it on
         self.leaders: dict[Term, str] = {}
         self._entries: dict[tuple[Index, Term], KnownEntry] = {}
         # By index - 1: the term of the committed entry, and the term in which it was first seen committed.
@@ -93,6 +94,10 @@ class Oracles:
     def recovered(self, node: SimulatedNode, recovered: Recovered) -> None:
         """A restart finds all that was synced, and nothing that was never written."""
         self._observed[node.name] = Observed()
+        if node.copy_of_term and node.name not in self._copies:
+            self._copies.add(node.name)
+            self._take_for_granted(node, recovered)
+            return
         shadow = self.shadow(node)
         terms = self._terms_committed(recovered.first_index - 1)
         terms += [term for term, _, _ in recovered.entries]
@@ -122,6 +127,16 @@ class Oracles:
         if is_installed:
             self.membership.replaced(node.name, len(terms))
         self.membership.recovered(node.name, len(terms))
+
+    def _take_for_granted(self, node: SimulatedNode, recovered: Recovered) -> None:
+        """The disk is an old copy: what it has forgotten is the trouble, and no breach of a promise."""
+        shadow = self._shadows[node.name] = Shadow()
+        shadow.durable = self._terms_committed(recovered.first_index - 1)
+        shadow.durable += [term for term, _, _ in recovered.entries]
+        shadow.terms = shadow.durable.copy()
+        shadow.durable_state = shadow.state = recovered.hard_state
+        shadow.snapshot_index = recovered.snapshot.index if recovered.snapshot is not None else 0
+        self.membership.recovered(node.name, len(shadow.terms))
 
     def _terms_committed(self, index: Index) -> list[Term]:
         return [term for term, _ in self.committed[:index]]
@@ -319,7 +334,9 @@ class Oracles:
         self.membership.check_uncommitted(node.name, len(self.committed))
         seen.configuration = core.configuration
         applied = node.applier.applied_index
-        is_in_machine = node.machine.inner.applied_index == applied or node.is_fenced or node.is_bent
+        # Behind its fence a node passes over what is committed; in this very turn it may have put it up.
+        is_fence_due = node.is_fenced or node.is_bent or bool(node.copy_of_term)
+        is_in_machine = node.machine.inner.applied_index == applied or is_fence_due
         if applied < seen.applied_index or not is_in_machine:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
@@ -329,8 +346,8 @@ class Oracles:
             self._check_progress(node, seen)
 
     def fenced(self, node: SimulatedNode) -> None:
-        """Only a node whose memory went bad; whatever befell the others."""
-        if not node.is_bent:
+        """Only a node whose memory went bad, or whose disk is an old copy; whatever befell the others."""
+        if not node.is_bent and not node.copy_of_term:
             raise Violation(f"{node.name} is fenced, and right: {node.applier._guard.fence.mark}")
         self.cluster.network.gagged.discard(node.name)
 

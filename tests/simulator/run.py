@@ -153,7 +153,9 @@ class Simulation:
         """All nodes, or in one run of three no more than a majority of them: with one that is wrong among
         them, nobody could tell which."""
         nodes = list(self.cluster.nodes.values())
-        if self._rng.random() < 1 / 3 and not self.swarm.changes and not self.swarm.bends:
+        swarm = self.swarm
+        needs_all = swarm.changes or swarm.bends or swarm.old_copies
+        if self._rng.random() < 1 / 3 and not needs_all:
             nodes = sorted(self._rng.sample(nodes, len(nodes) // 2 + 1), key=lambda node: node.name)
         return nodes
 
@@ -172,6 +174,13 @@ class Simulation:
         applied = {node.machine.inner.applied_index if node.alive else -1 for node in members}
         if any(node.is_bent and not node.is_fenced for node in members):
             return False  # it has to be found out
+        leader = self.cluster.leader()
+        if any(
+            node.copy_of_term and not node.is_fenced
+            for node in members
+            if leader is not None and leader.core.term == node.copy_of_term
+        ):
+            return False  # its leader has to prove what it has forgotten
         return applied == {len(self.oracles.committed)}
 
     def _members(self, spared: list[SimulatedNode]) -> list[SimulatedNode]:

@@ -61,6 +61,7 @@ class Swarm:
     batches: bool
     watchers: int  # clients that watch
     # Memory.
+    old_copies: bool  # an old copy of one node's disk is put back, where its leader can prove it
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
     # How often troubles begin: mean time between two of one kind, in election timeouts.
     calm: float
@@ -128,6 +129,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         impatient=some(0.02, 0.3),
         batches=on(),
         bends=False,
+        old_copies=False,
         calm=rng.choice([4.0, 8.0, 16.0]),
         history_revisions=rng.choice([1, 5, 30]) if on() else 0,
         # What comes later is drawn later, so that it changes nothing about what a seed meant before.
@@ -149,6 +151,24 @@ def bent(swarm: Swarm) -> Swarm:
         think_seconds=0.05,
         watchers=0,
         bends=True,
+    )
+
+
+def forgetful(swarm: Swarm) -> Swarm:
+    """An old copy of one node's disk is put back, among three or more, and nothing else befalls anybody that
+    might make another leader: what is promised then is another matter."""
+    return replace(
+        peaceful(swarm),
+        size=max(3, swarm.size),
+        loss=0.0,
+        partitions=False,
+        clogs=False,
+        drift=0.0,
+        jumps=False,
+        tiny_queues=False,
+        impatient=0.0,
+        calm=4.0,
+        old_copies=True,
     )
 
 
