@@ -29,7 +29,9 @@ from kvstore.protocol import (
 )
 from kvstore.store import Store
 
-MAX_LEASE_KEYS: Final = MAX_DELETE_KEYS  # they go in one revision, and nothing could interrupt that
+# They go in one revision, and nothing could interrupt that. Half of what a delete may take, for they need not
+# follow one another: each may have to be looked for.
+MAX_LEASE_KEYS: Final = MAX_DELETE_KEYS // 2
 
 NOT_FOUND: Final = error_result(protocol.LEASE_NOT_FOUND, "requested lease not found")
 EXISTS: Final = error_result(protocol.LEASE_EXISTS, "lease already exists")

@@ -145,11 +145,14 @@ class Store:
 
     def delete_keys(self, keys: list[bytes]) -> list[KeyValue]:
         """Removes these, which are there and in order, in one revision. Returns the removed records."""
-        records, forget = self._records, self._keys.remove
-        removed = [records[key] for key in keys]
-        for key in keys:
-            forget(key)
-        return self._bury(removed)
+        records, index = self._records, self._keys
+        low = index.bisect_left(keys[0]) if keys else 0
+        if keys and low + len(keys) == index.bisect_right(keys[-1]):
+            del index[low : low + len(keys)]  # nothing lies between them
+        else:
+            for key in keys:
+                index.remove(key)
+        return self._bury([records[key] for key in keys])
 
     def _bury(self, removed: list[KeyValue]) -> list[KeyValue]:
         """Their keys are not in the index any more."""
