@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgpack
 
-from kvstore import protocol, watch_frames
+from kvstore import codes, protocol, watch_frames
 from kvstore.transaction_bodies import encode_list, transaction_body
 
 KEY, VALUE = b"/app/x", b"30"
@@ -30,6 +30,10 @@ def examples() -> dict[str, list[bytes]]:
     open_session = protocol.open_session_body(nonce)
     put = protocol.put_body(9, 1, 1, KEY, VALUE)
     get_prefix = protocol.range_body(PREFIX, PREFIX_END)
+    newest = protocol.range_body(
+        PREFIX, PREFIX_END, codes.SORT_MOD, codes.SORT_DESCENDING, 0, 0, 0, 0, limit=1
+    )
+    listed = _packed((protocol.OK, 2, False, ((b"app", False, True),)))
     history = protocol.watch_history_body(PREFIX, PREFIX_END, start_revision=2)
     when = encode_list([(protocol.COMPARE_CREATE, protocol.EQUAL, LOCK, b"", 0)])
     take = encode_list([(protocol.PUT, LOCK, b"me", 0, 0)])
@@ -49,6 +53,9 @@ def examples() -> dict[str, list[bytes]]:
         "put refused": [protocol.encode_refused(2, 1, *not_leader)],
         "range request": [protocol.encode_request(protocol.READ, 3, 5000, [get_prefix])],
         "range reply": [protocol.encode_results(3, 1, found)],
+        "sorted range request": [protocol.encode_request(protocol.READ, 8, 5000, [newest])],
+        "children request": [protocol.encode_request(protocol.READ, 7, 5000, [protocol.children_body(b"/")])],
+        "children reply": [protocol.encode_results(7, 1, listed)],
         "txn request": [protocol.encode_request(protocol.WRITE, 6, 5000, [lock])],
         "txn reply": [protocol.encode_results(6, 1, locked)],
         "status request": [protocol.encode_request(protocol.STATUS, 4, 1000, [])],

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvstore import protocol, watch_frames
+from kvstore import codes, hierarchy, protocol, range_select, watch_frames
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.protocol_examples import examples
 
@@ -65,6 +65,7 @@ def test_every_operation_and_kind_is_in_a_table_with_its_number() -> None:
         "RANGE",
         "WATCH_HISTORY",
         "READ_TXN",
+        "CHILDREN",
     ]
     for name in names:
         assert f"| {getattr(protocol, name)} {name} |" in TEXT
@@ -93,6 +94,27 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"It comes every {protocol.WATCH_HEARTBEAT_SECONDS} s" in TEXT
     assert f"Without one for {protocol.WATCH_SILENCE_SECONDS:.0f} s" in TEXT
     assert protocol.MAX_BODY_BYTES == 1.5 * (1 << 20) and "at most 1.5 MiB" in TEXT
+
+
+def test_the_limits_and_numbers_of_long_reads_are_those_of_the_code() -> None:
+    assert f"of more than {_grouped(range_select.MAX_SORTED_RECORDS)} records" in TEXT
+    assert f"at most the first {_grouped(range_select.MAX_SORTED_LIMIT)} are given" in TEXT
+    assert range_select.MAX_HELD_RECORDS == 1 << 20 and "all reads that sort hold 2²⁰ records" in TEXT
+    assert f"an answer has {_grouped(hierarchy.MAX_CHILDREN)} names at most" in TEXT
+    targets = (codes.SORT_NONE, "none"), (codes.SORT_KEY, "key"), (codes.SORT_VERSION, "version")
+    others = (
+        (codes.SORT_CREATE, "create_revision"),
+        (codes.SORT_MOD, "mod_revision"),
+        (codes.SORT_VALUE, "value"),
+    )
+    assert "`sort_target`: " + ", ".join(f"{number} {name}" for number, name in (*targets, *others)) in TEXT
+    flags = (
+        (protocol.KEYS_ONLY, "keys only"),
+        (protocol.COUNT_ONLY, "count only"),
+        (codes.UNCOUNTED, "uncounted"),
+    )
+    for number, name in flags:
+        assert f"bit {number.bit_length() - 1} {name}" in TEXT
 
 
 def test_the_limits_and_numbers_of_transactions_are_those_of_the_code() -> None:
