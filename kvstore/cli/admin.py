@@ -57,6 +57,7 @@ _SPACE = (
     "quota_bytes",
     "quota_exceeded",
 )
+_WATCH = ("watchers", "memory_bytes")
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +140,7 @@ def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
 def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> dict[str, Any]:
     """A line about one node; of one that did not answer, what the others know of it."""
     row: dict[str, Any] = dict.fromkeys(
-        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint", *_MORE, *_SPACE]
+        [*(name.lower() for name in STATUS_HEADER), "leader", "watch_endpoint", *_MORE, *_SPACE, *_WATCH]
     )
     if answer is None:
         return row | {"node": name, "role": "unreachable", "endpoint": endpoint, "version": None}
@@ -160,7 +161,7 @@ def _status_row(endpoint: str, name: str | None, answer: NodeStatus | None) -> d
         "refused_by": answer.refused_by,
         "fenced": answer.fenced,
         "divergence": answer.divergence,
-        **{name: getattr(answer, name) for name in (*_MORE, *_SPACE)},
+        **{name: getattr(answer, name) for name in (*_MORE, *_SPACE, *_WATCH)},
     }
 
 

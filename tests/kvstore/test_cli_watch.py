@@ -9,7 +9,7 @@ import pytest
 from kvstore.cli import exits
 from kvstore.client import ClusterEvent, Event, KeyValue, WatchBatch
 from tests.kvstore.fake_clients import FakeCluster, event
-from tests.kvstore.test_cli import run
+from tests.kvstore.test_cli import ENDPOINTS, run, status_of
 
 
 @pytest.fixture
@@ -68,3 +68,9 @@ def test_watch_of_the_cluster_writes_a_line_for_each_event(cluster: FakeCluster)
 )
 def test_watch_is_of_a_key_or_of_the_cluster(cluster: FakeCluster, words: list[str]) -> None:
     assert run(cluster, "watch", *words, expect=exits.USAGE).stderr.startswith("Usage: ")
+
+
+def test_status_in_json_tells_what_watchers_cost(cluster: FakeCluster) -> None:
+    cluster.statuses = {ENDPOINTS[0]: status_of(1, "leader")._replace(watchers=3, memory_bytes=1 << 26)}
+    [shown, *_] = json.loads(run(cluster, "-w", "json", "status").stdout)["nodes"]
+    assert (shown["watchers"], shown["memory_bytes"]) == (3, 1 << 26)
