@@ -52,6 +52,7 @@ from kvstore.transactions import (
     FUTURE,
     Refused,
     Writing,
+    keys_of_first_step,
     read_in_steps,
     resolved_put,
 )
@@ -328,7 +329,7 @@ class StoreMachine:
 
     def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         steps = read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
-        return self._in_steps(steps, SLICE_KEYS, batch)
+        return self._in_steps(steps, keys_of_first_step(read[1]), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:

@@ -37,7 +37,7 @@ from kvstore.protocol import (
 )
 from kvstore.range_select import TOO_MANY_SORT, TOO_MANY_TO_SORT, Selection, SortRoom, read_selected
 from kvstore.range_steps import PastCounts, compacted, read_as_of
-from kvstore.store import Store
+from kvstore.store import SLICE_KEYS, Store
 from kvstore.transaction_bodies import Transaction
 
 FUTURE: Final = "required revision is a future revision"
@@ -281,6 +281,15 @@ class Writing:
 
 
 # ---------------------------------------------------------------- reading only
+
+
+def keys_of_first_step(transaction: Transaction) -> int:
+    """How many keys the first step of reading it looks at: at most so many if it names single keys only."""
+    operations = transaction.then + transaction.otherwise
+    spans = any(compare[3] for compare in transaction.compares)
+    if spans or any(operation[0] == TXN or operation[2] for operation in operations):
+        return SLICE_KEYS
+    return 1 + len(transaction.compares) + len(operations)
 
 
 class _Overtaken(Exception):

@@ -76,3 +76,14 @@ def test_a_read_with_a_larger_answer_than_a_range_may_have_is_refused() -> None:
         log.put(b"k%d" % number, bytes(1 << 20))
     assert log.ask(asked([], [read(b"k", b"l")]))[0] == OK
     assert log.ask(asked([], [read(b"k", b"l")] * 2))[0] == protocol.TOO_LARGE
+
+
+def test_many_reads_of_single_keys_are_answered_at_once_and_many_of_ranges_are_not() -> None:
+    """A frame of the first kind must not take a turn for each; one of the second must not take all of one."""
+    log = Log()
+    small = asked([compare("mod", b"a", "=", 0)], [read(b"a"), read(b"b")])
+    answers = log.machine.begin_query([small] * 900)
+    assert all(isinstance(answer, bytes) for answer in answers)
+    large = asked([], [nested([], [read(b"a", b"b")])])
+    answers = log.machine.begin_query([large] * 9)
+    assert 0 < sum(isinstance(answer, bytes) for answer in answers) < 9
