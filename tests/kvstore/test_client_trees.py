@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvstore import errors, protocol, state_machine, transactions
+from kvstore import errors, protocol, range_steps, state_machine, transactions
 from kvstore.client import AsyncClient, Client, paging
 from tests.kvstore.fake_server import FakeCluster
 
@@ -58,6 +58,27 @@ def test_a_walk_is_of_one_revision_and_leaves_the_neighbours_out(
         assert [item.key for item in client.walk("")] == [b"/a-", b"/a/9", b"/a0", b"/ab"]
         assert [item.value for item in client.walk("/a-", keys_only=True)] == [b""]
         assert list(client.walk("/none")) == []
+
+
+@pytest.fixture
+def small_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (state_machine, range_steps):
+        monkeypatch.setattr(module, "MAX_RANGE_REPLY_BYTES", 100)
+
+
+def test_what_a_node_cuts_is_read_on(cluster: FakeCluster, small_replies: None) -> None:
+    """An answer has 16 MiB at most, and the rest of the range was lost to whoever asked only once."""
+    with Client(cluster.endpoints) as client:
+        for number in range(10):
+            client.put(f"/a/{number}", bytes(40))
+        assert client.prefix("/a/").more
+        pages = list(client.pages("/a/"))
+        assert [len(page.items) for page in pages] == [2] * 5 and pages[0].count == 10
+        assert len(list(client.walk("/a"))) == 10
+        backwards = [item.key[3:] for page in client.pages("/a/", descending=True) for item in page.items]
+        assert b"".join(backwards) == b"9876543210"
+        [page] = client.pages("/a/", sort_by="mod")
+        assert page.more and len(page.items) == 2, "what comes after it cannot be asked for, and that is told"
 
 
 def test_delete_tree_takes_a_path_and_what_is_below_it(cluster: FakeCluster) -> None:
