@@ -1,4 +1,7 @@
-"""The cluster's own topic: at the client, over sockets, and in a cluster of which a member goes silent."""
+"""The cluster's own topic: at the client, over sockets, and in a cluster of which a member goes silent.
+
+And what watchers hear of a leader that is cut off.
+"""
 
 from __future__ import annotations
 
@@ -173,3 +176,33 @@ def test_every_node_tells_of_a_member_that_its_leader_does_not_hear() -> None:
         events = [watch_frames.decode_cluster_event(parts[1]) for parts in listener.receive()]
         about = [(event.name, event.node) for event in events if event.name.startswith("member")]
         assert about == [("member_unhealthy", silent), ("member_healthy", silent)], name
+
+
+def test_no_event_of_what_is_not_committed_is_told() -> None:
+    """A leader by itself proposes, syncs and waits; its watchers hear nothing of it, until others have it."""
+    cluster = MemoryCluster(seed=6)
+    leader = cluster.leader()
+    listener = cluster.network.connect_subscriber(f"ipc:///memory/{leader}/watch")
+    topic = watch_frames.stream_topic(b"/k/", b"/k0")
+    listener.subscribe(topic)
+    listener.subscribe(b"/k/")
+    cluster.run(0.2)
+    listener.receive()
+    others = [name for name in cluster.names if name != leader]
+    for name in others:
+        cluster.crash(name)
+    cluster.client(leader).ask(protocol.WRITE, [protocol.put_body(0, 0, 0, b"/k/a", b"v")])
+    cluster.run(0.5)
+    assert all(told_events(parts, topic) == 0 for parts in listener.receive())
+    for name in others:
+        cluster.start(name)
+    cluster.run(5.0)
+    cluster.client(cluster.leader()).ask(protocol.WRITE, [protocol.put_body(0, 0, 0, b"/k/b", b"v")])
+    cluster.run(1.0)
+    assert sum(told_events(parts, topic) for parts in listener.receive()) >= 2
+
+
+def told_events(parts: list[bytes], topic: bytes) -> int:
+    if parts[0] != topic:
+        return 1
+    return len(watch_frames.decode_stream_message(*parts[1:])[1])
