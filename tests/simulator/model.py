@@ -8,11 +8,19 @@ be checked against the very revision that it names.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgpack
 
 from kvstore import protocol
+from kvstore.codes import (
+    INTERNAL_BYTE,
+    LEASE_GRANT,
+    LEASE_KEEPALIVE,
+    LEASE_REVOKE,
+    LEASE_TICK,
+)
 
 Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
 
@@ -22,6 +30,17 @@ class Change(NamedTuple):
 
     revision: int
     record: Record | None
+
+
+class Lease:
+    """Owned by the model."""
+
+    __slots__ = ("ends_at_ms", "renewed_at", "ttl_seconds")
+
+    def __init__(self, ttl_seconds: int, index: int) -> None:
+        self.ttl_seconds = ttl_seconds
+        self.renewed_at = index
+        self.ends_at_ms: int | None = None  # None: not known before the next tick
 
 
 class StoreModel:
@@ -36,6 +55,10 @@ class StoreModel:
         self._sessions: dict[int, dict[int, list[Any]]] = {}  # results by sequence; none is ever forgotten
         self._floors: dict[int, int] = {}
         self._nonces: dict[bytes, list[Any]] = {}
+        self.time_ms = 0
+        self.leases: dict[int, Lease] = {}
+        self.expired: Callable[[int], None] = _nobody  # told of each lease that a leader ends
+        self._index = 0  # of the command that is being applied
         self.repeats = 0  # commands that came again, and must not have had an effect
 
     def now(self, key: bytes) -> Record | None:
@@ -55,6 +78,10 @@ class StoreModel:
 
     def apply(self, index: int, body: bytes) -> list[Any]:
         """The result that every node must give for this entry."""
+        self._index = index
+        if body[:1] == INTERNAL_BYTE:
+            operation, *arguments = msgpack.unpackb(body[1:])
+            return self._tick(*arguments) if operation == LEASE_TICK else self._expire(*arguments)
         session, sequence, floor, operation, *arguments = msgpack.unpackb(body)
         if operation == protocol.OPEN_SESSION:
             return self._open(index, arguments[0])
@@ -87,10 +114,18 @@ class StoreModel:
             return self._put(*arguments)
         if operation == protocol.COMPACT:
             return self._compact(*arguments)
+        if operation == LEASE_GRANT:
+            return self._grant(*arguments)
+        if operation == LEASE_REVOKE:
+            return self._revoke(*arguments)
+        if operation == LEASE_KEEPALIVE:
+            return self._keep_alive(*arguments)
         assert operation == protocol.DELETE, f"the model knows no operation {operation}"
         return self._delete(*arguments)
 
     def _put(self, key: bytes, value: bytes, lease: int, flags: int) -> list[Any]:
+        if lease and lease not in self.leases:
+            return [protocol.LEASE_NOT_FOUND]
         self.revision += 1
         before = self.now(key)
         created, version = (self.revision, 1) if before is None else (before[2], before[4] + 1)
@@ -115,9 +150,59 @@ class StoreModel:
         self.compactions += 1
         return [protocol.OK, self.revision]
 
+    def _grant(self, ttl_seconds: int, lease: int) -> list[Any]:
+        assert not lease, "nobody here chooses an id"
+        lease = self._index
+        while lease in self.leases:
+            lease += 1
+        granted = self.leases[lease] = Lease(max(2, ttl_seconds), self._index)
+        return [protocol.OK, self.revision, lease, granted.ttl_seconds]
+
+    def _revoke(self, lease: int) -> list[Any]:
+        if lease not in self.leases:
+            return [protocol.LEASE_NOT_FOUND]
+        deleted = self._end(lease)
+        return [protocol.OK, self.revision, deleted]
+
+    def _end(self, lease: int) -> int:
+        del self.leases[lease]
+        found = [record for record in self.contents() if record[5] == lease]
+        self.revision += bool(found)
+        for record in found:
+            self._change(record[0], None)
+        return len(found)
+
+    def _keep_alive(self, *leases: int) -> list[Any]:
+        ttls = []
+        for lease in leases:
+            known = self.leases.get(lease)
+            if known is not None:
+                known.renewed_at, known.ends_at_ms = self._index, None
+            ttls.append(0 if known is None else known.ttl_seconds)
+        return [protocol.OK, self.revision, ttls]
+
+    def _tick(self, time_ms: int, seen_index: int) -> list[Any]:
+        self.time_ms = max(self.time_ms, time_ms)
+        for lease in self.leases.values():
+            if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
+                lease.ends_at_ms = self.time_ms + 1000 * lease.ttl_seconds
+        return [protocol.OK, self.revision]
+
+    def _expire(self, time_ms: int, *leases: int) -> list[Any]:
+        for lease in leases:
+            ends_at_ms = self.leases[lease].ends_at_ms if lease in self.leases else None
+            if ends_at_ms is not None and ends_at_ms <= time_ms:
+                self._end(lease)
+                self.expired(lease)
+        return [protocol.OK, self.revision]
+
     def _change(self, key: bytes, record: Record | None) -> None:
         self.keys.setdefault(key, []).append(Change(self.revision, record))
         self.changes.append((self.revision, key, record))
+
+
+def _nobody(lease: int) -> None:
+    """Nobody has leases."""
 
 
 def _is_in(name: bytes, key: bytes, range_end: bytes) -> bool:

@@ -21,6 +21,7 @@ from raft.space_watch import CHECK_SECONDS, MISGIVING_CHECKS
 from tests.simulator.audience import Audience, bounded_watches
 from tests.simulator.clocks import Schedule
 from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.lessees import Lessees
 from tests.simulator.nemesis import Nemesis
 from tests.simulator.oracles import Oracles
 from tests.simulator.swarm import Swarm, draw
@@ -37,6 +38,8 @@ FINISH_TIMEOUTS = 40  # and until everything is answered
 CONVERGE_TIMEOUTS = 20  # and until all have the same state
 # An error of the disk that means a lack of room is believed for so long, and puts are refused meanwhile.
 ALARM_SECONDS = (MISGIVING_CHECKS + 1) * CHECK_SECONDS
+# The longest TTL, by a clock that runs slow, and what ticks, patience and a client's last attempts take.
+LEASE_SECONDS = 20.0
 # A watch whose node is silent notices it in two seconds, and may meet another one that is dead.
 WATCH_SECONDS = 20.0
 # Writes a key until one whose value is damaged was surely replaced: that is when it shows.
@@ -93,6 +96,7 @@ class Simulation:
             Random(rng.getrandbits(64)),
             lambda: self.workload.newest_revision,
         )
+        self.lessees = Lessees(self.workload, self.oracles.model, Random(rng.getrandbits(64)))
         self._acknowledged: dict[str, int] = {}  # writes, by phase
 
     def run(self) -> None:
@@ -101,6 +105,7 @@ class Simulation:
             self.cluster.start(node)
         self.workload.start()
         self.audience.start()
+        self.lessees.start()
         self._count_phase("before", lambda: self.schedule.run_until(CALM_SECONDS))
         self.nemesis.start()
         self._count_phase("during", lambda: self.schedule.run_until(CALM_SECONDS + self.seconds))
@@ -143,6 +148,8 @@ class Simulation:
             self._wait(FINISH_TIMEOUTS, lambda: self.workload.acknowledged > enough, "too little was written")
         self.workload.is_closing = True
         self._wait(FINISH_TIMEOUTS, self.workload.is_idle, "some requests are not answered")
+        if not self.schedule.run_until(self.schedule.now + LEASE_SECONDS, self.lessees.are_done):
+            raise Violation(f"{LEASE_SECONDS:.1f} s after the last renewal there are leases")
         self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")
         self.oracles.check_equal_states(self._members(spared))
         self.audience.close()

@@ -60,6 +60,7 @@ class Swarm:
     impatient: float  # probability that a client gives an operation up when an attempt fails
     batches: bool
     watchers: int  # clients that watch
+    lessees: int  # clients with leases
     # Memory.
     old_copies: bool  # an old copy of one node's disk is put back, where its leader can prove it
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
@@ -134,6 +135,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         history_revisions=rng.choice([1, 5, 30]) if on() else 0,
         # What comes later is drawn later, so that it changes nothing about what a seed meant before.
         watchers=rng.choice([1, 2, 4]) if on() else 0,
+        lessees=rng.choice([1, 3]) if on() else 0,
     )
 
 
@@ -150,6 +152,7 @@ def bent(swarm: Swarm) -> Swarm:
         changes=False,
         think_seconds=0.05,
         watchers=0,
+        lessees=0,
         bends=True,
     )
 

@@ -14,7 +14,7 @@ GROUPS = 10
 SEEDS_PER_GROUP = 20
 SECONDS = 3.0
 # What a single group of short runs need not have seen; `make sim` asks for all of it.
-RARE = 18
+RARE = 20
 
 
 @pytest.mark.parametrize("group", range(GROUPS))

@@ -1,0 +1,59 @@
+"""Leases that end too early, or never, are noticed: bugs planted for a moment are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvstore.lease_keeper import LeaseKeeper
+from kvstore.leases import Leases
+from tests.simulator.run import merged, run_seed
+from tests.simulator.swarm import Swarm
+
+SECONDS = 4.0
+MOST_SEEDS = 25
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def leasing(swarm: Swarm) -> Swarm:
+    return replace(swarm, lessees=4, watchers=0, jumps=False, drift=0.0)
+
+
+def renewals_that_are_answered_and_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "renew", lambda leases, lease, index: leases.ttl_seconds(lease))
+
+
+def expiry_at_a_moment_that_the_keeper_makes_up(patch: pytest.MonkeyPatch) -> None:
+    """Of its own clock, whatever the time of the cluster is."""
+    patch.setattr(LeaseKeeper, "_time", lambda keeper, seen, now: int(now * 1000))
+
+
+def leases_that_nobody_ends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "ended", lambda leases, time_ms: [])
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        renewals_that_are_answered_and_do_not_count,
+        expiry_at_a_moment_that_the_keeper_makes_up,
+        leases_that_nobody_ends,
+    ],
+)
+def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    outcomes = (run_seed(seed, SECONDS, change=leasing) for seed in range(1, MOST_SEEDS + 1))
+    failure: Any = next((outcome.failure for outcome in outcomes if outcome.failure), None)
+    assert failure is not None
+
+
+def test_g9_g10_g11_leases_live_as_long_as_was_promised_and_end_afterwards() -> None:
+    outcomes = [run_seed(seed, SECONDS, change=leasing) for seed in range(30, 38)]
+    assert [outcome.failure for outcome in outcomes if outcome.failure] == []
+    counts = merged(outcomes)
+    for name in ("lease granted", "lease renewed", "lease revoked", "lease expired", "put with a lease"):
+        assert counts[name], name
