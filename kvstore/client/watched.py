@@ -77,7 +77,11 @@ class Watch:
     @property
     def revision(self) -> int:
         """All up to this revision was taken by the consumer: a watch from the next one on misses nothing."""
-        return (self.queue[0].revision if self.queue else max(self.next_revision, 1)) - 1
+        if not self.queue:
+            return max(self.next_revision, 1) - 1
+        first = self.queue[0]
+        # A promise of progress comes behind all that it is about, so that much was taken.
+        return first.revision - bool(first.events)
 
     def wanted(self, batch: WatchBatch) -> WatchBatch:
         """What the filters leave of it."""

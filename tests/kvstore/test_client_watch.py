@@ -438,3 +438,15 @@ def test_every_revision_comes_once_and_in_order(seed: int) -> None:
     desk.run(4.0)
     seen += desk.revisions(watch)
     assert seen == [revision for revision in concerned if revision >= first]
+
+
+def test_progress_that_waits_to_be_taken_does_not_take_a_watch_back() -> None:
+    """Whoever goes on behind `revision` would get the last event a second time."""
+    desk = WatchDesk()
+    watch = desk.established()
+    revision = desk.store("/1")
+    assert desk.revisions(watch) == [revision]
+    desk.watches.request_progress(watch, desk.now)
+    desk.run(0.1)
+    assert [batch.events for batch in watch.queue] == [[]]
+    assert watch.revision == revision
