@@ -227,9 +227,7 @@ class SnapshotKeeper:
             self._core.snapshots.installation.suspend()
         if work.installed is not None:
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
-            self._compact_to = 0
-            if storage.compact(meta.index, self.streams.in_use()):
-                self._release()
+            self._release()  # step by step: the leader waits for the answer to this turn
             self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
 
     def want_part(self, message: PartWanted, now: float) -> None:

@@ -251,14 +251,19 @@ class WriteAheadLog:
         """Release the segments in which no entry is beyond `index`, oldest first, and the older snapshots.
 
         Entries up to `index` are committed, so none of those that a segment's successors begin with can
-        still be replaced from before it. Names go at once, the space of large files a step at a call.
+        still be replaced from before it. One step a call, with one sync at most: a name, or
+        after all names some space.
         """
         newest, segments = self._snapshots.newest, self._segments
         assert newest is not None and index <= newest.index, f"no snapshot covers {index}"
-        while len(segments) > 1 and segments[1][1] <= index + 1:
+        if self._discarded.sync_name():
+            return True
+        if len(segments) > 1 and segments[1][1] <= index + 1:
             sequence, _ = segments.popleft()
             self._discarded.add(self._directory / segment_name(sequence), self._segment_bytes)
-        self._snapshots.release(keep_snapshots)
+            return True
+        if self._snapshots.release(keep_snapshots):
+            return True
         self._release_copies()
         return self._discarded.step()
 
