@@ -216,6 +216,15 @@ class WriteAheadLog:
         with self._draft_given_up():
             self._snapshots.append(data)
 
+    def check_draft_room(self) -> None:
+        """Gives the draft up where it would take the last bytes: the log's next segment takes at least so
+        many, and there may be others who write to this disk. Raises DiskFull then."""
+        disk, directory = self._disk, self._directory
+        with self._draft_given_up():
+            free_bytes = disk.call(directory, disk.files.free_bytes, directory)
+            if free_bytes < self._first_fill_bytes:
+                raise DiskFull(directory / DRAFT_NAME, f"only {free_bytes} bytes are left")
+
     def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
         """First what was appended, since a snapshot must not be of a later term than the log; then the file,
         durable under its name; then the mark of it."""

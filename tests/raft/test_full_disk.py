@@ -259,6 +259,23 @@ def test_a_snapshot_without_room_is_given_up_and_taken_later(
     assert recovered.snapshot is not None and recovered.snapshot.index == 2
 
 
+def test_a_snapshot_leaves_the_last_bytes_to_the_log_and_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have fitted, to the last byte."""
+    monkeypatch.setattr(raft.snapshot, "CHUNK_BYTES", 500)
+    node = ready_node()
+    full_at(node.disk, SEGMENT_BYTES + 1200)
+    node.log.begin_snapshot(2, 1, b"configuration")
+    for _ in range(3):
+        node.log.check_draft_room()
+        node.log.append_snapshot(bytes(500))
+    with pytest.raises(DiskFull):
+        node.log.check_draft_room()
+    assert DRAFT_NAME not in node.names() and node.log.check_space().gave_up
+    node.turn()
+
+
 def take_snapshot(node: Node) -> None:
     node.log.begin_snapshot(2, 1, b"configuration")
     for _ in range(3):
