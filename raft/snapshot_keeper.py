@@ -131,7 +131,9 @@ class SnapshotKeeper:
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
         if not self._is_taking or message.index <= self._core.snapshots.index:
-            return  # a leader's snapshot has come in between
+            # A leader's snapshot has come in between. Should it break off, nothing else would end this one.
+            self._send_local("applier", SnapshotGivenUp(message.index))
+            return
         try:
             self._write_slice(message, now)
         except DiskFull:
@@ -215,8 +217,9 @@ class SnapshotKeeper:
         work, storage = ready.snapshots, self._storage
         if work is None or not (work.received or work.installed):
             return
-        if self._is_taking:
-            self._give_up()  # this node is so far behind that its own is of no use
+        if self._is_taking:  # this node is so far behind that its own is of no use
+            self._send_local("applier", SnapshotGivenUp(self._taking_index))
+            self._give_up()
         try:
             for meta, offset, data in work.received:
                 if offset == 0:

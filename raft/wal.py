@@ -295,7 +295,8 @@ class WriteAheadLog:
         """Write all that is appended, and a last record that vouches for everything before it."""
         try:
             if self._writer is not None and not self._disk.failed:
-                self._add_state()
+                if self._has_room_for_a_last_record(self._writer):
+                    self._add_state()
                 self._flush()
         finally:
             descriptor, self._descriptor, self._writer = self._descriptor, None, None
@@ -304,6 +305,13 @@ class WriteAheadLog:
             self._supply.close()
             self._snapshots.close()
             self._discarded.close()
+
+    def _has_room_for_a_last_record(self, writer: SegmentWriter) -> bool:
+        """It can be done without: a full disk must not turn a clean end into another."""
+        disk, payload = self._disk, stored_payload(encode_hard_state(self._state))
+        if writer.end + record_bytes(len(payload[0])) + SEAL_BYTES <= self._capacity:
+            return True
+        return self._supply.has_room(disk.call(self._directory, disk.files.free_bytes, self._directory))
 
     def _add_state(self) -> None:
         self._add(RecordType.HARD_STATE, stored_payload(encode_hard_state(self._state)))

@@ -202,6 +202,27 @@ def test_a_reserve_that_was_taken_once_is_thrown_away(tmp_path: Path) -> None:
         assert (tmp_path / RESERVE_NAME).exists() is is_whole
 
 
+def test_a_clean_end_on_a_full_disk_needs_no_segment_for_its_last_record() -> None:
+    """Whatever room the last segment has left, and though the reserve is used up."""
+    ends = set()
+    for size in range(1, 160, 8):
+        node = ready_node()
+        full_at(node.disk)
+        while RESERVE_NAME in node.names():
+            node.turn()
+        log, before = node.log, node.segments()
+        for _ in range(100):  # until nearly nothing fits any more
+            assert log._writer is not None
+            if log._capacity - log._writer.end < 512:
+                break
+            node.turn(10)
+        node.turn(size)
+        log.close()
+        ends.add(log._capacity)
+        assert node.segments() == before
+        node.restart()
+
+
 def test_an_append_that_has_no_room_is_the_end() -> None:
     """One that is longer than what is made ready for it."""
     node = ready_node()
