@@ -217,12 +217,12 @@ class WriteAheadLog:
             self._snapshots.append(data)
 
     def check_draft_room(self) -> None:
-        """Gives the draft up where it would take the last bytes: the log's next segment takes at least so
-        many, and there may be others who write to this disk. Raises DiskFull then."""
+        """Gives the draft up where it would take the last bytes: the log has its reserve, but there may be
+        others who write to this disk. Raises DiskFull then."""
         disk, directory = self._disk, self._directory
         with self._draft_given_up():
             free_bytes = disk.call(directory, disk.files.free_bytes, directory)
-            if free_bytes < self._first_fill_bytes:
+            if free_bytes < self._slice_bytes:
                 raise DiskFull(directory / DRAFT_NAME, f"only {free_bytes} bytes are left")
 
     def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
