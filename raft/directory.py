@@ -184,7 +184,7 @@ def _read(directory: Path, disk: FailStop) -> _Identity:
     content, version = decode_fields(data), FORMAT_VERSION
     if content is None:
         content, version = decode_plain_fields(data), 1
-        if content is None or content.get("format") != version:
+        if content is None or repr(content.get("format")) != str(version):  # nor true, nor 1.0
             raise DamagedIdentity(path, "it is not what was written, as its checksum tells")
     found = content.get("format")
     if isinstance(found, int) and found > FORMAT_VERSION:

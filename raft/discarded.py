@@ -6,7 +6,8 @@ what is left; whatever ends the process, the system gives back the rest by itsel
 
 A file system may keep any of the changes to names that were not synced, and lose the others. So a name goes
 only when the one before it is gone durably: of a log that is released from its beginning on, what is left
-after a loss of power is always an unbroken run of segments.
+after a loss of power is always an unbroken run of segments. Such a sync takes as long as any other, so it is
+a step of its own.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ STEP_BYTES: Final = 2 << 20  # about a millisecond
 class Discarded:
     """Owned by one log; all files are in its directory."""
 
-    __slots__ = ("_directory", "_disk", "_files", "_names_are_gone")
+    __slots__ = ("_directory", "_disk", "_files", "_name_is_gone")
 
     def __init__(self, directory: Path, disk: FailStop) -> None:
         self._directory = directory
         self._disk = disk
         self._files: list[tuple[Path, Descriptor, int]] = []  # with at most so many bytes left
-        self._names_are_gone = True  # durably; if not, it is one name that may come back
+        self._name_is_gone = True  # durably, of the file that was added last; if not, it may come back
 
     def add(self, path: Path, most_bytes: int) -> None:
         """Take its name away. The file has no more than `most_bytes`, or the first step takes longer."""
+        self.sync_name()
         disk, files = self._disk, self._disk.files
-        if not self._names_are_gone:
-            self._sync_names()
-        self._names_are_gone = False
+        self._name_is_gone = False
         if most_bytes <= STEP_BYTES:
             disk.call(path, files.unlink, path)
             return
@@ -47,16 +47,19 @@ class Discarded:
             self._files.pop()
             disk.close(descriptor)
 
-    def _sync_names(self) -> None:
+    def sync_name(self) -> bool:
+        """Make it durable that a name went; False if it is. If the power fails, no file may come back under
+        its name with a part missing."""
+        if self._name_is_gone:
+            return False
         self._disk.call(self._directory, self._disk.files.fsync_directory, self._directory)
-        self._names_are_gone = True
+        self._name_is_gone = True
+        return True
 
     def step(self) -> bool:
-        """Give a little back; whether there is more."""
-        if not self._names_are_gone:
-            # If the power fails, no file may come back under its name with a part missing.
-            self._sync_names()
-            return bool(self._files)
+        """Sync a name that went, or give a little back; whether there was anything to be done."""
+        if self.sync_name():
+            return True
         if not self._files:
             return False
         disk, files = self._disk, self._disk.files
@@ -67,7 +70,7 @@ class Discarded:
         if not left_bytes:
             self._files.pop()
             disk.close(descriptor)
-        return bool(self._files)
+        return True
 
     def close(self) -> None:
         """What is left is given back by the system."""

@@ -116,20 +116,38 @@ class FileFence:
         return disk.attempt(draft, disk.files.open if self._has_draft() else disk.files.create, draft)
 
     def put_up(self, mark: FenceMark) -> None:
-        disk, files, draft = self._disk, self._files, self._directory / FENCE_DRAFT_NAME
+        disk = self._disk
         content = {"format": FORMAT_VERSION, **mark.fields(), "has_forgotten": mark.has_forgotten}
         data = encode_fields(content)
         try:
-            descriptor = self._open_draft()
+            self._replace(data)
         except DiskFull as full:
-            raise disk.give_in(full) from full
-        disk.write(draft, descriptor, data, 0)
-        disk.call(draft, files.truncate, descriptor, len(data))
-        disk.call(draft, files.fdatasync, descriptor)
-        disk.close(descriptor)
-        disk.call(draft, files.rename, draft, self._directory / FENCE_NAME)
-        disk.call(self._directory, files.fsync_directory, self._directory)
+            if self.mark is None:
+                raise disk.give_in(full) from full
+            self._overwrite(data)
         self.mark = mark
+
+    def _replace(self, data: bytes) -> None:
+        disk, files, draft = self._disk, self._files, self._directory / FENCE_DRAFT_NAME
+        descriptor = self._open_draft()
+        try:
+            disk.attempt_write(draft, descriptor, data, 0)
+            disk.attempt(draft, files.truncate, descriptor, len(data))
+            disk.attempt(draft, files.fdatasync, descriptor)
+        finally:
+            disk.close(descriptor)
+        disk.attempt(draft, files.rename, draft, self._directory / FENCE_NAME)
+        disk.call(self._directory, files.fsync_directory, self._directory)
+
+    def _overwrite(self, data: bytes) -> None:
+        """The mark that is there has a block already. If the power goes meanwhile it cannot be read, and then
+        it counts as the mark of a node that has forgotten: as this one, the only one that follows another."""
+        disk, files, path = self._disk, self._files, self._directory / FENCE_NAME
+        descriptor = disk.call(path, files.open, path)
+        disk.write(path, descriptor, data, 0)
+        disk.call(path, files.truncate, descriptor, len(data))
+        disk.call(path, files.fdatasync, descriptor)
+        disk.close(descriptor)
 
 
 def restored_unless_fenced(
@@ -166,11 +184,11 @@ def _parse(data: bytes) -> FenceMark:
     content = decode_fields(data)
     if content is None:
         content = decode_plain_fields(data)
-        if content is None or content.get("format") != 1:
+        if content is None or repr(content.get("format")) != "1":  # nor true, nor 1.0
             return unreadable
     index, own, theirs, reason = (content.get(name) for name in ("index", "own", "theirs", "reason"))
     has_forgotten = content.get("has_forgotten", False)
-    if not (isinstance(index, int) and 0 <= index < 1 << 63 and _is_hash(own) and _is_hash(theirs)):
+    if not (type(index) is int and 0 <= index < 1 << 63 and _is_hash(own) and _is_hash(theirs)):
         return unreadable
     if content.keys() - _FIELDS or not isinstance(has_forgotten, bool):
         return unreadable

@@ -197,7 +197,8 @@ class ReplicationActor(Actor):
         self._keeper.streams.on_time(now)
         if now >= self._space.due_at:
             self._space.check(now)
-            self._keeper.check_room(self._space.is_low, self._space.spent_segments, now)
+            space = self._space
+            self._keeper.check_room(space.is_low, space.free_bytes, space.spent_segments, now)
         self._drive()
 
     # -- what the gateway asks -------------------------------------------------------------------------

@@ -349,11 +349,11 @@ class SnapshotDirectory:
         """A part of the snapshot at `index`, which must not have been released."""
         return self._readers[index].read(offset, size_bytes)
 
-    def release(self, keep: frozenset[Index]) -> None:
-        """Remove all that are older than the newest, but for those."""
+    def release(self, keep: frozenset[Index]) -> bool:
+        """Remove the oldest of all that are older than the newest, but for those; False if there is none."""
         newest = self.newest
         if newest is None:
-            return
+            return False
         for name in self._names():
             place = place_of(name)
             assert place is not None, f"{name} is no snapshot"
@@ -364,6 +364,8 @@ class SnapshotDirectory:
                 reader.close()
             size_bytes = (newest if reader is None else reader.meta).size_bytes
             self._discarded.add(self._directory / name, size_bytes)
+            return True
+        return False
 
     def close(self) -> None:
         self.abandon()

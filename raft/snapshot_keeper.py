@@ -54,6 +54,8 @@ class SnapshotKeeper:
     def __init__(self, core: Core, storage: Storage, send_local: Callable[[str, object], None]) -> None:
         self._core = core
         self._storage = storage
+        # Raises DiskFull where only the last bytes are left. What knows of no such bounds need not say so.
+        self._check_draft_room: Callable[[], None] = getattr(storage, "check_draft_room", lambda: None)
         self._send_local = send_local
         self._is_taking = False  # the applier was asked, and its last slice has not come yet
         self._taking_index: Index = (
@@ -76,7 +78,7 @@ class SnapshotKeeper:
         snapshots = self._core.snapshots
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
         may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
-        if may_begin and (is_wanted or snapshots.is_due()):
+        if may_begin and (is_wanted or (snapshots.is_due() and not self._relief.is_hopeless())):
             self._begin()
 
     def _begin(self) -> None:
@@ -84,13 +86,14 @@ class SnapshotKeeper:
         self._core.snapshots.note_begun()
         self._send_local("applier", TakeSnapshot())
 
-    def check_room(self, is_low: bool, spent_segments: int, now: float) -> None:
+    def check_room(self, is_low: bool, free_bytes: int, spent_segments: int, now: float) -> None:
         """What was given up for want of room may find some by now; and where there is too little, some is to
         be made. To be called every second or so."""
         snapshots, relief = self._core.snapshots, self._relief
         self._waits_for_room = snapshots.installation.is_suspended = False
         snapshots.is_short_of_room = is_low
-        if relief.note(is_low=is_low, now=now, is_taking=self._is_taking) and not self._is_fenced:
+        is_new = relief.note(is_low=is_low, free_bytes=free_bytes, now=now, is_taking=self._is_taking)
+        if is_new and not self._is_fenced:
             self._release()  # first of all what is behind the newest snapshot already
         self.consider()
         if not (self._is_taking or self._is_fenced) and relief.is_due(spent_segments, now):
@@ -128,12 +131,15 @@ class SnapshotKeeper:
     def take_slice(self, message: SnapshotSlice, now: float) -> None:
         """Write it down; after the last one the snapshot is durable, and the log may be compacted."""
         if not self._is_taking or message.index <= self._core.snapshots.index:
-            return  # a leader's snapshot has come in between
+            # A leader's snapshot has come in between. Should it break off, nothing else would end this one.
+            self._send_local("applier", SnapshotGivenUp(message.index))
+            return
         try:
             self._write_slice(message, now)
         except DiskFull:
             self._give_up()
             self._waits_for_room = True
+            self._relief.note_given_up(message.index)
             self._send_local("applier", SnapshotGivenUp(message.index))
             self.streams.give_up()
         if self._wants_slice and self._slices_due(now) > 1:
@@ -151,6 +157,7 @@ class SnapshotKeeper:
             self._taking_index, self._asked_at = message.index, now
         if message.index != self._taking_index:
             return  # of one that was given up
+        self._check_draft_room()
         self._storage.append_snapshot(message.data)
         self._written_bytes += len(message.data)
         if message.is_last:
@@ -210,12 +217,15 @@ class SnapshotKeeper:
         work, storage = ready.snapshots, self._storage
         if work is None or not (work.received or work.installed):
             return
-        if self._is_taking:
-            self._give_up()  # this node is so far behind that its own is of no use
+        if self._is_taking:  # this node is so far behind that its own is of no use
+            self._send_local("applier", SnapshotGivenUp(self._taking_index))
+            self._give_up()
         try:
             for meta, offset, data in work.received:
                 if offset == 0:
                     storage.begin_snapshot(meta.index, meta.term, meta.configuration)
+                if work.installed is None:  # the chunk before the last one has left room enough for it
+                    self._check_draft_room()
                 storage.append_snapshot(data)
             if work.installed is not None:
                 storage.append(ready.hard_state, None)
@@ -227,9 +237,7 @@ class SnapshotKeeper:
             self._core.snapshots.installation.suspend()
         if work.installed is not None:
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
-            self._compact_to = 0
-            if storage.compact(meta.index, self.streams.in_use()):
-                self._release()
+            self._release()  # step by step: the leader waits for the answer to this turn
             self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
 
     def want_part(self, message: PartWanted, now: float) -> None:

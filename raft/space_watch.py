@@ -57,7 +57,7 @@ class SpaceWatch:
         self._check_space: Callable[[], Space] = getattr(storage, "check_space", lambda: UNBOUNDED)
         self._send_local = send_local
         self._alarm = SpaceAlarm(reserve_bytes)
-        self._free_bytes = 0  # at the last check
+        self.free_bytes = 0  # at the last check
         self.spent_segments = 0  # at the last check; see Space
         self.due_at = 0.0
 
@@ -68,7 +68,7 @@ class SpaceWatch:
     def check(self, now: float) -> None:
         self.due_at = now + CHECK_SECONDS
         space, alarm = self._check_space(), self._alarm
-        self._free_bytes, self.spent_segments = space.free_bytes, space.spent_segments
+        self.free_bytes, self.spent_segments = space.free_bytes, space.spent_segments
         if not alarm.judge(space):
             return
         (log.warning if alarm.is_low else log.info)(
@@ -84,6 +84,6 @@ class SpaceWatch:
         alarm = self._alarm
         return {
             "space": "low" if alarm.is_low else "ok",
-            "space_free_bytes": self._free_bytes,
+            "space_free_bytes": self.free_bytes,
             "space_wanted_bytes": alarm.wanted_bytes,
         }

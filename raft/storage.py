@@ -261,10 +261,14 @@ def restored_index(machine: Restorable, storage: Storage, recovered: Recovered) 
 
 
 class Measured(Protocol):
-    """What a Storage does besides, if its room is limited. A Storage may be without."""
+    """What a Storage does besides, if its room is limited. A Storage may be without either."""
 
     def check_space(self) -> Space:
         """Called once a second or so. What was given up for want of room is tried again from now on."""
+
+    def check_draft_room(self) -> None:
+        """Called before a part of a snapshot is appended. Raises DiskFull, and has given that snapshot up,
+        where it would take the last bytes of a disk."""
 
 
 class MemoryStorage:

@@ -42,6 +42,10 @@ class Supply:
         self._is_told = False  # that it is so, in the log
         self.given_up = 0  # how often
 
+    def has_room(self, free_bytes: int) -> bool:
+        """For a segment that is not indispensable."""
+        return not self._is_paused and free_bytes >= 2 * self._reserve_bytes
+
     def load(self) -> None:
         self._reserve.load()
 

@@ -216,6 +216,15 @@ class WriteAheadLog:
         with self._draft_given_up():
             self._snapshots.append(data)
 
+    def check_draft_room(self) -> None:
+        """Gives the draft up where it would take the last bytes: the log has its reserve, but there may be
+        others who write to this disk. Raises DiskFull then."""
+        disk, directory = self._disk, self._directory
+        with self._draft_given_up():
+            free_bytes = disk.call(directory, disk.files.free_bytes, directory)
+            if free_bytes < self._slice_bytes:
+                raise DiskFull(directory / DRAFT_NAME, f"only {free_bytes} bytes are left")
+
     def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
         """First what was appended, since a snapshot must not be of a later term than the log; then the file,
         durable under its name; then the mark of it."""
@@ -251,14 +260,19 @@ class WriteAheadLog:
         """Release the segments in which no entry is beyond `index`, oldest first, and the older snapshots.
 
         Entries up to `index` are committed, so none of those that a segment's successors begin with can
-        still be replaced from before it. Names go at once, the space of large files a step at a call.
+        still be replaced from before it. One step a call, with one sync at most: a name, or
+        after all names some space.
         """
         newest, segments = self._snapshots.newest, self._segments
         assert newest is not None and index <= newest.index, f"no snapshot covers {index}"
-        while len(segments) > 1 and segments[1][1] <= index + 1:
+        if self._discarded.sync_name():
+            return True
+        if len(segments) > 1 and segments[1][1] <= index + 1:
             sequence, _ = segments.popleft()
             self._discarded.add(self._directory / segment_name(sequence), self._segment_bytes)
-        self._snapshots.release(keep_snapshots)
+            return True
+        if self._snapshots.release(keep_snapshots):
+            return True
         self._release_copies()
         return self._discarded.step()
 
@@ -281,7 +295,8 @@ class WriteAheadLog:
         """Write all that is appended, and a last record that vouches for everything before it."""
         try:
             if self._writer is not None and not self._disk.failed:
-                self._add_state()
+                if self._has_room_for_a_last_record(self._writer):
+                    self._add_state()
                 self._flush()
         finally:
             descriptor, self._descriptor, self._writer = self._descriptor, None, None
@@ -290,6 +305,13 @@ class WriteAheadLog:
             self._supply.close()
             self._snapshots.close()
             self._discarded.close()
+
+    def _has_room_for_a_last_record(self, writer: SegmentWriter) -> bool:
+        """It can be done without: a full disk must not turn a clean end into another."""
+        disk, payload = self._disk, stored_payload(encode_hard_state(self._state))
+        if writer.end + record_bytes(len(payload[0])) + SEAL_BYTES <= self._capacity:
+            return True
+        return self._supply.has_room(disk.call(self._directory, disk.files.free_bytes, self._directory))
 
     def _add_state(self) -> None:
         self._add(RecordType.HARD_STATE, stored_payload(encode_hard_state(self._state)))

@@ -104,7 +104,7 @@ class Putter:
             if not self._put(number):
                 return False
             if number % 10 == 9:
-                self._cluster.run(0.02)  # snapshots and compaction go on between commands
+                self._cluster.run(0.04)  # snapshots and compaction go on between commands
         return True
 
     def _put(self, number: int) -> bool:

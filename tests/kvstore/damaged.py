@@ -19,6 +19,7 @@ from raft.membership import Configuration
 from raft.record import RecordType, stored_payload
 from raft.segment import SegmentReader, decode_segment_header, segment_name
 from tests.kvstore.machine_log import Log
+from tests.raft.disk import compact_wholly
 
 SEGMENT_BYTES = 4096
 STORAGE_ID = "0011223344556677"
@@ -53,7 +54,7 @@ def make_directory(
                 log.append_snapshot(piece)
             log.commit_snapshot(replaces_log=False)
         if index == compacted_at:
-            log.compact(index)
+            compact_wholly(log, index)
     log.close()
     directory.close()
     (path / "lock").unlink()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from raft.storage import Storage
+
 SECTOR_BYTES = 512
 
 
@@ -269,3 +271,9 @@ class SimulatedDisk:
         self._next_descriptor += 1
         self._open[self._next_descriptor] = (path, inode)
         return self._next_descriptor
+
+
+def compact_wholly(log: Storage, index: int, keep_snapshots: frozenset[int] = frozenset()) -> None:
+    """All the steps of it."""
+    while log.compact(index, keep_snapshots):
+        pass

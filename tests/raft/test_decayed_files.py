@@ -93,6 +93,26 @@ def test_an_identity_without_a_checksum_decays_into_a_refusal_or_another_letter(
     assert 0 < believed < 8 * len(whole)
 
 
+@pytest.mark.parametrize("other", [b"true", b"1.0"])
+def test_what_is_only_equal_to_a_format_is_none(home: Path, other: bytes) -> None:
+    """Python holds `true` for 1, and a node has never written it."""
+    (home / "identity").write_bytes(
+        (GOLDEN / "identity-1").read_bytes().replace(b'"format": 1', b'"format": ' + other)
+    )
+    with pytest.raises(DamagedIdentity):
+        open_directory(home)
+    (home / "identity").write_bytes((GOLDEN / "identity-1").read_bytes())
+    fenced = (GOLDEN / "fenced-1").read_bytes()
+    for data in (
+        fenced.replace(b'"format": 1', b'"format": ' + other),
+        fenced.replace(b'"index": ', b'"index": -'),
+    ):
+        assert data != fenced
+        (home / "fenced").write_bytes(data)
+        with closing(open_directory(home)) as directory:
+            assert directory.fence().mark == FenceMark(0, 0, 0, UNREADABLE, True)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_fence_stands_whatever_becomes_of_its_bits(home: Path, version: int) -> None:
     """With a checksum, why it stands is said as it was written, or not at all."""

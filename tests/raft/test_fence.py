@@ -83,6 +83,33 @@ def test_a_disk_without_room_for_a_mark_is_no_reason_not_to_start() -> None:
     assert FileFence(Path("/d"), disk).mark == MARK
 
 
+def full_behind_a_fence() -> SimulatedDisk:
+    disk = full_disk(has_room=True)
+    FileFence(Path("/d"), disk).put_up(MARK)
+    disk.capacity_bytes = sum(map(len, disk.contents().values()))
+    return disk
+
+
+def test_a_node_with_a_wrong_state_that_has_forgotten_too_says_so_on_a_full_disk() -> None:
+    """Else it would end at each start, and until then it might vote. The mark that it has gives the room."""
+    forgetful = MARK._replace(has_forgotten=True)
+    disk = full_behind_a_fence()
+    before = len(disk.calls)
+    FileFence(Path("/d"), disk).put_up(forgetful)
+    count = len(disk.calls) - before
+    disk.lose_power(False)
+    assert FileFence(Path("/d"), disk).mark == forgetful
+    for number in range(count):
+        for seed in range(4):
+            disk = full_behind_a_fence()
+            disk.fail_at(number, PowerLoss())
+            with pytest.raises(PowerLoss):
+                FileFence(Path("/d"), disk).put_up(forgetful)
+            disk.lose_power(Random(f"{number} {seed}"))
+            mark = FileFence(Path("/d"), disk).mark
+            assert mark is not None and (mark == MARK or mark.has_forgotten)
+
+
 def test_power_is_lost_while_a_mark_takes_its_room() -> None:
     """Whatever is left of the draft has room again at the next start."""
     for number in range(8):

@@ -18,7 +18,7 @@ from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
 from raft.files import FailStop, OsFiles
 from raft.reserve import RESERVE_DRAFT_NAME, RESERVE_NAME, Reserve
-from raft.segment import Identity, SegmentWriter, decode_segment_header, segment_name, sequence_of
+from raft.segment import SEAL_BYTES, Identity, SegmentWriter, decode_segment_header, segment_name, sequence_of
 from raft.snapshot import DRAFT_NAME
 from raft.spare import SPARE_NAME
 from raft.storage import DiskFull, Recovered, StorageFailed
@@ -202,6 +202,27 @@ def test_a_reserve_that_was_taken_once_is_thrown_away(tmp_path: Path) -> None:
         assert (tmp_path / RESERVE_NAME).exists() is is_whole
 
 
+def test_a_clean_end_on_a_full_disk_needs_no_segment_for_its_last_record() -> None:
+    """Whatever room the last segment has left, and though the reserve is used up."""
+    without = 0
+    for size in range(1, 97, 32):
+        node = ready_node()
+        full_at(node.disk)
+        while RESERVE_NAME in node.names():
+            node.turn()
+        node.turn(size)
+        log, small = node.log, 96  # so long is the record of a turn with ten bytes
+        assert log._writer is not None
+        while log._capacity - log._writer.end >= small + SEAL_BYTES:
+            node.turn(10)
+        without += log._capacity - log._writer.end < 64 + SEAL_BYTES
+        segments = node.segments()
+        log.close()
+        assert node.segments() == segments
+        node.restart()
+    assert without
+
+
 def test_an_append_that_has_no_room_is_the_end() -> None:
     """One that is longer than what is made ready for it."""
     node = ready_node()
@@ -257,6 +278,23 @@ def test_a_snapshot_without_room_is_given_up_and_taken_later(
     assert space.wanted_bytes == SEGMENT_BYTES + 1500
     recovered = node.restart()
     assert recovered.snapshot is not None and recovered.snapshot.index == 2
+
+
+def test_a_snapshot_leaves_the_last_bytes_to_the_log_and_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have fitted, to the last byte."""
+    monkeypatch.setattr(raft.snapshot, "CHUNK_BYTES", 500)
+    node = ready_node()
+    full_at(node.disk, SEGMENT_BYTES + 1200)  # a slice is as long as a segment here
+    node.log.begin_snapshot(2, 1, b"configuration")
+    for _ in range(3):
+        node.log.check_draft_room()
+        node.log.append_snapshot(bytes(500))
+    with pytest.raises(DiskFull):
+        node.log.check_draft_room()
+    assert DRAFT_NAME not in node.names() and node.log.check_space().gave_up
+    node.turn()
 
 
 def take_snapshot(node: Node) -> None:

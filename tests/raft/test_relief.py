@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from raft.actor_messages import SnapshotGivenUp, SnapshotSlice, TakeSnapshot
-from raft.relief import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from raft.relief import FIRST_PAUSE_SECONDS, LONGEST_DOUBTFUL_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from raft.snapshot_keeper import SnapshotKeeper
 from raft.storage import DiskFull, MemoryStorage
 from tests.raft.test_snapshot_keeper import Bench
 
+ROOM_BYTES = 1000
 FAR = 10**9  # entries: by the rules of every day no snapshot falls due
 
 
@@ -20,10 +22,12 @@ def finish(bench: Bench) -> None:
     bench.keeper.take_slice(SnapshotSlice(last, 0, b"abc", True), bench.now)
 
 
-def begun(bench: Bench, *, is_low: bool = True, spent_segments: int = 1) -> bool:
+def begun(
+    bench: Bench, *, is_low: bool = True, free_bytes: int = ROOM_BYTES, spent_segments: int = 1
+) -> bool:
     """Was a snapshot begun at this check? They come once a second."""
     bench.now += 1.0
-    bench.keeper.check_room(is_low, spent_segments, bench.now)
+    bench.keeper.check_room(is_low, free_bytes, spent_segments, bench.now)
     return TakeSnapshot() in bench.take()
 
 
@@ -85,14 +89,69 @@ def test_a_pause_begins_when_a_snapshot_ends() -> None:
     assert begun(bench) or begun(bench) or begun(bench)
 
 
-def test_a_snapshot_for_which_there_is_no_room_is_not_tried_again_and_again() -> None:
-    bench = Bench(interval=FAR)
-    assert begun(bench)
+def given_up(bench: Bench, index: int = 10) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryStorage, "begin_snapshot", _no_room)
-        bench.keeper.take_slice(SnapshotSlice(10, 0, b"abc", False), bench.now)
-    assert bench.take() == [SnapshotGivenUp(10)]
+        bench.keeper.take_slice(SnapshotSlice(index, 0, b"abc", False), bench.now)
+    assert bench.take() == [SnapshotGivenUp(index)]
+
+
+@pytest.mark.parametrize("interval", [FAR, 1])
+def test_a_snapshot_for_which_there_is_no_room_is_not_tried_again_and_again(interval: int) -> None:
+    """While nothing is applied the state is the same, and so is the room that it needs; whatever makes the
+    next one due."""
+    bench = Bench(interval=interval)
+    assert begun(bench)
+    given_up(bench)
+    for _ in range(200):
+        assert not begun(bench, free_bytes=ROOM_BYTES * 6 // 5)
+    assert begun(bench, free_bytes=ROOM_BYTES * 5 // 4)
+
+
+def test_what_is_applied_after_a_snapshot_without_room_is_a_reason_to_try_again() -> None:
+    """It may have been a delete of nearly everything."""
+    bench = Bench(interval=FAR)
+    assert begun(bench)
+    given_up(bench, 9)  # and the tenth entry came while it was written
     assert [begun(bench) for _ in range(2)] == [False, True]
+
+
+def test_attempts_come_more_rarely_still_while_less_is_free_than_the_newest_snapshot_takes() -> None:
+    bench = Bench(interval=FAR)
+    assert begun(bench)
+    finish(bench)
+    times = []
+    for _ in range(2000):
+        bench.core.snapshots.index = 5  # as if more had come since
+        if begun(bench, free_bytes=2):
+            times.append(bench.now)
+            finish(bench)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[-1] == LONGEST_DOUBTFUL_PAUSE_SECONDS
+
+
+class LastBytes(MemoryStorage):
+    """Has room for one slice."""
+
+    checks = 0
+
+    def check_draft_room(self) -> None:
+        self.checks += 1
+        if self.checks > 1:
+            _no_room()
+
+
+def test_a_snapshot_is_given_up_before_it_takes_the_last_bytes() -> None:
+    bench = Bench()
+    storage = LastBytes(bench.storage.load())
+    keeper = bench.keeper = SnapshotKeeper(
+        bench.core, storage, lambda to, what: bench.sent.append((to, what))
+    )
+    keeper.consider()
+    keeper.take_slice(SnapshotSlice(10, 0, b"abc", False), bench.now)
+    assert TakeSnapshot() in bench.take()
+    keeper.take_slice(SnapshotSlice(10, 3, b"def", False), bench.now)
+    assert bench.take() == [SnapshotGivenUp(10)]
 
 
 def _no_room(*_: object) -> None:

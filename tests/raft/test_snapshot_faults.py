@@ -18,7 +18,7 @@ from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
 from raft.storage import CorruptSnapshot, Recovered, StorageFailed, snapshot_content
 from raft.wal import WriteAheadLog
-from tests.raft.disk import PowerLoss, SimulatedDisk
+from tests.raft.disk import PowerLoss, SimulatedDisk, compact_wholly
 
 HOME = Path("/data")
 WAL = HOME / "wal"
@@ -70,21 +70,21 @@ class Life:
         log.load()
         self.turn(HardState(1, "n1", 0), 1, 8, 1)
         self.take(5)
-        log.compact(3)
+        compact_wholly(log, 3)
         self.turn(HardState(1, "n1", 7), 9, 14, 1)
         log.begin_snapshot(9, 1, b"never finished")
         log.append_snapshot(bytes(range(250)) * 8)
         self.take(12)
-        log.compact(10, keep_snapshots=frozenset({5}))
+        compact_wholly(log, 10, keep_snapshots=frozenset({5}))
         self.turn(HardState(3, None, 12), 13, 16, 2)
         self.install(19, 3, 12)
         self.turn(None, 20, 22, 3)
-        log.compact(19)
+        compact_wholly(log, 19)
         self.turn(HardState(4, "n2", 20), 21, 23, 4)
         self.install(26, 4, 23)
         self.turn(None, 27, COMMANDS, 4)
         self.take(27)
-        log.compact(26)
+        compact_wholly(log, 26)
         log.close()
         self.acknowledged = len(self.history) - 1
 
@@ -177,7 +177,7 @@ def goes_on(disk: SimulatedDisk, known: Known) -> None:
     log.begin_snapshot(index, term, b"configuration %d" % index)
     log.append_snapshot(state_of(expected.past))
     log.commit_snapshot(replaces_log=False)
-    log.compact(index)
+    compact_wholly(log, index)
     disk.lose_power(False)
     assert recover(disk)[0] == expected
 

@@ -22,6 +22,7 @@ from raft.storage import (
     snapshot_content,
 )
 from raft.wal import WriteAheadLog
+from tests.raft.disk import compact_wholly
 
 WHO = Identity("cluster", "n1")
 
@@ -158,7 +159,7 @@ def test_compaction_releases_whole_segments_and_forgets_neither_term_nor_vote(tm
     log = filled(tmp_path / "wal")
     before = segments(tmp_path / "wal")
     take(log, 50)
-    log.compact(40)
+    compact_wholly(log, 40)
     after = segments(tmp_path / "wal")
     assert len(after) < len(before) and after == before[-len(after) :] and len(after) > 1
     log.close()
@@ -180,7 +181,7 @@ def test_copies_of_what_was_cut_off_go_with_their_segment(tmp_path: Path) -> Non
     for name in (*copies, "mine.broken"):
         (tmp_path / "wal" / name).write_bytes(b"rest")
     take(log, 50, 1, b"state")
-    log.compact(40)
+    compact_wholly(log, 40)
     assert names[0] not in segments(tmp_path / "wal")
     left = {path.name for path in (tmp_path / "wal").iterdir() if path.name.endswith(".broken")}
     assert left == {copies[1], "mine.broken"}
@@ -194,7 +195,7 @@ def test_what_overlaps_with_the_snapshot_is_kept_and_what_comes_later_than_it_is
     log = filled(tmp_path / "wal")
     take(log, 30)
     take(log, 50)
-    log.compact(50, keep_snapshots=frozenset({30}))
+    compact_wholly(log, 50, keep_snapshots=frozenset({30}))
     log.close()
     (tmp_path / "wal" / snapshot_name(50, 1)).unlink()
     with pytest.raises(CorruptLog, match="the snapshot ends at 30") as caught:
@@ -216,7 +217,7 @@ def test_a_damaged_snapshot_is_made_up_for_only_if_the_log_reaches_back_to_an_ol
 ) -> None:
     log = filled(tmp_path / "wal")
     take(log, 30)
-    log.compact(20)
+    compact_wholly(log, 20)
     take(log, 50)
     log.close()
     damage(tmp_path / "wal" / snapshot_name(50, 1))
@@ -249,7 +250,7 @@ def test_an_installed_snapshot_replaces_the_log(tmp_path: Path) -> None:
     write(log, HardState(2, None, 0), None)
     take(log, 90, 2, replaces_log=True)
     write(log, None, batch(91, 92, 2))
-    log.compact(90)
+    compact_wholly(log, 90)
     assert len(segments(tmp_path / "wal")) == 1
     log.close()
     log, recovered = new_log(tmp_path / "wal")
@@ -264,7 +265,7 @@ def test_entries_that_replaced_some_of_released_segments(tmp_path: Path) -> None
     write(log, HardState(2, None, 0), batch(3, 50, 2))
     assert len(segments(tmp_path / "wal")) > 4
     take(log, 50, 2)
-    log.compact(50)
+    compact_wholly(log, 50)
     log.close()
     log, recovered = new_log(tmp_path / "wal")
     assert recovered.snapshot is not None and recovered.last_index == 50
@@ -302,13 +303,13 @@ def test_a_later_snapshot_takes_the_place_of_older_ones_but_for_those_in_use(tmp
     log = filled(tmp_path / "wal", 20)
     for index in (5, 10, 15):
         take(log, index)
-    log.compact(15, keep_snapshots=frozenset({10}))
+    compact_wholly(log, 15, keep_snapshots=frozenset({10}))
     assert log.read_snapshot(10, 0, 100) == b"content 10"
     assert not (tmp_path / "wal" / snapshot_name(5, 1)).exists()
-    log.compact(15)
+    compact_wholly(log, 15)
     assert not (tmp_path / "wal" / snapshot_name(10, 1)).exists()
     with pytest.raises(AssertionError, match="no snapshot covers 16"):
-        log.compact(16)
+        compact_wholly(log, 16)
     log.close()
 
 

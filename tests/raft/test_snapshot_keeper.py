@@ -8,6 +8,7 @@ from raft.actor_messages import (
     NextSlice,
     PartWanted,
     RestoreSnapshot,
+    SnapshotGivenUp,
     SnapshotPart,
     SnapshotRestored,
     SnapshotSlice,
@@ -99,6 +100,27 @@ def install(bench: Bench, terms: list[int], term: int) -> None:
     bench.core.advance()
 
 
+@pytest.mark.parametrize("has_slice", [True, False])
+def test_the_applier_hears_that_its_snapshot_is_given_up_for_one_that_then_breaks_off(
+    has_slice: bool,
+) -> None:
+    """It keeps the state as it was for as long as it believes that somebody wants the rest: nothing of the
+    past is swept away meanwhile."""
+    bench = Bench()
+    keeper = bench.keeper
+    keeper.consider()
+    if has_slice:
+        keeper.take_slice(SnapshotSlice(10, 0, b"own", False), bench.now)
+    bench.take()
+    first, *_ = chunks_of([1] * 10 + [2] * 20, term=3)
+    bench.core.step("b", first)
+    bench.keeper.write(bench.core.ready())
+    bench.core.advance()
+    if not has_slice:  # it was on its way
+        keeper.take_slice(SnapshotSlice(10, 0, b"own", False), bench.now)
+    assert SnapshotGivenUp(10) in bench.take()
+
+
 def test_a_leaders_snapshot_is_given_to_the_applier_in_parts_and_ends_the_own_one() -> None:
     bench = Bench()
     keeper = bench.keeper
@@ -108,8 +130,9 @@ def test_a_leaders_snapshot_is_given_to_the_applier_in_parts_and_ends_the_own_on
     install(bench, [1] * 10 + [2] * 20, term=3)
     meta = bench.core.snapshots.newest
     assert meta is not None and meta.index == 30
-    assert bench.take() == [RestoreSnapshot(30, meta.size_bytes)]
+    assert bench.take() == [SnapshotGivenUp(10), RestoreSnapshot(30, meta.size_bytes)]
     keeper.take_slice(SnapshotSlice(10, 3, b"own, late", True), bench.now)
+    assert bench.take() == [SnapshotGivenUp(10)]
     assert bench.core.snapshots.index == 30
     bench.wait()
     assert bench.take() == []

@@ -296,7 +296,7 @@ def test_who_waits_on_a_full_disk_is_told_so_and_who_reads_goes_on() -> None:
         patch.setattr(MemoryStorage, "begin_snapshot", _no_room)
         desk.take(15, b"at 15")
     assert desk.heard() == [SnapshotGone(5, is_for_want_of_room=True)]
-    desk.bench.keeper.check_room(False, 0, 0.0)
+    desk.bench.keeper.check_room(False, 1 << 40, 0, 0.0)
     desk.read(0)
     assert desk.heard() == [SnapshotData(2, 0, b"at 10")] and desk.asked == []
 
