@@ -15,14 +15,14 @@ from tests.simulator.run import run_seed
 from tests.simulator.swarm import Swarm
 
 SECONDS = 3.0
-MOST_SEEDS = 30
+MOST_SEEDS = 90
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def attentive(swarm: Swarm) -> Swarm:
-    """Many who watch, and much that is lost on the way."""
-    return replace(swarm, watchers=6, loss=0.1, clients=4, think_seconds=0.05, impatient=0.0)
+    """Many who watch, much that is lost on the way, and members that come and go."""
+    return replace(swarm, watchers=12, loss=0.1, clients=4, think_seconds=0.05, impatient=0.0, changes=True)
 
 
 def gaps_that_are_passed_over(patch: pytest.MonkeyPatch) -> None:
