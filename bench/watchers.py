@@ -30,7 +30,7 @@ from kvstore.client.aio_watch import AsyncWatch
 
 PREFIX = "/watched/"
 WATCHERS = 1000
-PROCESSES = 8  # of watchers; libzmq allows 1023 sockets in one, and a watcher has four
+PROCESSES = 8  # of watchers
 RATE = 100.0  # changes a second
 SECONDS = 30.0
 VALUE_BYTES = 100

@@ -24,6 +24,7 @@ _LOST: Final = int(zmq.EVENT_DISCONNECTED)
 _CONNECTED: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _MOST_RECEIVED_AT_ONCE: Final = 1000  # from one socket, before the others have their turn
 _MAX_REPLY_BYTES: Final = 256 << 20
+MOST_SOCKETS: Final = 32_768  # of a process with libzmq's common context; its default is 1023
 
 _OPTIONS: Final = {
     zmq.LINGER: 0,
@@ -74,6 +75,8 @@ class Connections:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._context: zmq.Context[Any] = zmq.Context.instance()
+        # A connection takes three, with its monitor; it counts only before the first socket of the process.
+        self._context.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
         self._connections: dict[int, _Connection] = {}
         self._by_socket: dict[int, int] = {}  # descriptor to number
         self._by_monitor: dict[int, int] = {}
