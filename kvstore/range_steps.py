@@ -2,7 +2,8 @@
 
 May know: the store, and how a result of RANGE is encoded. Each step looks at a bounded number of keys. The
 answer is of one revision all the same: what a key was then does not change while others write. Only a
-compaction ends that; a read that named no revision then begins again, and another one is told.
+compaction ends that; a read that named no revision then begins again, and another one is told. Many may wait
+behind their first step: so that is either all, or leaves nothing in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgpack
 
 from kvstore.operations import error_result
 from kvstore.protocol import COMPACTED, COUNT_ONLY, KEYS_ONLY, MAX_RANGE_REPLY_BYTES, OK, KeyValue
-from kvstore.store import Store
+from kvstore.store import SLICE_KEYS, Store
 
 MAX_COUNTS: Final = 256
 
@@ -48,7 +49,10 @@ class PastCounts:
 
 
 class Page:
-    """The records of one answer, encoded as they come: no more than `limit`, or than fit."""
+    """The records of one answer, encoded as they come: no more than `limit`, or than fit.
+
+    What counts is what it takes in memory: of small records most is not key or value.
+    """
 
     def __init__(self, limit: int, flags: int) -> None:
         self.is_full = bool(flags & COUNT_ONLY)
@@ -70,11 +74,12 @@ class Page:
         parts: list[bytes] = []
         keys_only, size_bytes = self._keys_only, self._size_bytes
         for record in records:
-            size_bytes += len(record[0]) if keys_only else len(record[0]) + len(record[1])
+            part = _pack((record[0], b"", *record[2:]) if keys_only else record)
+            size_bytes += len(part)
             if size_bytes > MAX_RANGE_REPLY_BYTES and (parts or self.count):
                 self.is_full = self.is_cut = True
                 break
-            parts.append(_pack((record[0], b"", *record[2:]) if keys_only else record))
+            parts.append(part)
         self._size_bytes = size_bytes
         self._parts.append(b"".join(parts))
         self.count += len(parts)
@@ -106,14 +111,52 @@ def range_in_steps(
 ) -> Iterator[bytes | None]:
     """None after each step but the last, and then the result of `read`, a RANGE that was checked."""
     revision, read_of = read[4], reader if reader is not None else read_as_of
-    while True:
-        store = store_of()
-        answer = yield from read_of(store_of, counts, read, revision or store.revision)
+    if reader is None:
+        answer = _at_a_glance(store_of(), counts, read)
+    else:
+        answer = in_one_step(reader(store_of, counts, read, revision or store_of().revision))
+    while answer is None:
+        yield None
+        answer = yield from read_of(store_of, counts, read, revision or store_of().revision)
         if answer is None and revision:
             answer = compacted(store_of().oldest_revision)
-        yield answer
-        if answer is not None:
-            return
+    yield answer
+
+
+def in_one_step(steps: Generator[None, None, bytes | None]) -> bytes | None:
+    """What is returned, if the first step is the only one. Else all that it has done is given up."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: bytes | None = end.value
+        return result
+    steps.close()
+    return None
+
+
+def _at_a_glance(store: Store, counts: PastCounts, read: list[Any]) -> bytes | None:
+    """The result, if one step is enough for it, which is not tried where that cannot be."""
+    _, key, range_end, limit, revision, flags = read
+    if 0 < revision < store.oldest_revision:
+        return compacted(store.oldest_revision)
+    revision = revision or store.revision
+    page = Page(limit, flags)
+    is_narrow = store.width(key, range_end) <= SLICE_KEYS
+    total = None if is_narrow else _total(store, counts, key, range_end, revision)
+    start: bytes | None = key
+    if is_narrow or (total is not None and 0 < limit <= SLICE_KEYS and not page.is_full):
+        records, start = store.slice_as_of(key, range_end, revision)
+        page.take(records)
+        if start is None:
+            total = len(records)
+    if total is not None and (start is None or page.has_all_of(total)):
+        return page.encode(store.revision, total)
+    return None
+
+
+def _total(store: Store, counts: PastCounts, key: bytes, range_end: bytes, revision: int) -> int | None:
+    total = counts.get(key, range_end, revision)
+    return store.quick_count(key, range_end, revision) if total is None else total
 
 
 def read_as_of(

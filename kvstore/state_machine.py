@@ -66,6 +66,8 @@ SWEEP_VERSIONS: Final = (
     1024  # of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond
 )
 QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
+SMALL_RANGE_KEYS: Final = 64  # a range of no more is answered at once, whatever others ask for
+SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
@@ -86,11 +88,22 @@ TOO_MUCH_AT_ONCE: Final = error_result(
 class QueryBatch:
     """What the reads of one call of begin_query() may still cost; owned by that call and its long answers."""
 
-    __slots__ = ("keys_left", "size_bytes")
+    __slots__ = ("keys_left", "size_bytes", "small_keys_left")
 
     def __init__(self) -> None:
         self.keys_left = QUERY_KEYS
+        self.small_keys_left = SMALL_QUERY_KEYS  # which no scan of somebody else takes away
         self.size_bytes = 0  # of the results that are not small
+
+    def affords(self, keys: int) -> bool:
+        """If so, these are paid for."""
+        if keys <= SMALL_RANGE_KEYS and keys <= self.small_keys_left:
+            self.small_keys_left -= keys
+            return True
+        if keys <= self.keys_left:
+            self.keys_left -= keys
+            return True
+        return False
 
     def admit(self, result: bytes) -> bytes:
         """Thousands of large reads in one frame must not become gigabytes of answer."""
@@ -290,9 +303,8 @@ class StoreMachine:
         if flags & COUNT_ONLY:
             return _pack((OK, current, count, False, ()))
         wanted = min(count, limit) if limit else count
-        if wanted > batch.keys_left:
-            return self._range_in_steps(read, batch)
-        batch.keys_left -= wanted
+        if not batch.affords(wanted):
+            return admitted(self._range_steps(read), batch)
         keys_only = bool(flags & KEYS_ONLY)
         total, more, records = store.range(
             key, range_end, limit=limit, max_bytes=MAX_RANGE_REPLY_BYTES, keys_only=keys_only
@@ -308,28 +320,25 @@ class StoreMachine:
         return None
 
     def _children(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        steps = children_in_steps(lambda: self._store, self._counts, read)
-        return self._why_not_as_of(read[4]) or self._in_steps(steps, STEP_KEYS, batch)
+        def steps() -> LongAnswer:
+            return children_in_steps(lambda: self._store, self._counts, read)
+
+        return self._why_not_as_of(read[4]) or _in_steps(steps, STEP_KEYS, batch)
 
     def _range_in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        if len(read) > 6:
-            steps = selected_in_steps(lambda: self._store, self._counts, self._sort_room, read)
-        else:
-            steps = range_in_steps(lambda: self._store, self._counts, read)
-        return self._in_steps(steps, SLICE_KEYS if read[2] else 1, batch)
+        keys = min(self._store.width(read[1], read[2]), SLICE_KEYS)
+        return _in_steps(lambda: self._range_steps(read), keys, batch)
 
-    def _in_steps(self, steps: LongAnswer, keys: int, batch: QueryBatch) -> bytes | LongAnswer:
-        """The first step is done at once, for it may be the only one, unless too much was done already."""
-        if batch.keys_left > 0:
-            batch.keys_left -= keys
-            answer = next(steps)
-            if answer is not None:
-                return answer
-        return admitted(steps, batch)
+    def _range_steps(self, read: list[Any]) -> LongAnswer:
+        if len(read) > 6:
+            return selected_in_steps(lambda: self._store, self._counts, self._sort_room, read)
+        return range_in_steps(lambda: self._store, self._counts, read)
 
     def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        steps = read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
-        return self._in_steps(steps, keys_of_first_step(read[1]), batch)
+        def steps() -> LongAnswer:
+            return read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
+
+        return _in_steps(steps, keys_of_first_step(read[1]), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:
@@ -426,6 +435,18 @@ class StoreMachine:
         """A hash of all that replicas with the same applied_index must agree on."""
         parts = self._store.digest(), self._sessions.digest(), self._leases.leases.digest()
         return hashlib.sha256(b"".join(parts)).digest()
+
+
+def _in_steps(steps: Callable[[], LongAnswer], keys: int, batch: QueryBatch) -> bytes | LongAnswer:
+    """The first step is done at once, for it may be the only one, unless too much was done already.
+
+    If it is not, it is done again later: a LongAnswer that waits has not begun.
+    """
+    if batch.affords(keys):
+        answer = next(steps())
+        if answer is not None:
+            return answer
+    return admitted(steps(), batch)
 
 
 def admitted(steps: LongAnswer, batch: QueryBatch) -> LongAnswer:

@@ -275,6 +275,15 @@ class Store:
         """The oldest that can be read."""
         return max(self.compact_revision, self.known_from)
 
+    def width(self, key: bytes, range_end: bytes) -> int:
+        """No more keys than this are looked at for the range as of any revision: those there are and were."""
+        if not range_end:
+            return 1
+        gone = self._versions.gone
+        low: int = gone.bisect_left(key)
+        high: int = len(gone) if range_end == ALL_FROM_KEY else gone.bisect_left(range_end)
+        return self.count(key, range_end) + max(0, high - low)
+
     def _bounds(self, key: bytes, range_end: bytes) -> tuple[int, int]:
         keys = self._keys
         low: int = keys.bisect_left(key)

@@ -36,7 +36,7 @@ from kvstore.protocol import (
     KeyValue,
 )
 from kvstore.range_select import TOO_MANY_SORT, TOO_MANY_TO_SORT, Selection, SortRoom, read_selected
-from kvstore.range_steps import PastCounts, compacted, read_as_of
+from kvstore.range_steps import PastCounts, compacted, in_one_step, read_as_of
 from kvstore.store import SLICE_KEYS, Store
 from kvstore.transaction_bodies import Transaction
 
@@ -301,17 +301,23 @@ def read_in_steps(
 ) -> Iterator[bytes | None]:
     """None after each step but the last, and then the result of a transaction that was checked to only read.
 
-    All of it is of one revision, however long it takes. If that is compacted meanwhile, it begins again.
+    All of it is of one revision, however long it takes. If that is compacted meanwhile, it begins again;
+    so it does after its first step, if there are more: what waits for the second one keeps nothing.
     """
-    while True:
+    answer: bytes | None = None
+    is_first = True
+    while answer is None:
+        reading = _Reading(store_of, counts, room).run(transaction)
         try:
-            answer = yield from _Reading(store_of, counts, room).run(transaction)
+            answer = in_one_step(reading) if is_first else (yield from reading)
         except Refused as refused:
             answer = refused.result
         except _Overtaken:
             continue
-        yield answer
-        return
+        if is_first and answer is None:
+            yield None
+        is_first = False
+    yield answer
 
 
 class _Reading:

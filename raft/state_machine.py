@@ -154,7 +154,8 @@ class Unhurried(Protocol):
 
         This call and each step of a LongAnswer should take a few milliseconds. Between the steps apply() goes
         on, and a snapshot may be restored; an answer may be of any moment since the call. A LongAnswer is
-        given up without a word if nobody waits for it any more.
+        given up without a word if nobody waits for it any more. A thousand of them may wait with their first
+        step done, or none, so they should keep next to nothing until the second; a few at a time go on then.
         """
 
 

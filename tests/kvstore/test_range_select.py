@@ -14,7 +14,7 @@ from kvstore import store as store_module
 from kvstore.protocol import KeyValue
 from tests.kvstore.dumb_store import DumbStore
 from tests.kvstore.machine_log import Log
-from tests.kvstore.test_range_steps import ALL, filled, finish, keys, long_answer
+from tests.kvstore.test_range_steps import ALL, begun, filled, finish, keys
 
 TARGETS = {"key": 1, "version": 2, "create": 3, "mod": 4, "value": 5}
 FIELDS = {1: 0, 2: 4, 3: 2, 4: 3, 5: 1}
@@ -163,7 +163,7 @@ def test_a_sorted_read_is_of_one_revision_though_others_write() -> None:
     log = filled(6000)
     body = read(*ALL, sort_target=TARGETS["mod"], sort_order=DESCENDING)
     before = log.ask(body)
-    answer = long_answer(log.machine, body)
+    answer = begun(log.machine, body)
     next(answer)
     log.delete(b"k00000", b"k03000")
     log.put(b"k05999", b"new")
@@ -174,7 +174,7 @@ def test_a_compaction_ends_a_sorted_read_of_what_it_forgets() -> None:
     log = filled(6000)
     revision = log.machine.revision
     log.put(b"k00000", b"new")
-    past, present = (long_answer(log.machine, read(*ALL, revision=at, min_mod=5)) for at in (revision, 0))
+    past, present = (begun(log.machine, read(*ALL, revision=at, min_mod=5)) for at in (revision, 0))
     next(present)
     log.put(b"k00001", b"newer")
     log.apply(protocol.compact_body(0, 0, 0, log.machine.revision))
@@ -187,7 +187,7 @@ def test_no_step_of_a_sorted_read_handles_more_than_its_share(monkeypatch: pytes
     monkeypatch.setattr(store_module.Store.slice_as_of, "__defaults__", (100,))
     monkeypatch.setattr(range_select, "MERGED_RECORDS", 100)
     log = filled(1000)
-    answer = long_answer(log.machine, read(*ALL, sort_target=TARGETS["value"], sort_order=DESCENDING))
+    answer = begun(log.machine, read(*ALL, sort_target=TARGETS["value"], sort_order=DESCENDING))
     steps = sum(result is None for result in answer)
     assert steps >= 17  # and the first was taken when it was asked for
 
@@ -228,7 +228,7 @@ def test_what_all_sorted_reads_hold_is_bounded_and_given_back() -> None:
     body = read(*ALL, sort_target=TARGETS["mod"])
     room = log.machine._sort_room
     whole = room.left
-    answers = [long_answer(log.machine, body) for _ in range(2)]
+    answers = [begun(log.machine, body) for _ in range(2)]
     assert room.left == whole - 2 * store_module.SLICE_KEYS
     del answers[0]  # nobody waits for it any more
     assert room.left == whole - store_module.SLICE_KEYS

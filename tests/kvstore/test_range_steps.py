@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import msgpack
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kvstore import protocol, range_steps, state_machine
 from kvstore import store as store_module
 from kvstore.state_machine import QUERY_KEYS, StoreMachine
+from raft.long_answers import MAX_AT_WORK, LongAnswers
 from raft.state_machine import LongAnswer
 from tests.kvstore.dumb_store import DumbStore
 from tests.kvstore.machine_log import Log
@@ -34,6 +36,13 @@ def long_answer(machine: StoreMachine, body: bytes) -> LongAnswer:
     return answer
 
 
+def begun(machine: StoreMachine, body: bytes) -> LongAnswer:
+    """Behind its first piece, after the step which found out that one is not enough."""
+    answer = long_answer(machine, body)
+    assert next(answer) is None and next(answer) is None
+    return answer
+
+
 def finish(answer: LongAnswer) -> list[object]:
     found: list[object] = msgpack.unpackb(next(result for result in answer if result is not None))
     return found
@@ -47,6 +56,7 @@ def keys(result: list[object]) -> list[bytes]:
 def test_no_step_looks_at_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read of the past that wants ten of 300 000 keys took a fifth of a second in one turn."""
     monkeypatch.setattr(state_machine, "SLICE_KEYS", 100)
+    monkeypatch.setattr(range_steps, "SLICE_KEYS", 100)
     monkeypatch.setattr(store_module.Store.slice_as_of, "__defaults__", (100,))
     looked_at: list[int] = []
     names = store_module.Store._names
@@ -64,10 +74,8 @@ def test_no_step_looks_at_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -
         log.put(b"k%05d" % number)
     for body in (read(*ALL, limit=10, revision=revision), read(*ALL, revision=revision)):
         looked_at.clear()
-        answer = long_answer(log.machine, body)
-        assert looked_at == [100]
-        for step, result in enumerate(answer, 2):
-            assert len(looked_at) == step - (result is not None and step > 26)
+        for step, _ in enumerate(long_answer(log.machine, body)):
+            assert len(looked_at) == step  # the first one finds out that one is not enough
         assert set(looked_at) == {100}
     looked_at.clear()
     log.ask(read(b"k00100", b"\0", limit=10, revision=revision))
@@ -104,10 +112,70 @@ def test_what_takes_no_time_is_answered_at_once_beside_what_does() -> None:
     assert [isinstance(answer, bytes) for answer in answers] == [False] + [True] * 6
 
 
+def test_a_small_range_is_answered_at_once_whatever_others_scan() -> None:
+    """All reads of a turn shared one allowance: the scans of one client put all others into their queue."""
+    log = filled(6000)
+    past = log.machine.revision - 2000
+    scans = [read(*ALL, limit=2048), read(*ALL, limit=2048), read(*ALL), read(*ALL, revision=past)] * 50
+    small = [read(b"k00100", b"k00102"), read(b"k00100", b"k00102", revision=past), read(b"k00100")]
+    answers = log.machine.begin_query(scans + small)
+    assert all(isinstance(answer, bytes) for answer in answers[-3:])
+    answers = log.machine.begin_query([small[0]] * 5000)  # which are not without bounds themselves
+    assert sum(isinstance(answer, bytes) for answer in answers) <= 3072
+
+
+def test_a_late_first_step_behind_a_compaction_says_so() -> None:
+    log = filled(6000)
+    past = log.machine.revision - 2000
+    *_, wide, narrow = log.machine.begin_query(
+        [read(*ALL, revision=past)] * 9 + [read(b"k000", b"k005", revision=past)]
+    )
+    assert not isinstance(wide, bytes) and not isinstance(narrow, bytes)
+    log.apply(protocol.compact_body(0, 0, 0, log.machine.revision))
+    assert finish(wide)[0] == finish(narrow)[0] == protocol.COMPACTED
+
+
+def test_half_made_pages_of_many_readers_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty readers of values of 3 KB held 355 MiB after one step; a thousand would have held gigabytes."""
+    for module in (range_steps, state_machine):
+        monkeypatch.setattr(module, "SLICE_KEYS", 100)
+    monkeypatch.setattr(state_machine, "QUERY_KEYS", 200)
+    monkeypatch.setattr(store_module.Store.slice_as_of, "__defaults__", (100,))
+    log = Log()
+    for number in range(500):
+        log.put(b"k%05d" % number, bytes(4000))
+    past, page_bytes = log.machine.revision, 2_000_000
+    for _ in range(1200):
+        log.put(b"z")
+    for body in (read(b"k", b"l"), read(b"k", b"l", revision=past), read(b"k", b"l", limit=400)):
+        open_reads, at = LongAnswers(), 0.0
+
+        def now() -> float:
+            nonlocal at
+            at += 0.001
+            return at
+
+        tracemalloc.start()
+        try:
+            for ticket in range(60):
+                open_reads.take(ticket, log.machine.begin_query([body]), at)
+            most_bytes, waiting, answered = tracemalloc.get_traced_memory()[0], len(open_reads), 0
+            while open_reads:
+                slices, overdue = open_reads.work(now)
+                assert not overdue
+                answered += len(slices)
+                del slices
+                most_bytes = max(most_bytes, tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert answered == waiting
+        assert most_bytes < (MAX_AT_WORK + 2) * page_bytes
+
+
 def test_an_answer_in_steps_is_of_one_revision_though_others_write() -> None:
     log = filled(6000)
     before, revision = log.ask(read(*ALL)), log.machine.revision
-    answer = long_answer(log.machine, read(*ALL))
+    answer = begun(log.machine, read(*ALL))
     log.delete(b"k00000", b"k03000")
     log.put(b"k05999", b"new")
     log.put(b"k04000x", b"new")
@@ -120,9 +188,7 @@ def test_a_compaction_ends_a_read_of_what_it_forgets_and_no_other() -> None:
     log = filled(6000)
     revision = log.machine.revision
     log.put(b"k00000", b"new")
-    past, present = (long_answer(log.machine, read(*ALL, revision=at)) for at in (revision, 0))
-    next(present)
-    next(past)
+    past, present = (begun(log.machine, read(*ALL, revision=at)) for at in (revision, 0))
     log.put(b"k00001", b"newer")
     log.apply(protocol.compact_body(0, 0, 0, log.machine.revision))
     assert finish(past)[0] == protocol.COMPACTED
@@ -133,8 +199,7 @@ def test_a_compaction_ends_a_read_of_what_it_forgets_and_no_other() -> None:
 def test_an_answer_in_steps_outlives_a_restored_snapshot() -> None:
     log = filled(6000)
     expected = log.ask(read(*ALL))
-    answer = long_answer(log.machine, read(*ALL))
-    next(answer)
+    answer = begun(log.machine, read(*ALL))
     other = filled(6000)
     other.put(b"k00000", b"new")
     restorer = log.machine.restorer()

@@ -47,6 +47,7 @@ def test_a_long_read_is_of_one_revision_though_others_write_meanwhile() -> None:
     body = asked([compare("value", b"k", "=", b"before", range_end=b"l")], [read(*span), read(b"k00000")])
     [steps] = log.machine.begin_query([body])
     assert not isinstance(steps, bytes)
+    assert next(steps) is None and next(steps) is None  # one step is not enough; so it begins
     then, taken = log.machine.revision, []
     for answer in steps:
         taken.append(answer)
@@ -63,6 +64,7 @@ def test_a_long_read_that_is_overtaken_by_a_compaction_begins_again() -> None:
     log.apply(*(protocol.put_body(0, 0, 0, b"k%05d" % number, b"before") for number in range(5000)))
     [steps] = log.machine.begin_query([asked([], [read(b"k", b"l")])])
     assert not isinstance(steps, bytes)
+    assert next(steps) is None and next(steps) is None
     log.put(b"k00000", b"after")
     log.apply(protocol.compact_body(0, 0, 0, log.machine.revision))
     last = [answer for answer in steps if answer is not None]
