@@ -7,6 +7,7 @@ alone, so one that is cancelled while it waits loses nothing.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-class _Following(Generic[Item]):
+class _Following(ABC, Generic[Item]):
     """What a watch of keys and one of the cluster have in common. Owned by the one who iterates."""
 
     _watch: Watch
@@ -33,9 +34,9 @@ class _Following(Generic[Item]):
         self._is_started = False
         watch.on_ready = self._on_ready
 
+    @abstractmethod
     def _take(self) -> Item | None:
         """The next that was queued."""
-        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._establish().__await__()

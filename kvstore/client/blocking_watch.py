@@ -7,6 +7,7 @@ the clock. Whoever waits for a batch drives the sockets, as for any other answer
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-class _Following(Generic[Item]):
+class _Following(ABC, Generic[Item]):
     """What a watch of keys and one of the cluster have in common. Owned by the thread that iterates."""
 
     _watch: Watch
@@ -32,12 +33,13 @@ class _Following(Generic[Item]):
         self._waiter: Waiter | None = None
         watch.on_ready = self._on_ready
 
+    @abstractmethod
     def _take(self) -> Item | None:
         """The next that was queued, under the client's lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _has_item(self) -> bool:
-        raise NotImplementedError
+        """Whether _take() would give one, under the client's lock."""
 
     def _establish(self, timeout_seconds: float) -> None:
         client, watch = self._client, self._watch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -82,7 +83,7 @@ def local_read(endpoint: str, key: bytes) -> protocol.Results | protocol.Refusal
         return protocol.decode_reply(socket.recv())
 
 
-class Writing:
+class Writing(ABC):
     """A client that writes on a thread, one step after the other, until it is told to end."""
 
     def __init__(self, endpoints: list[str], timeout_seconds: float) -> None:
@@ -101,9 +102,9 @@ class Writing:
         self._client.close()
         assert not self._thread.is_alive()
 
+    @abstractmethod
     def step(self, number: int) -> None:
         """Write what has this number. An AssentError is a failure that is noted, and writing goes on."""
-        raise NotImplementedError
 
     def _write(self) -> None:
         number = 0
