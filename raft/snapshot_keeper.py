@@ -56,6 +56,7 @@ class SnapshotKeeper:
         self._storage = storage
         # Raises DiskFull where only the last bytes are left. What knows of no such bounds need not say so.
         self._check_draft_room: Callable[[], None] = getattr(storage, "check_draft_room", lambda: None)
+        self._yield_room: Callable[[bool], None] = getattr(storage, "yield_room", lambda is_wanted: None)
         self._send_local = send_local
         self._is_taking = False  # the applier was asked, and its last slice has not come yet
         self._taking_index: Index = (
@@ -98,6 +99,7 @@ class SnapshotKeeper:
         self.consider()
         if not (self._is_taking or self._is_fenced) and relief.is_due(spent_segments, now):
             relief.note_begun(now)
+            self._yield_room(True)
             self._begin()
 
     def on_time(self, now: float) -> None:
@@ -137,7 +139,7 @@ class SnapshotKeeper:
         try:
             self._write_slice(message, now)
         except DiskFull:
-            self._give_up()
+            self._end()
             self._waits_for_room = True
             self._relief.note_given_up(message.index)
             self._send_local("applier", SnapshotGivenUp(message.index))
@@ -161,24 +163,27 @@ class SnapshotKeeper:
         self._storage.append_snapshot(message.data)
         self._written_bytes += len(message.data)
         if message.is_last:
-            self._is_taking = False
-            core.snapshots.note_taken(self._storage.commit_snapshot(replaces_log=False))
+            meta = self._storage.commit_snapshot(replaces_log=False)
+            self._end()
+            core.snapshots.note_taken(meta)
             self._compact_to = core.snapshots.index
             self.streams.settle()
             self.consider()  # it may have begun before somebody asked for one
         else:
             self._wants_slice = True
 
-    def _give_up(self) -> None:
+    def _end(self) -> None:
+        """It is written, or nothing comes of it."""
         self._is_taking = self._wants_slice = False
         self._taking_index = 0
+        self._yield_room(False)
 
     def fence(self) -> None:
         """The state is wrong, and nobody knows since when: the log stays, from the last snapshot on."""
         self._is_fenced = True
         self._compact_to = 0
         if self._is_taking:
-            self._give_up()
+            self._end()
             self._storage.abandon_snapshot()
 
     def _compact_step(self, now: float) -> None:
@@ -219,7 +224,7 @@ class SnapshotKeeper:
             return
         if self._is_taking:  # this node is so far behind that its own is of no use
             self._send_local("applier", SnapshotGivenUp(self._taking_index))
-            self._give_up()
+            self._end()
         try:
             for meta, offset, data in work.received:
                 if offset == 0:

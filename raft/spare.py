@@ -25,19 +25,19 @@ class Spare:
     It is filled with zeros bit by bit while the current one is written to, so that no turn waits for it.
     """
 
-    __slots__ = ("_descriptor", "_directory", "_disk", "_filled", "_slice_bytes")
+    __slots__ = ("_descriptor", "_directory", "_disk", "_slice_bytes", "filled")
 
     def __init__(self, directory: Path, disk: FailStop, slice_bytes: int) -> None:
         self._directory = directory
         self._disk = disk
         self._slice_bytes = slice_bytes
         self._descriptor: Descriptor | None = None
-        self._filled = 0
+        self.filled = 0  # bytes of zeros
 
     def fill(self, goal_bytes: int) -> bool:
         """Have at least so many zeros in it, not yet synced; True if some were missing. Raises DiskFull: what
         there is of it stays, since it is the log's room."""
-        start = self._filled
+        start = self.filled
         if start >= goal_bytes:
             return False
         disk, path = self._disk, self._directory / SPARE_NAME
@@ -45,8 +45,8 @@ class Spare:
             self._descriptor = disk.attempt(path, disk.files.create, path)
         for offset, zeros in zeros_between(start, goal_bytes, self._slice_bytes):
             disk.attempt_write(path, self._descriptor, zeros, offset)
-            self._filled = offset + len(zeros)
-        disk.attempt(path, disk.files.start_writeback, self._descriptor, start, self._filled - start)
+            self.filled = offset + len(zeros)
+        disk.attempt(path, disk.files.start_writeback, self._descriptor, start, self.filled - start)
         return True
 
     def name(self, sequence: int, begin: Begin, minimum_bytes: int) -> tuple[SegmentWriter, Descriptor, int]:
@@ -58,17 +58,17 @@ class Spare:
         try:
             self.fill(minimum_bytes)
         except DiskFull:
-            if not self._filled:
+            if not self.filled:
                 raise  # else a short one has to do
         disk, path = self._disk, self._directory / SPARE_NAME
-        descriptor, filled = self._descriptor, self._filled
+        descriptor, filled = self._descriptor, self.filled
         assert descriptor is not None, f"segment {sequence} was to be made of nothing"
         writer, head = begin(filled)
         disk.attempt_write(path, descriptor, head, 0)
         disk.attempt(path, disk.files.fdatasync, descriptor)
         disk.attempt(path, disk.files.rename, path, self._directory / segment_name(sequence))
         disk.call(self._directory, disk.files.fsync_directory, self._directory)
-        self._descriptor, self._filled = None, 0
+        self._descriptor, self.filled = None, 0
         return writer, descriptor, filled
 
     def discard(self) -> None:
@@ -77,7 +77,7 @@ class Spare:
             return
         disk, path = self._disk, self._directory / SPARE_NAME
         disk.close(self._descriptor)
-        self._descriptor, self._filled = None, 0
+        self._descriptor, self.filled = None, 0
         if not disk.failed:
             disk.call(path, disk.files.unlink, path)
 

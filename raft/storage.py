@@ -261,7 +261,7 @@ def restored_index(machine: Restorable, storage: Storage, recovered: Recovered) 
 
 
 class Measured(Protocol):
-    """What a Storage does besides, if its room is limited. A Storage may be without either."""
+    """What a Storage does besides, if its room is limited. A Storage may be without any of it."""
 
     def check_space(self) -> Space:
         """Called once a second or so. What was given up for want of room is tried again from now on."""
@@ -269,6 +269,10 @@ class Measured(Protocol):
     def check_draft_room(self) -> None:
         """Called before a part of a snapshot is appended. Raises DiskFull, and has given that snapshot up,
         where it would take the last bytes of a disk."""
+
+    def yield_room(self, is_wanted: bool) -> None:
+        """Called when a snapshot is begun that is to free room, and when it has ended: meanwhile all room but
+        what the log cannot do without is for the snapshot, to the last byte."""
 
 
 class MemoryStorage:

@@ -216,9 +216,14 @@ class WriteAheadLog:
         with self._draft_given_up():
             self._snapshots.append(data)
 
+    def yield_room(self, is_wanted: bool) -> None:
+        self._supply.yield_room(is_wanted)
+
     def check_draft_room(self) -> None:
-        """Gives the draft up where it would take the last bytes: the log has its reserve, but there may be
-        others who write to this disk. Raises DiskFull then."""
+        """Gives the draft up where it would take the last bytes, unless it frees more: the log has its
+        reserve, but there may be others who write to this disk. Raises DiskFull then."""
+        if self._supply.yields:
+            return
         disk, directory = self._disk, self._directory
         with self._draft_given_up():
             free_bytes = disk.call(directory, disk.files.free_bytes, directory)

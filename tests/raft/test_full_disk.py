@@ -297,9 +297,64 @@ def test_a_snapshot_leaves_the_last_bytes_to_the_log_and_to_others(
     node.turn()
 
 
+@pytest.mark.parametrize("room_bytes", [0, 1, 100, 500, 1000, 1500, 2000, 3000, SEGMENT_BYTES - 1])
+def test_a_snapshot_that_frees_room_has_all_of_it_but_the_reserve(
+    room_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is left beside the spare, which takes what a full disk has. Such a snapshot was given up
+    for too few bytes, and nothing else would ever have made more."""
+    monkeypatch.setattr(raft.snapshot, "CHUNK_BYTES", 500)
+    node = ready_node()
+    assert SPARE_NAME in node.names()
+    full_at(node.disk, room_bytes)
+    with pytest.raises(DiskFull):
+        take_snapshot(node)
+    node.log.yield_room(True)
+    assert SPARE_NAME not in node.names() and RESERVE_NAME in node.names()
+    for _ in range(3):
+        node.turn()  # fills no other one meanwhile
+        assert node.log.check_space().gave_up
+    take_snapshot(node)
+    node.log.yield_room(False)
+    for _ in range(10):
+        node.turn()
+    recovered = node.restart()
+    assert recovered.snapshot is not None and recovered.snapshot.index == 2
+
+
+def test_nothing_is_yielded_while_the_reserve_is_not_whole() -> None:
+    """The spare is all that the log has then."""
+    node = ready_node()
+    node.disk.unlink(WAL / RESERVE_NAME)
+    node.restart()
+    full_at(node.disk)
+    node.log.yield_room(True)
+    before = node.segments()
+    node.live_until_the_end()
+    assert node.segments() > before
+
+
+def test_a_spare_that_was_given_up_is_filled_again_bit_by_bit() -> None:
+    disk = SimulatedDisk()
+    supply = Supply(HOME, FailStop(disk), reserve_bytes=4096, slice_bytes=1024)
+    for _ in range(6):
+        supply.check(PLENTY)
+    supply.fill(32 << 10)
+    supply.yield_room(True)
+    supply.fill(32 << 10)
+    assert SPARE_NAME not in disk.list_directory(HOME)
+    supply.yield_room(False)
+    sizes = []
+    for _ in range(5):
+        supply.fill(32 << 10)
+        sizes.append(len(disk.contents()[HOME / SPARE_NAME]) >> 10)
+    assert sizes == [8, 16, 24, 32, 32]
+
+
 def take_snapshot(node: Node) -> None:
     node.log.begin_snapshot(2, 1, b"configuration")
     for _ in range(3):
+        node.log.check_draft_room()
         node.log.append_snapshot(bytes(500))
     node.log.commit_snapshot(replaces_log=False)
 

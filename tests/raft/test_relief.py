@@ -130,6 +130,41 @@ def test_attempts_come_more_rarely_still_while_less_is_free_than_the_newest_snap
     assert gaps[-1] == LONGEST_DOUBTFUL_PAUSE_SECONDS
 
 
+class Yielding(MemoryStorage):
+    """Remembers what it was told about the room."""
+
+    said: list[bool]
+
+    def yield_room(self, is_wanted: bool) -> None:
+        self.said.append(is_wanted)
+
+
+def yielding_bench(interval: int) -> tuple[Bench, list[bool]]:
+    bench = Bench(interval=interval)
+    storage = Yielding(bench.storage.load())
+    storage.said = []
+    bench.keeper = SnapshotKeeper(bench.core, storage, lambda to, what: bench.sent.append((to, what)))
+    return bench, storage.said
+
+
+def test_the_room_is_for_the_snapshot_until_it_has_ended() -> None:
+    bench, said = yielding_bench(FAR)
+    assert begun(bench) and said == [True]
+    given_up(bench)
+    assert said == [True, False]
+    assert begun(bench, free_bytes=2 * ROOM_BYTES) or begun(bench, free_bytes=2 * ROOM_BYTES)
+    assert said == [True, False, True]
+    finish(bench)
+    assert said == [True, False, True, False]
+
+
+def test_a_snapshot_of_every_day_takes_no_room_from_the_log() -> None:
+    bench, said = yielding_bench(1)
+    bench.keeper.consider()
+    assert TakeSnapshot() in bench.take()
+    assert True not in said
+
+
 class LastBytes(MemoryStorage):
     """Has room for one slice."""
 
