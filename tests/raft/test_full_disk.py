@@ -324,14 +324,12 @@ def test_a_snapshot_that_frees_room_has_all_of_it_but_the_reserve(
 
 def test_nothing_is_yielded_while_the_reserve_is_not_whole() -> None:
     """The spare is all that the log has then."""
-    node = ready_node()
-    node.disk.unlink(WAL / RESERVE_NAME)
-    node.restart()
-    full_at(node.disk)
-    node.log.yield_room(True)
-    before = node.segments()
-    node.live_until_the_end()
-    assert node.segments() > before
+    disk = SimulatedDisk()
+    supply = Supply(HOME, FailStop(disk), reserve_bytes=4096, slice_bytes=1024)
+    supply.fill(2048)
+    supply.yield_room(True)
+    assert disk.list_directory(HOME) == [SPARE_NAME] and not supply.yields
+    assert supply.name(2, begin, 2048)[2] == 2048
 
 
 def test_a_spare_that_was_given_up_is_filled_again_bit_by_bit() -> None:
