@@ -171,7 +171,7 @@ class Inspection:
         """Everything, whether or not a start would refuse it."""
         report = Report(self.directory, self.identity)
         report.segments = [self._segment(path) for path in self._readable()]
-        report.snapshots = self._snapshots()
+        report.snapshots = self.snapshots()
         log = WriteAheadLog(self.directory, ReadOnlyFiles(), self.identity)
         try:
             report.recovered = log.load()
@@ -190,6 +190,34 @@ class Inspection:
                 yield LogRecord(path, offset, record_type, payload)
             if reader.rest():
                 return
+
+    def snapshots(self) -> list[SnapshotFile]:
+        """All that have a name, each read whole, oldest first."""
+        found = []
+        for name in sorted(name for name in self._names(self.directory) if place_of(name) is not None):
+            path = self.directory / name
+            try:
+                reader = SnapshotReader(path, self._disk, self.identity.cluster_id)
+            except (CorruptSnapshot, UnknownFormat) as error:
+                found.append(SnapshotFile(path, None, error))
+                continue
+            try:
+                reader.verify()
+                found.append(SnapshotFile(path, reader.meta, None))
+            except CorruptSnapshot as error:
+                found.append(SnapshotFile(path, None, error))
+            finally:
+                reader.close()
+        return found
+
+    def sequences(self) -> list[int]:
+        """Of the segments that are there, in order."""
+        names = self._names(self.directory)
+        return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
+
+    def read(self, path: Path) -> bytes:
+        """All of a file."""
+        return self._disk.call(path, self._files.read, path)
 
     def _names(self, path: Path) -> list[str]:
         return names_in(self._disk, path)
@@ -211,27 +239,22 @@ class Inspection:
 
     def _readable(self) -> Iterator[Path]:
         """The segments in order, up to a gap, or one whose header says nothing."""
-        sequences = sorted(
-            sequence for name in self._names(self.directory) if (sequence := sequence_of(name)) is not None
-        )
+        sequences = self.sequences()
         for due, sequence in enumerate(sequences, sequences[0] if sequences else 1):
             path = self.directory / segment_name(sequence)
-            header = decode_segment_header(self._read(path))
+            header = decode_segment_header(self.read(path))
             if due != sequence or isinstance(header, str) or header.version > FORMAT_VERSION:
                 return
             yield path
 
-    def _read(self, path: Path) -> bytes:
-        return self._disk.call(path, self._files.read, path)
-
     def _reader(self, path: Path) -> SegmentReader:
-        data = self._read(path)
+        data = self.read(path)
         header = decode_segment_header(data)
         assert not isinstance(header, str), f"{path}: {header}"
         return SegmentReader(data, header)
 
     def _segment(self, path: Path) -> Segment:
-        data = self._read(path)
+        data = self.read(path)
         reader = self._reader(path)
         records, last_index = 0, reader.header.first_index - 1
         for _, record_type, payload in reader.records():
@@ -244,24 +267,6 @@ class Inspection:
                 last_index = first_index + len(entries) - 1
         is_sealed = reader.seal is not None
         return Segment(path, reader.header, last_index, records, reader.end, len(data), is_sealed)
-
-    def _snapshots(self) -> list[SnapshotFile]:
-        found = []
-        for name in sorted(name for name in self._names(self.directory) if place_of(name) is not None):
-            path = self.directory / name
-            try:
-                reader = SnapshotReader(path, self._disk, self.identity.cluster_id)
-            except (CorruptSnapshot, UnknownFormat) as error:
-                found.append(SnapshotFile(path, None, error))
-                continue
-            try:
-                reader.verify()
-                found.append(SnapshotFile(path, reader.meta, None))
-            except CorruptSnapshot as error:
-                found.append(SnapshotFile(path, None, error))
-            finally:
-                reader.close()
-        return found
 
     def _torn(self) -> Torn | None:
         """Where the last segment of a log that would be loaded ends in an unfinished write."""

@@ -20,7 +20,7 @@ REPLACE_THE_MEMBER = (
     "Delete nothing by hand, and do not start this node on an emptied directory under the same node id: it "
     "would forget what it has acknowledged. While a majority of the other members serves, remove this member "
     "from the cluster, move its data directory away, and add a new member under a new node id. "
-    "The only member of a cluster: restore the directory from a backup."
+    "The only member of a cluster: restore a backup, or what `assent snapshot salvage` still finds here."
 )
 
 

@@ -21,6 +21,7 @@ from kvstore.cli.wal import inspect
 if TYPE_CHECKING:
     from kvstore.backup_restore import RestoredNode
     from kvstore.client.saving import SavedSnapshot
+    from kvstore.salvage import Salvaged
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PROGRESS_SECONDS = 0.1
@@ -89,6 +90,23 @@ def restore(ctx: click.Context, file: Path, name: str, data_dir: Path, cluster: 
     )
 
 
+@snapshot.command("salvage")
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("file", type=_FILE)
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.pass_context
+def salvage(ctx: click.Context, directory: Path, file: Path, force: bool) -> None:
+    """Write what can still be read of a node's data directory to FILE, for `snapshot restore`.
+
+    For when no majority and no backup is left: acknowledged commands may be missing from FILE, and commands
+    that nobody acknowledged may be in it. DIR is a data directory, or the log in it, of a node that does not
+    run. Nothing in it is changed.
+    """
+    from kvstore.salvage import salvage as write_remains
+
+    _show_salvaged(ctx.obj, file, write_remains(directory, file, overwrite=force))
+
+
 class _Progress:
     """A line on standard error that is written over, if somebody looks. Owned by one command."""
 
@@ -134,6 +152,22 @@ def _show_saved(invocation: Invocation, file: Path, saved: SavedSnapshot) -> Non
         "checksum": f"{saved.checksum:08x}",
     }
     _show(invocation, facts, f"saved {saved.keys} keys at revision {saved.revision} to {file}")
+
+
+def _show_salvaged(invocation: Invocation, file: Path, found: Salvaged) -> None:
+    facts = {
+        "file": str(file),
+        "cluster_id": found.cluster_id,
+        "node": found.node,
+        "index": found.log_index,
+        "term": found.term,
+        "revision": found.revision,
+        "keys": found.keys,
+        "damages": found.damages,
+    }
+    for damage in found.damages:
+        click.echo(f"assent: left out: {damage}", err=True)
+    _show(invocation, facts, f"found {found.keys} keys at revision {found.revision}, saved to {file}")
 
 
 def _show_restored(invocation: Invocation, data_dir: Path, restored: RestoredNode) -> None:

@@ -26,6 +26,11 @@ STORAGE_ID = "0011223344556677"
 ENTRIES = 24
 
 
+def put_at(index: int) -> bytes:
+    """The command of the entry at `index`."""
+    return protocol.put_body(0, 0, 0, b"/key/%d" % index, b"value %d " % index * 60)
+
+
 def make_directory(
     path: Path,
     members: dict[str, str],
@@ -43,8 +48,7 @@ def make_directory(
     log, machine = directory.open_log(segment_bytes=SEGMENT_BYTES), Log().machine
     log.load()
     for index in range(1, ENTRIES + 1):
-        body = protocol.put_body(0, 0, 0, b"/key/%d" % index, b"value %d " % index * 60)
-        entry = (2, 1, body) if index > 1 else (2, 0, b"")
+        entry = (2, 1, put_at(index)) if index > 1 else (2, 0, b"")
         log.append(HardState(2, node, index - 1), EntryBatch(index, [entry]))
         log.sync()
         machine.apply(index, [entry[2] or None])
