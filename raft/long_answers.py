@@ -19,7 +19,7 @@ TURN_SECONDS: Final = 0.005  # no step begins later in a turn
 MAX_TICKETS: Final = 1024
 MAX_AT_WORK: Final = 4  # so many half-made answers are in memory
 MAX_KEPT_BYTES: Final = 64 << 20  # of answers that wait for a longer one before them; or of one ticket
-LONGEST_WAIT_SECONDS: Final = 5.0  # until a ticket's next answer is begun: by then its client has given up
+LONGEST_WAIT_SECONDS: Final = 5.0  # until a ticket's next answer is begun
 LONGEST_WORK_SECONDS: Final = 10.0  # on one answer
 
 _ANSWERS: Final = {bytes}
@@ -90,9 +90,9 @@ class LongAnswers:
         while self and at - began < TURN_SECONDS:
             self._begin(at)
             if self._fresh and (self._is_freshs_turn or not self._at_work):
-                self._step_fresh(slices)
+                self._step_fresh(slices, at)
             else:
-                self._step_at_work(slices)
+                self._step_at_work(slices, at)
             self._is_freshs_turn = not self._is_freshs_turn
             at = now()
         return slices, overdue
@@ -113,14 +113,20 @@ class LongAnswers:
             entry.begun_seconds = at
             self._at_work.append(entry)
 
-    def _step_fresh(self, slices: list[Slice]) -> None:
+    def _step_fresh(self, slices: list[Slice], at: float) -> None:
         entry = self._fresh.popleft()
         if not self._step(entry, slices):
             self._waiting.append(entry)
-        elif entry.answers:
+        else:
+            self._go_on(entry, at)
+
+    def _go_on(self, entry: _Open, at: float) -> None:
+        """With its next answer, if it has one, which has waited since this one was there."""
+        if entry.answers:
+            entry.since_seconds = at
             self._fresh.append(entry)
 
-    def _step_at_work(self, slices: list[Slice]) -> None:
+    def _step_at_work(self, slices: list[Slice], at: float) -> None:
         """Half of the steps are the oldest's, which comes to its end so; the others take turns."""
         self._steps += 1
         others = len(self._at_work) - 1
@@ -128,8 +134,7 @@ class LongAnswers:
         entry = self._at_work[place]
         if self._step(entry, slices):
             del self._at_work[place]
-            if entry.answers:
-                self._fresh.append(entry)
+            self._go_on(entry, at)
 
     def _step(self, entry: _Open, slices: list[Slice]) -> bool:
         """Whether the answer is there now."""

@@ -118,6 +118,14 @@ def test_a_ticket_that_waits_or_takes_too_long_is_refused_for_what_is_left_of_it
     assert 0 < world.wait() <= TICK_SECONDS
 
 
+def test_answers_of_one_ticket_that_take_long_one_after_the_other_are_all_given() -> None:
+    """The last was refused for what the others had taken, though it never waited."""
+    world, _ = make()
+    seconds = 0.6 * LONGEST_WAIT_SECONDS
+    world.tell(LocalRead([1], [3], [b"%d" % (seconds / STEP_SECONDS)] * 3))
+    assert turns(world, 4 * seconds) == [[1, 1, 1], []]
+
+
 def test_more_reads_than_can_be_served_leave_some_served() -> None:
     """Each got its share of the steps, none came to its end within its time, and all were asked for again."""
     world, _ = make()
