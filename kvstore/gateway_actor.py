@@ -24,6 +24,7 @@ from kvstore.pending import Batch, Pending
 from kvstore.protocol_admin import Initialise, ListMembers, decode_admin
 from kvstore.protocol_snapshot import decode_snapshot_request
 from kvstore.refusals import CODES, Barrier, barrier_of, remedy_for
+from kvstore.renewals import Renewals, is_renewal
 from kvstore.snapshot_desk import SnapshotDesk
 from kvstore.space_gate import SpaceGate, SpaceNotice, parts
 from raft import Configuration
@@ -51,11 +52,6 @@ from raft.actor_messages import (
 log = logging.getLogger("assent.gateway")
 
 CLIENT_PORT = "client"
-ANNOUNCE_SECONDS = 1.0
-# While somebody was not heard yet, for so long after members came or went: a node that waits to be added does
-# nothing before it hears of it.
-HASTY_ANNOUNCE_SECONDS = 0.1
-HASTE_SECONDS = 5.0
 SWEEP_SECONDS = 0.1
 MAX_PENDING_REQUESTS = 65_536
 MAX_PENDING_BYTES = 64 << 20
@@ -87,13 +83,13 @@ class GatewayActor(Actor):
         self._pending_requests = 0  # sum of `count` over _pending
         self._pending_bytes = 0  # sum of `size_bytes` over _pending
         self._backlog = Backlog()
+        self._renewals = Renewals()
         self._is_leader = False
         self._leader_id: str | None = None
         # These two are made at the start, when the node's name is known.
         self._desk: MembershipDesk | None = None
         self._snapshot_desk: SnapshotDesk | None = None
         self._announce_at = 0.0
-        self._hasty_until = 0.0
         self._fence: NodeFenced | None = None
         self._barrier: Barrier | None = None  # None: clients are served
         self._is_handing_over: bool | None = None  # None: nobody has told this node to stop
@@ -158,9 +154,9 @@ class GatewayActor(Actor):
 
     def on_deadline(self) -> None:
         now = self.now()
+        self._propose(Batch(), now)
         if now >= self._announce_at:
-            is_hasty = now < self._hasty_until and self._neighbours.has_unheard()
-            self._announce_at = now + (HASTY_ANNOUNCE_SECONDS if is_hasty else ANNOUNCE_SECONDS)
+            self._announce_at = now + self._neighbours.pause_seconds(now)
             self._neighbours.sweep(now)
             for peer in self._neighbours.audience():
                 self.send(Address(peer, self.name), self._neighbours.own)
@@ -182,7 +178,7 @@ class GatewayActor(Actor):
 
     def _schedule(self, now: float) -> None:
         due = min(self._announce_at, now + SWEEP_SECONDS) if self._pending else self._announce_at
-        self.set_deadline(min(due, self.desk.next_deadline() or due))
+        self.set_deadline(min(due, self.desk.next_deadline() or due, self._renewals.due_at() or due))
 
     def _known_storage(self, node: str) -> int:
         return self._storage_id if node == self.node else self.storage_of(node)
@@ -191,7 +187,7 @@ class GatewayActor(Actor):
 
     def receive_frames(self, port: str, frames: list[tuple[bytes, bytes]]) -> None:
         writes, reads, local_reads = Batch(), Batch(), Batch()
-        batches = {protocol.WRITE: writes, protocol.READ: reads, protocol.STALE_READ: local_reads}
+        batches = {protocol.READ: reads, protocol.STALE_READ: local_reads}
         now = self.now()
         was_idle = not self._pending
         for connection, payload in frames:
@@ -221,29 +217,39 @@ class GatewayActor(Actor):
             elif kind == protocol.SNAPSHOT:
                 self._give_snapshot(pending, bodies[0], now)
             elif self._admit(pending, now):
-                if kind == protocol.WRITE and self._space.is_closed:
-                    self._take_up_frugal(pending, bodies, writes)
+                if kind == protocol.WRITE:
+                    self._take_up_write(pending, bodies, writes, now)
                 else:
-                    self._take_up(pending, bodies, batches[kind])
-        if writes.tickets:
-            self.send_local("replication", Propose(writes.tickets, writes.counts, writes.bodies))
+                    batches[kind].add(self._enter(pending), bodies)
+        self._propose(writes, now)
         if reads.tickets:
             self.send_local("replication", Read(reads.tickets, reads.counts, reads.bodies))
         if local_reads.tickets:
             self.send_local("applier", LocalRead(local_reads.tickets, local_reads.counts, local_reads.bodies))
-        if was_idle and self._pending:
+        if (was_idle and self._pending) or self._renewals:
             self._schedule(now)
 
-    def _take_up(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
-        batch.tickets.append(self._enter(pending))
-        batch.counts.append(len(bodies))
-        batch.bodies.extend(bodies)
+    def _propose(self, writes: Batch, now: float) -> None:
+        if writes.tickets or self._renewals.is_due(now):
+            self._renewals.join(writes, now)
+        if writes.tickets:
+            self.send_local("replication", Propose(writes.tickets, writes.counts, writes.bodies))
+
+    def _take_up_write(self, pending: Pending, bodies: list[bytes], writes: Batch, now: float) -> None:
+        if is_renewal(bodies):
+            self._renewals.held.add(self._enter(pending), bodies)
+            return
+        self._renewals.join(writes, now)  # what came before goes before
+        if self._space.is_closed:
+            self._take_up_frugal(pending, bodies, writes)
+        else:
+            writes.add(self._enter(pending), bodies)
 
     def _take_up_frugal(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
         """While there is too little room: what would grow is answered at once, run by run."""
         for part, some, is_frugal in parts(pending, bodies):
             if is_frugal:
-                self._take_up(part, some, batch)
+                batch.add(self._enter(part), some)
             else:
                 self.counters["refused_space"] += part.count
                 refusals = self._space.refusal() * part.count
@@ -324,17 +330,13 @@ class GatewayActor(Actor):
         fields: dict[str, object] = {
             **self._about,
             **self._vitals(),
-            "client_endpoint": neighbours.own.client_endpoint,
-            "watch_endpoint": neighbours.own.watch_endpoint,
-            "peer_endpoint": neighbours.own.peer_endpoint,
             "storage_id": f"{self._storage_id:016x}",
-            "peers": neighbours.member_endpoints(),
             "leader_client": neighbours.client_endpoint(self._leader_id),
             "member": desk.role_of(self.node),
             "members": desk.members(),
             "is_joint": desk.is_joint,
             "storages_known": desk.knows_storages(),
-            "refused_by": neighbours.refused_by,
+            **neighbours.status(),
             **self._space.status(),
         }
         self.send_local("replication", QueryStatus(self._enter(pending), fields))
@@ -402,7 +404,6 @@ class GatewayActor(Actor):
         if is_news:
             self._neighbours.follow(configuration, now)
             self._announce_at = now
-            self._hasty_until = now + HASTE_SECONDS
         desk.sweep(now)
         self._decide_on_service()
         self._schedule(now)

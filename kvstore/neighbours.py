@@ -20,6 +20,11 @@ from raft import Configuration
 
 log = logging.getLogger("assent.neighbours")
 
+ANNOUNCE_SECONDS: Final = 1.0
+# While somebody was not heard yet, for so long after members came or went: a node that waits to be added does
+# nothing before it hears of it.
+HASTY_ANNOUNCE_SECONDS: Final = 0.1
+HASTE_SECONDS: Final = 5.0
 MAX_ACQUAINTANCES: Final = 16
 FORGET_SECONDS: Final = 10.0  # an acquaintance that says nothing for so long
 
@@ -50,10 +55,12 @@ class Neighbours:
         self.refused_by: dict[str, str] = {}  # nodes that do not listen to this one, and why
         self._host = host
         self._members: frozenset[str] = frozenset()  # the others
+        self._hasty_until = 0.0
         self._acquaintances: dict[str, float] = {}  # connected, and no members; when they were heard last
 
     def follow(self, configuration: Configuration, now: float) -> None:
         """Another configuration is in force."""
+        self._hasty_until = now + HASTE_SECONDS
         members = configuration.members - {self._host.node}
         for node in self._members - members:
             self._acquaintances[node] = now  # it may still have to be told
@@ -103,9 +110,10 @@ class Neighbours:
     def audience(self) -> list[str]:
         return sorted(self._members | self._acquaintances.keys())
 
-    def has_unheard(self) -> bool:
-        """Is there a member that has announced nothing yet?"""
-        return not self._members <= self.announced.keys()
+    def pause_seconds(self, now: float) -> float:
+        """Until the next announcement."""
+        is_hasty = now < self._hasty_until and not self._members <= self.announced.keys()
+        return HASTY_ANNOUNCE_SECONDS if is_hasty else ANNOUNCE_SECONDS
 
     def client_endpoint(self, node: str | None) -> str | None:
         if node == self._host.node:
@@ -119,6 +127,15 @@ class Neighbours:
             node: announce.client_endpoint
             for node, announce in self.announced.items()
             if node in self._members
+        }
+
+    def status(self) -> dict[str, object]:
+        return {
+            "client_endpoint": self.own.client_endpoint,
+            "watch_endpoint": self.own.watch_endpoint,
+            "peer_endpoint": self.own.peer_endpoint,
+            "peers": self.member_endpoints(),
+            "refused_by": self.refused_by,
         }
 
     def note_refusal(self, node: str, known_storage_id: str) -> None:

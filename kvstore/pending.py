@@ -31,3 +31,13 @@ class Batch:
         self.tickets: list[int] = []
         self.counts: list[int] = []
         self.bodies: list[bytes] = []
+
+    def add(self, ticket: int, bodies: list[bytes]) -> None:
+        self.tickets.append(ticket)
+        self.counts.append(len(bodies))
+        self.bodies.extend(bodies)
+
+    def extend(self, other: Batch) -> None:
+        self.tickets.extend(other.tickets)
+        self.counts.extend(other.counts)
+        self.bodies.extend(other.bodies)
