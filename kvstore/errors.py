@@ -329,13 +329,18 @@ class DeadlineExceeded(NotApplied, RequestRefused):
 
 
 class Unreachable(NotApplied):
-    """None of the `endpoints` answered in the time allowed, and nothing was sent that could be applied."""
+    """None of the `endpoints` answered in the time allowed, and nothing was sent that could be applied.
 
-    __slots__ = ("endpoints",)
+    `reason` is what this very process lacked, such as a descriptor for a socket; else it is empty.
+    """
 
-    def __init__(self, endpoints: tuple[str, ...]) -> None:
-        super().__init__(f"no node answered at {', '.join(endpoints)}")
+    __slots__ = ("endpoints", "reason")
+
+    def __init__(self, endpoints: tuple[str, ...], reason: str | None = None) -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"no node answered at {', '.join(endpoints)}{why}")
         self.endpoints = endpoints
+        self.reason = reason or ""
 
 
 class ClientClosed(NotApplied):

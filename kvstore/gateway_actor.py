@@ -73,7 +73,7 @@ class GatewayActor(Actor):
         quota_bytes: int = 0,
     ) -> None:
         super().__init__()
-        self._neighbours = Neighbours(self, announce)
+        self._neighbours = Neighbours(self, announce, lambda node: self.desk.has_removed(node))
         self._storage_id = storage_id  # of the own data directory
         self._about = about
         self._vitals = vitals

@@ -113,6 +113,10 @@ class MembershipDesk:
             return "leaving"
         return "removed" if node in now.removed else "waiting"
 
+    def has_removed(self, node: str) -> bool:
+        """Its removal is committed, as far as this node knows: so it is for good."""
+        return self.is_committed and node in self.configuration.removed
+
     @property
     def is_joint(self) -> bool:
         """Do old and new voters decide together, as far as this node takes part? Who is removed by a joint

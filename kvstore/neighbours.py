@@ -9,14 +9,15 @@ added to, or a member that was removed and has to hear of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from actors import Actor, EndpointUnusable
+from actors import Actor, Address, EndpointUnusable
 from kvstore.endpoints import parse_endpoint
 from kvstore.protocol_admin import split_address
 from raft import Configuration
+from raft.messages import Removed
 
 log = logging.getLogger("assent.neighbours")
 
@@ -49,8 +50,9 @@ class StorageRefused:
 class Neighbours:
     """Owned by the gateway."""
 
-    def __init__(self, host: Actor, announce: Announce) -> None:
+    def __init__(self, host: Actor, announce: Announce, is_removed: Callable[[str], bool]) -> None:
         self.own = announce
+        self._is_removed = is_removed  # from the cluster, for good: a node that was away may not know it
         self.announced: dict[str, Announce] = {}  # of members and acquaintances, as they said
         self.refused_by: dict[str, str] = {}  # nodes that do not listen to this one, and why
         self._host = host
@@ -92,6 +94,10 @@ class Neighbours:
             if not self._connect(node, announce.peer_endpoint):
                 return True
             self._acquaintances[node] = now
+            if self._is_removed(node):
+                # Who campaigns is told by those whom it asks. A learner never does: its clients would read
+                # and watch there for ever what was so once.
+                self._host.send(Address(node, "replication"), Removed(0))
         self.announced[node] = announce
         return True
 

@@ -41,6 +41,7 @@ MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a pre
 MAX_PATH_PREFIXES: Final = 10_000
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_INCARNATION: Final = 2**31 - 1
+LEADERLESS_SECONDS: Final = 3.0  # an election takes less; after that this node has no more to tell
 _FRAME_OVERHEAD_BYTES: Final = 128
 # Counters that the status has, from 0 on.
 COUNTED: Final = ("dropped_frames", "large_frames", "malformed_subscriptions", "refused_subscriptions")
@@ -142,6 +143,8 @@ class WatchPlane:
         self._queued: list[Frame] = []
         self._queued_bytes = 0
         self._next_heartbeats = 0.0
+        # Since when no leader was known, as seen at the heartbeats; None: there is one, or none was told of.
+        self._leaderless_since: float | None = None
         self._cluster_frame: Frame | None = None  # the last one said of a leader
         self._term = 0  # as it was said last
         self._leader = ""  # as it was said last; empty: none
@@ -342,10 +345,24 @@ class WatchPlane:
         if now_seconds < self._next_heartbeats:
             return self.announcements()
         self._next_heartbeats = now_seconds + protocol.WATCH_HEARTBEAT_SECONDS
+        if self._is_left_alone(now_seconds):
+            return self.announcements()
         beats = self.announcements() + self._beats(self._streams.values())
         if self._has_cluster_watchers:
             beats += self._cluster_events([("heartbeat", self._leader)])
         return beats
+
+    def _is_left_alone(self, now_seconds: float) -> bool:
+        """Without a leader nothing is applied here, and perhaps it is elsewhere: on the other side of a cut,
+        or because this node was removed and does not know it. Heartbeats would say for ever that nothing
+        happens; silence sends the watchers to other nodes.
+        """
+        if self._leader or self._cluster_frame is None:
+            self._leaderless_since = None
+        elif self._leaderless_since is None:
+            self._leaderless_since = now_seconds
+        since = self._leaderless_since
+        return since is not None and now_seconds - since >= LEADERLESS_SECONDS
 
     def _beats(self, streams: Iterable[Stream]) -> list[Frame]:
         encode, revision = watch_frames.encode_stream_header, self.revision

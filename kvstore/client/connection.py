@@ -49,6 +49,10 @@ class Sink(Protocol):
 
     def on_lost(self, connection: int) -> None: ...
 
+    def on_unusable(self, connection: int, reason: str) -> None:
+        """There is no socket for it; of no use but to be closed."""
+        ...
+
     def on_frame(self, connection: int, payload: bytes) -> None: ...
 
     def on_message(self, connection: int, parts: list[bytes]) -> None: ...
@@ -60,6 +64,8 @@ class _Connection:
     __slots__ = ("descriptor", "is_subscriber", "monitor", "monitor_descriptor", "number", "socket")
 
     def __init__(self, number: int, socket: zmq.Socket[bytes], *, is_subscriber: bool) -> None:
+        for option, value in _OPTIONS.items():
+            socket.setsockopt(option, value)
         self.number = number
         self.socket = socket
         self.is_subscriber = is_subscriber
@@ -85,6 +91,7 @@ class Connections:
         self._noticed: set[int] = set()  # as _touched, for their monitors
         self._reported = 0  # events and frames so far
         self._unusable: set[int] = set()  # could not even begin to connect, to be reported
+        self._missing: dict[int, str] = {}  # numbers without a socket, and why: to be reported
         # Told of each descriptor to be waited for (True) and not to be (False).
         self.on_descriptor: Callable[[int, bool], None] = _ignore
 
@@ -97,25 +104,40 @@ class Connections:
         self._open(connection, endpoint, zmq.SUB)
 
     def _open(self, number: int, endpoint: str, kind: int) -> None:
-        socket: zmq.Socket[bytes] = self._context.socket(kind)
-        for option, value in _OPTIONS.items():
-            socket.setsockopt(option, value)
-        opened = _Connection(number, socket, is_subscriber=kind == zmq.SUB)
+        opened = self._make(number, kind)
+        if opened is None:
+            return
         self._connections[number] = opened
         self._by_socket[opened.descriptor] = number
         self._by_monitor[opened.monitor_descriptor] = number
         self.on_descriptor(opened.descriptor, True)
         self.on_descriptor(opened.monitor_descriptor, True)
         try:
-            socket.connect(endpoint)
+            opened.socket.connect(endpoint)
         except zmq.ZMQError:
             self._unusable.add(number)  # an endpoint that a server told of may be anything
         # A descriptor begins to tell of arrivals only when its socket was found empty once.
         self._touched.add(number)
         self._noticed.add(number)
 
+    def _make(self, number: int, kind: int) -> _Connection | None:
+        """None if this process has no descriptor or no socket left, which may pass: reported by drain(), for
+        whoever opens a connection is in the middle of something."""
+        socket: zmq.Socket[bytes] | None = None
+        try:
+            socket = self._context.socket(kind)
+            return _Connection(number, socket, is_subscriber=kind == zmq.SUB)
+        except zmq.ZMQError as error:
+            if socket is not None:
+                socket.close(0)
+            self._missing[number] = error.strerror
+            return None
+
     def close(self, connection: int) -> None:
-        closed = self._connections.pop(connection)
+        self._missing.pop(connection, None)
+        closed = self._connections.pop(connection, None)
+        if closed is None:
+            return
         self._touched.discard(connection)
         self._noticed.discard(connection)
         del self._by_socket[closed.descriptor]
@@ -127,27 +149,34 @@ class Connections:
         closed.socket.close(0)
 
     def send(self, connection: int, frame: bytes) -> bool:
+        found = self._connections.get(connection)
+        if found is None:
+            return False
         try:
-            self._connections[connection].socket.send(frame, _DONTWAIT)
+            found.socket.send(frame, _DONTWAIT)
         except zmq.Again:
             return False
         self._touched.add(connection)
         return True
 
     def subscribe(self, connection: int, topic: bytes) -> None:
-        self._connections[connection].socket.setsockopt(zmq.SUBSCRIBE, topic)
-        self._touched.add(connection)
+        self._set(connection, zmq.SUBSCRIBE, topic)
 
     def unsubscribe(self, connection: int, topic: bytes) -> None:
-        self._connections[connection].socket.setsockopt(zmq.UNSUBSCRIBE, topic)
-        self._touched.add(connection)
+        self._set(connection, zmq.UNSUBSCRIBE, topic)
+
+    def _set(self, connection: int, option: int, topic: bytes) -> None:
+        found = self._connections.get(connection)
+        if found is not None:
+            found.socket.setsockopt(option, topic)
+            self._touched.add(connection)
 
     # -- what arrived ------------------------------------------------------------------------------------
 
     @property
     def has_touched(self) -> bool:
         """True if drain() is to be called before anybody waits for descriptors."""
-        return bool(self._touched or self._noticed)
+        return bool(self._touched or self._noticed or self._missing)
 
     def touch(self, descriptors: Iterable[int]) -> None:
         """These descriptors are readable. Unknown ones belonged to a socket that is closed."""
@@ -161,9 +190,13 @@ class Connections:
 
     def drain(self) -> bool:
         """Reports what arrived at the touched sockets; those that have more stay touched. True if any did."""
-        if not (self._touched or self._noticed):
+        if not self.has_touched:
             return False
         reported = self._reported
+        missing, self._missing = self._missing, {}
+        for number, reason in missing.items():
+            self._reported += 1
+            self._sink.on_unusable(number, reason)
         unusable, self._unusable = self._unusable, set()
         for number in unusable:
             if number in self._connections:

@@ -359,7 +359,7 @@ class ClientCore:
         self._reclaim(link)
         waiting, link.waiting = link.waiting, []
         for call in waiting:
-            self._finish(call, error=errors.Unreachable((link.endpoint,)))
+            self._finish(call, error=errors.Unreachable((link.endpoint,), self.links.trouble))
         self.links.close(link)
 
     def _reclaim(self, link: Link) -> None:

@@ -72,11 +72,16 @@ class Engine:
     # -- reports of the sockets --------------------------------------------------------------------------
 
     def on_connected(self, connection: int) -> None:
+        self.core.links.trouble = None
         self.core.on_connected(connection, self._now)
 
     def on_refused(self, connection: int) -> None:
         self.core.on_refused(connection, self._now)
         self.watches.on_lost(connection, self._now)
+
+    def on_unusable(self, connection: int, reason: str) -> None:
+        self.core.links.trouble = f"no socket could be opened: {reason}"
+        self.on_lost(connection)  # so it is tried again, after a moment
 
     def on_lost(self, connection: int) -> None:
         self.core.on_lost(connection, self._now)

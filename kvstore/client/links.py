@@ -132,6 +132,7 @@ class Links:
         self.leader_term = 0  # highest term in which a leader was reported
         self.cluster_id: str | None = None  # that of the first node that answered
         self.mismatch: ClusterMismatch | None = None  # the last one met
+        self.trouble: str | None = None  # why this very process cannot connect, until it could again
         self.poll_at: float | None = None  # None: not searching
         self.counters: Counter[str] = Counter()
         self._wire = wire
@@ -363,6 +364,8 @@ class Links:
 
     def why_unserved(self, kind: int = protocol.STALE_READ) -> AssentError:
         """What to say to whoever has waited for a node in vain."""
+        if self.trouble is not None:
+            return Unreachable(self.configured, self.trouble)
         if self.home() is None:
             if any(link.state is LinkState.READY for link in self.links):
                 return NotMember("every node that answers waits to be added to a cluster, or was removed")
