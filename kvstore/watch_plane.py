@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvstore import protocol, watch_frames
-from kvstore.history import range_filter
+from kvstore.interests import Interests, PrefixTable, Stream
 from kvstore.protocol import (
     CLUSTER_TOPIC,
     MAX_KEY_BYTES,
@@ -37,7 +37,6 @@ Frame = list[bytes]
 """The parts of one message; part 0 is the topic."""
 
 MAX_STREAMS: Final = 10_000
-MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix
 MAX_PATH_PREFIXES: Final = 10_000
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_INCARNATION: Final = 2**31 - 1
@@ -46,72 +45,6 @@ _FRAME_OVERHEAD_BYTES: Final = 128
 # Counters that the status has, from 0 on.
 COUNTED: Final = ("dropped_frames", "large_frames", "malformed_subscriptions", "refused_subscriptions")
 _NO_EVENTS: Final = watch_frames.encode_events([])
-
-
-class Stream:
-    """One watched range; owned by the watch plane, from the first subscription to the last unsubscription."""
-
-    __slots__ = ("concerns", "epoch", "sequence", "topic")
-
-    def __init__(self, topic: bytes, key: bytes, range_end: bytes, epoch: int) -> None:
-        self.topic = topic
-        self.concerns = range_filter(key, range_end)
-        self.epoch = epoch  # no other stream on any node has or had it
-        self.sequence = 0  # of the last message; grows by one with each, published or dropped
-
-
-class Interests:
-    """The streams, found by the keys that concern them: by key, by prefix, or by asking each."""
-
-    def __init__(self) -> None:
-        self._exact: dict[bytes, Stream] = {}
-        self._by_prefix: dict[int, dict[bytes, Stream]] = {}  # by length of the prefix; no empty dict
-        self._scanned: dict[bytes, Stream] = {}  # by topic
-
-    def __bool__(self) -> bool:
-        return bool(self._exact or self._by_prefix or self._scanned)
-
-    def add(self, key: bytes, range_end: bytes, stream: Stream) -> bool:
-        """False if there are too many of the kind that has to be asked one by one."""
-        prefix = prefix_of(key, range_end)
-        if not range_end:
-            self._exact[key] = stream
-        elif prefix is not None:
-            self._by_prefix.setdefault(len(prefix), {})[prefix] = stream
-        elif len(self._scanned) < MAX_SCANNED_STREAMS:
-            self._scanned[stream.topic] = stream
-        else:
-            return False
-        return True
-
-    def remove(self, key: bytes, range_end: bytes, stream: Stream) -> None:
-        prefix = prefix_of(key, range_end)
-        if not range_end:
-            del self._exact[key]
-        elif prefix is not None:
-            same_length = self._by_prefix[len(prefix)]
-            del same_length[prefix]
-            if not same_length:
-                del self._by_prefix[len(prefix)]
-        else:
-            del self._scanned[stream.topic]
-
-    def of(self, key: bytes) -> list[Stream]:
-        """The streams that this key concerns."""
-        found = [streams[key[:size]] for size, streams in self._by_prefix.items() if key[:size] in streams]
-        exact = self._exact.get(key)
-        if exact is not None:
-            found.append(exact)
-        if self._scanned:
-            found.extend(stream for stream in self._scanned.values() if stream.concerns(key))
-        return found
-
-
-def prefix_of(key: bytes, range_end: bytes) -> bytes | None:
-    """The prefix which all keys of the range have in common, and no others have; None if there is none."""
-    if key == range_end == ALL_FROM_KEY:
-        return b""
-    return key if range_end and protocol.prefix_range(key) == (key, range_end) else None
 
 
 class WatchPlane:
@@ -139,7 +72,7 @@ class WatchPlane:
         self._streams: dict[bytes, Stream] = {}  # by topic
         # Exactly those of _streams: those whose events have no record before, and those whose have.
         self._plain, self._full = Interests(), Interests()
-        self._path_prefixes: dict[int, set[bytes]] = {}  # by length; no empty set
+        self._path_prefixes: PrefixTable[bytes] = PrefixTable()
         self._queued: list[Frame] = []
         self._queued_bytes = 0
         self._next_heartbeats = 0.0
@@ -212,13 +145,12 @@ class WatchPlane:
         key = event[1]
         if key[0] == RESERVED_TOPIC_BYTE:
             return
-        for size, prefixes in self._path_prefixes.items():
-            if key[:size] in prefixes:
-                if len(event[2]) > MAX_PUBLISHED_BYTES:
-                    self.counters["large_frames"] += 1
-                    return
-                self._queue([key, watch_frames.encode_path_header(event), event[2]])
-                return
+        if next(self._path_prefixes.of(key), None) is None:
+            return
+        if len(event[2]) > MAX_PUBLISHED_BYTES:
+            self.counters["large_frames"] += 1
+            return
+        self._queue([key, watch_frames.encode_path_header(event), event[2]])
 
     def _queue(self, frame: Frame) -> None:
         size_bytes = sum(map(len, frame)) + _FRAME_OVERHEAD_BYTES
@@ -287,17 +219,12 @@ class WatchPlane:
             return True
         if topic[:1] == ALL_FROM_KEY:
             return self._open_stream(topic)
-        prefixes = self._path_prefixes.get(len(topic), set())
-        if topic not in prefixes:
-            if len(topic) > MAX_KEY_BYTES or self._count_prefixes() >= self._max_path_prefixes:
+        if topic not in self._path_prefixes:
+            if len(topic) > MAX_KEY_BYTES or len(self._path_prefixes) >= self._max_path_prefixes:
                 self.counters["refused_subscriptions"] += 1
                 return False
-            prefixes.add(topic)
-            self._path_prefixes[len(topic)] = prefixes
+            self._path_prefixes.add(topic, topic)
         return False
-
-    def _count_prefixes(self) -> int:
-        return sum(map(len, self._path_prefixes.values()))
 
     def _open_stream(self, topic: bytes) -> bool:
         interval = watch_frames.parse_stream_topic(topic)
@@ -325,10 +252,7 @@ class WatchPlane:
             assert interval is not None, f"a stream has the topic {topic!r}"
             self._interests_of(topic).remove(*interval, stream)
             return
-        prefixes = self._path_prefixes.get(len(topic), set())
-        prefixes.discard(topic)
-        if not prefixes:
-            self._path_prefixes.pop(len(topic), None)
+        self._path_prefixes.discard(topic)
 
     def position(self, key: bytes, range_end: bytes, *, is_full: bool = False) -> tuple[int, int]:
         """(epoch, sequence of the last message) of a range's stream; epoch 0 if nobody subscribes to it."""
@@ -423,4 +347,4 @@ class WatchPlane:
 
     def status(self) -> dict[str, int]:
         counted = {name: self.counters[name] for name in COUNTED}
-        return {"watch_streams": len(self._streams), "watch_prefixes": self._count_prefixes(), **counted}
+        return {"watch_streams": len(self._streams), "watch_prefixes": len(self._path_prefixes), **counted}

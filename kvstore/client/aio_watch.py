@@ -39,7 +39,15 @@ class _Following(ABC, Generic[Item]):
         """The next that was queued."""
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self._establish().__await__()
+        return self._begin().__await__()
+
+    async def _begin(self) -> Self:
+        """For a caller who has no watch in hand before it is established, and so could not cancel it."""
+        try:
+            return await self._establish()
+        except BaseException:
+            self.cancel()
+            raise
 
     async def _establish(self) -> Self:
         watch = self._watch
@@ -89,7 +97,7 @@ class _Following(ABC, Generic[Item]):
             waiter.set_result(None)
 
     async def __aenter__(self) -> Self:
-        return await self._establish()
+        return await self._begin()
 
     async def __aexit__(self, *_: object) -> None:
         self.cancel()

@@ -104,7 +104,7 @@ class Link:
         self.refused = False  # the last attempt to connect failed
         self.barred_until = float("-inf")
         self.node: str | None = None
-        self.is_member = True  # unless it says that it waits to be added, or was removed
+        self.is_member = True  # unless it says that it waits to be added, was removed, or is fenced
         self.watch_endpoint: str | None = None
         self.pending: dict[int, Call] = {}  # by request id, ascending; all sent on this connection
         self.waiting: list[Call] = []  # pinned to this link, to be sent when it is READY
@@ -251,11 +251,11 @@ class Links:
 
     def on_status(self, link: Link, status: NodeStatus, now: float) -> bool:
         """False if the node is of another cluster, and its link is to be closed."""
-        link.is_member = status.member not in ("waiting", "removed")
+        link.is_member = status.member not in ("waiting", "removed") and status.fenced is None
         if not link.is_member:
             self.set_aside(link, status)
             if self.cluster_id in (None, status.cluster_id):
-                self._learn_more(status.peers)  # it was removed, and knows by whom its cluster goes on
+                self._learn_more(status.peers)  # it knows by whom its cluster goes on
             return True
         if self.cluster_id is None:
             self.cluster_id = status.cluster_id
@@ -368,7 +368,7 @@ class Links:
             return Unreachable(self.configured, self.trouble)
         if self.home() is None:
             if any(link.state is LinkState.READY for link in self.links):
-                return NotMember("every node that answers waits to be added to a cluster, or was removed")
+                return NotMember("every node that answers is fenced, was removed, or waits to be added")
             return self.mismatch or Unreachable(self.configured)
         if kind not in ANYWHERE and self.leader() is None:
             return NoLeader("nodes answer, but no leader could be reached before the deadline")

@@ -114,7 +114,7 @@ class Watches:
         watch.error = error
         if error is None:
             watch.queue.clear()
-        del self._watches[watch]
+        self._watches.pop(watch, None)  # it may never have begun
         watch.on_ready()
 
     # -- nodes -------------------------------------------------------------------------------------------

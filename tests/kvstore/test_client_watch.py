@@ -450,3 +450,14 @@ def test_progress_that_waits_to_be_taken_does_not_take_a_watch_back() -> None:
     desk.run(0.1)
     assert [batch.events for batch in watch.queue] == [[]]
     assert watch.revision == revision
+
+
+def test_a_fenced_node_is_not_waited_for() -> None:
+    """It publishes nothing any more, and each watch that began there would wait two seconds for a sign."""
+    desk = WatchDesk()
+    desk.mute = {"a"}
+    status = desk.status
+    desk.status = lambda name: status(name) | {"fenced": {"index": 7} if name == "a" else None}  # type: ignore[method-assign]
+    watch = desk.watch()
+    desk.run(0.6)
+    assert watch.phase is Phase.STREAMING and place(desk, watch) == "b"

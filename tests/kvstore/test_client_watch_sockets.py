@@ -166,3 +166,46 @@ def test_an_asyncio_watch_that_cannot_begin_says_why() -> None:
                 cluster.unmute("n1")
 
     asyncio.run(main())
+
+
+def test_a_watch_whose_awaiting_is_given_up_leaves_nothing_behind(cluster: FakeCluster) -> None:
+    """Nobody has it in hand to cancel it; it would go on, and keep its queue full, as long as its client."""
+
+    async def entered(client: AsyncClient) -> None:
+        async with client.watch("/", prefix=True):
+            raise AssertionError("it was established without a node")
+
+    async def awaited(client: AsyncClient) -> None:
+        await client.watch("/", prefix=True)
+
+    async def main() -> None:
+        async with AsyncClient(cluster.endpoints, timeout_seconds=5.0) as client:
+            for begin in (entered, awaited):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(begin(client), 0.2)
+            assert not client._engine.watches._watches
+            watch = client.watch("/", prefix=True)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.2)
+            assert len(client._engine.watches._watches) == 1, "to wait for a batch again is allowed"
+            watch.cancel()
+            assert not client._engine.watches._watches
+
+    for name in cluster.nodes:
+        cluster.kill(name)
+    asyncio.run(main())
+
+
+def test_a_watch_that_never_began_can_be_cancelled(cluster: FakeCluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.endpoints) as client:
+            idle = client.watch("/a")
+            idle.cancel()
+            assert [batch async for batch in idle] == []
+            refused = client.watch("/a", start_revision=1)
+            refused._watch.key = b""
+            with pytest.raises(errors.EmptyKey):
+                await refused
+            refused.cancel()
+
+    asyncio.run(main())

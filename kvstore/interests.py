@@ -1,0 +1,127 @@
+"""Who is interested in a key: streams of ranges, and prefixes, found without a look at each.
+
+May know: keys, ranges and streams; nothing of what is said to them. What one key costs is bounded by its
+own length and by the few streams that have to be asked, whatever others subscribe to.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
+
+from kvstore import protocol
+from kvstore.history import range_filter
+from kvstore.versions import ALL_FROM_KEY
+
+MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix
+
+Item = TypeVar("Item")
+
+
+class PrefixTable(Generic[Item]):
+    """What is noted for prefixes of keys. Owned by whoever notes it."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, dict[bytes, Item]] = {}  # no empty dict
+        self._lengths: list[int] = []  # just those, ascending: prefixes longer than a key cost it nothing
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, prefix: bytes) -> bool:
+        return prefix in self._by_length.get(len(prefix), ())
+
+    def add(self, prefix: bytes, item: Item) -> None:
+        """One that is not there yet."""
+        length = len(prefix)
+        same_length = self._by_length.get(length)
+        if same_length is None:
+            same_length = self._by_length[length] = {}
+            insort(self._lengths, length)
+        same_length[prefix] = item
+        self._count += 1
+
+    def discard(self, prefix: bytes) -> None:
+        if prefix not in self:
+            return
+        length = len(prefix)
+        same_length = self._by_length[length]
+        del same_length[prefix]
+        self._count -= 1
+        if not same_length:
+            del self._by_length[length]
+            del self._lengths[bisect_left(self._lengths, length)]
+
+    def of(self, key: bytes) -> Iterator[Item]:
+        """What is noted for the prefixes of this key, the shortest first."""
+        for length in self._lengths:
+            if length > len(key):
+                return
+            item = self._by_length[length].get(key[:length])
+            if item is not None:
+                yield item
+
+
+class Stream:
+    """One watched range; owned by the watch plane, from the first subscription to the last unsubscription."""
+
+    __slots__ = ("concerns", "epoch", "sequence", "topic")
+
+    def __init__(self, topic: bytes, key: bytes, range_end: bytes, epoch: int) -> None:
+        self.topic = topic
+        self.concerns = range_filter(key, range_end)
+        self.epoch = epoch  # no other stream on any node has or had it
+        self.sequence = 0  # of the last message; grows by one with each, published or dropped
+
+
+class Interests:
+    """The streams, found by the keys that concern them: by key, by prefix, or by asking each."""
+
+    def __init__(self) -> None:
+        self._exact: dict[bytes, Stream] = {}
+        self._by_prefix: PrefixTable[Stream] = PrefixTable()
+        self._scanned: dict[bytes, Stream] = {}  # by topic
+
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._by_prefix or self._scanned)
+
+    def add(self, key: bytes, range_end: bytes, stream: Stream) -> bool:
+        """False if there are too many of the kind that has to be asked one by one."""
+        prefix = prefix_of(key, range_end)
+        if not range_end:
+            self._exact[key] = stream
+        elif prefix is not None:
+            self._by_prefix.add(prefix, stream)
+        elif len(self._scanned) < MAX_SCANNED_STREAMS:
+            self._scanned[stream.topic] = stream
+        else:
+            return False
+        return True
+
+    def remove(self, key: bytes, range_end: bytes, stream: Stream) -> None:
+        prefix = prefix_of(key, range_end)
+        if not range_end:
+            del self._exact[key]
+        elif prefix is not None:
+            self._by_prefix.discard(prefix)
+        else:
+            del self._scanned[stream.topic]
+
+    def of(self, key: bytes) -> list[Stream]:
+        """The streams that this key concerns."""
+        found = list(self._by_prefix.of(key))
+        exact = self._exact.get(key)
+        if exact is not None:
+            found.append(exact)
+        if self._scanned:
+            found.extend(stream for stream in self._scanned.values() if stream.concerns(key))
+        return found
+
+
+def prefix_of(key: bytes, range_end: bytes) -> bytes | None:
+    """The prefix which all keys of the range have in common, and no others have; None if there is none."""
+    if key == range_end == ALL_FROM_KEY:
+        return b""
+    return key if range_end and protocol.prefix_range(key) == (key, range_end) else None
