@@ -409,9 +409,9 @@ class CountedKey(bytes):
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_prefixes_longer_than_a_key_cost_its_changes_nothing(is_stream: bool) -> None:
-    """One subscriber with a prefix of each length would make each put look at four thousand of them."""
+    """One subscriber with a prefix of each length would make each put look at thousands of them."""
     plane = WatchPlane(1)
-    prefixes = [b"x" * size for size in range(1, 4097)]
+    prefixes = [b"x" * size for size in range(1, 4097, 16)]
     topics = [stream_topic(prefix, b"x" * (len(prefix) - 1) + b"y") for prefix in prefixes]
     plane.subscribed([b"\x01" + topic for topic in (topics if is_stream else prefixes)])
     key = CountedKey(b"/app/key")
