@@ -24,6 +24,9 @@ _LOST: Final = int(zmq.EVENT_DISCONNECTED)
 _CONNECTED: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _MOST_RECEIVED_AT_ONCE: Final = 1000  # from one socket, before the others have their turn
 _MAX_REPLY_BYTES: Final = 256 << 20
+# Of a node's watch plane; none is larger than 64 KiB. What comes then waits at the node, and what that has no
+# room for is a gap.
+MOST_UNREAD_MESSAGES: Final = 2048
 MOST_SOCKETS: Final = 32_768  # of a process with libzmq's common context; its default is 1023
 
 _OPTIONS: Final = {
@@ -66,6 +69,8 @@ class _Connection:
     def __init__(self, number: int, socket: zmq.Socket[bytes], *, is_subscriber: bool) -> None:
         for option, value in _OPTIONS.items():
             socket.setsockopt(option, value)
+        if is_subscriber:
+            socket.setsockopt(zmq.RCVHWM, MOST_UNREAD_MESSAGES)
         self.number = number
         self.socket = socket
         self.is_subscriber = is_subscriber

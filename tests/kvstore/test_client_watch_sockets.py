@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import zmq
 
 from kvstore import errors
 from kvstore.client import AsyncClient, BlockingWatch, Client
+from kvstore.protocol import MAX_PUBLISHED_BYTES
 from tests.kvstore.fake_server import FakeCluster, wait_for
 
 
@@ -209,3 +211,12 @@ def test_a_watch_that_never_began_can_be_cancelled(cluster: FakeCluster) -> None
             refused.cancel()
 
     asyncio.run(main())
+
+
+def test_what_waits_in_the_watchers_process_is_bounded(cluster: FakeCluster) -> None:
+    """Nobody reads for a blocking client while its program is busy. Eight times as many may wait of replies:
+    it has asked for these."""
+    with Client(cluster.endpoints) as client, client.watch("/", prefix=True):
+        connections = client._engine.connections._connections.values()
+        [unread] = [found.socket.get(zmq.RCVHWM) for found in connections if found.is_subscriber]
+        assert isinstance(unread, int) and unread * MAX_PUBLISHED_BYTES <= 128 << 20
