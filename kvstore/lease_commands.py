@@ -32,11 +32,17 @@ from kvstore.store import Store
 # They go in one revision, and nothing could interrupt that. Half of what a delete may take, for they need not
 # follow one another: each may have to be looked for.
 MAX_LEASE_KEYS: Final = MAX_DELETE_KEYS // 2
+# Of a whole cluster: all are looked at in one turn when a snapshot begins, and by the leader when some have
+# ended. And nothing else bounds what they take: no quota counts them.
+MAX_LEASES: Final = 100_000
 
 NOT_FOUND: Final = error_result(protocol.LEASE_NOT_FOUND, "requested lease not found")
 EXISTS: Final = error_result(protocol.LEASE_EXISTS, "lease already exists")
 TOO_MANY_KEYS: Final = error_result(
     protocol.TOO_LARGE, f"a lease has at most {MAX_LEASE_KEYS} keys: use another one for more"
+)
+TOO_MANY_LEASES: Final = error_result(
+    protocol.TOO_LARGE, f"there are {MAX_LEASES} leases, and cannot be more: revoke some, or share one"
 )
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
@@ -56,7 +62,7 @@ class LeaseCommands:
             LEASE_TICK: self._tick,
             LEASE_EXPIRE: self._expire,
         }
-        self.reads: dict[int, Callable[[list[Any], object], bytes]] = {
+        self.reads: dict[int, Callable[[list[Any]], bytes]] = {
             LEASE_TIME_TO_LIVE: self._time_to_live,
             LEASE_LIST: self._list,
         }
@@ -76,6 +82,8 @@ class LeaseCommands:
             lease = leases.free_id(self.index)
         elif lease in leases:
             return EXISTS
+        if len(leases) >= MAX_LEASES:
+            return TOO_MANY_LEASES
         leases.grant(lease, ttl_seconds, self.index)
         return _pack((OK, self.store.revision, lease, ttl_seconds))
 
@@ -106,7 +114,13 @@ class LeaseCommands:
         self.leases.drop(lease)
         return len(self.store.delete_keys(sorted(self.store.leased_keys(lease))))
 
-    def _time_to_live(self, read: list[Any], _: object) -> bytes:
+    def width(self, read: list[Any]) -> int:
+        """How many keys or leases the answer of a read looks at, and has."""
+        if read[0] == LEASE_LIST:
+            return len(self.leases)
+        return len(self.store.leased_keys(read[1])) if read[2] & LEASE_KEYS else 0
+
+    def _time_to_live(self, read: list[Any]) -> bytes:
         lease, flags = read[1:]
         names: list[bytes] = []
         keys = self.store.leased_keys(lease)
@@ -120,5 +134,5 @@ class LeaseCommands:
         remaining, ttl_seconds = self.leases.remaining_seconds(lease), self.leases.ttl_seconds(lease)
         return _pack((OK, self.store.revision, remaining, ttl_seconds, len(keys), names))
 
-    def _list(self, _: list[Any], __: object) -> bytes:
+    def _list(self, _: list[Any]) -> bytes:
         return _pack((OK, self.store.revision, self.leases.ids()))

@@ -152,8 +152,13 @@ class Sessions:
         )
 
     def load(self, state: SessionState) -> None:
-        """One more session of a snapshot; they come in the order of frozen()."""
+        """One more session of a snapshot; they come in the order of frozen().
+
+        Raises ValueError if it cannot be: to close both of two with the same nonce would end the node.
+        """
         session_id, nonce, opened, floor, results = state
+        if session_id in self._sessions or nonce in self._by_nonce:
+            raise ValueError(f"session {session_id} is there twice")
         session = Session(nonce, opened)
         session.floor = floor
         session.results = dict(results)

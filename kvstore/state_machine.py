@@ -68,6 +68,9 @@ SWEEP_VERSIONS: Final = (
 QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
 SMALL_RANGE_KEYS: Final = 64  # a range of no more is answered at once, whatever others ask for
 SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
+QUERY_BYTES: Final = (
+    8 << 20
+)  # answered by it, of results that are not small; small ranges have as much beside
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
@@ -97,10 +100,10 @@ class QueryBatch:
 
     def affords(self, keys: int) -> bool:
         """If so, these are paid for."""
-        if keys <= SMALL_RANGE_KEYS and keys <= self.small_keys_left:
+        if keys <= SMALL_RANGE_KEYS and keys <= self.small_keys_left and self.size_bytes < 2 * QUERY_BYTES:
             self.small_keys_left -= keys
             return True
-        if keys <= self.keys_left:
+        if keys <= self.keys_left and self.size_bytes < QUERY_BYTES:
             self.keys_left -= keys
             return True
         return False
@@ -120,7 +123,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 5
+    fingerprint_version: Final = 6
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class StoreMachine:
             RANGE: self._range,
             WATCH_HISTORY: self._watch_history,
             READ_TXN: self._read_transaction,
-            **self._leases.reads,
+            **dict.fromkeys(self._leases.reads, self._read_leases),
             CHILDREN: self._children,
         }
 
@@ -239,7 +242,8 @@ class StoreMachine:
         return _pack((OK, store.revision))
 
     def _change_session(self, command: list[Any], index: int) -> bytes:
-        """Opening and closing need no memory of their results: they are the same when they come again."""
+        """They need no memory of their results: of a session that was opened it is kept with the session, and
+        one that is closed is found closed."""
         if command[3] == OPEN_SESSION:
             return self._sessions.open(command[4], index, self._store.revision)
         assert command[3] == CLOSE_SESSION, f"operation {command[3]} was let in"
@@ -296,9 +300,11 @@ class StoreMachine:
             return self._range_in_steps(read, batch)
         if not range_end and not flags:
             record = store.get(key)
-            return _pack(
-                (OK, current, 0, False, ()) if record is None else (OK, current, 1, False, (record,))
-            )
+            if record is None:
+                return _pack((OK, current, 0, False, ()))
+            if len(record[1]) > SMALL_RESULT_BYTES and not batch.affords(1):
+                return admitted(self._range_steps(read), batch)
+            return _pack((OK, current, 1, False, (record,)))
         count = store.count(key, range_end)
         if flags & COUNT_ONLY:
             return _pack((OK, current, count, False, ()))
@@ -339,6 +345,11 @@ class StoreMachine:
             return read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
 
         return _in_steps(steps, keys_of_first_step(read[1]), batch)
+
+    def _read_leases(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        leases = self._leases
+        answer = leases.reads[read[0]]
+        return _in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:

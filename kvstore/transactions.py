@@ -52,7 +52,8 @@ TOO_LONG_REPLY: Final = error_result(
 TOO_LONG_ANSWER: Final = error_result(
     protocol.TOO_LARGE, f"the results of the transaction exceed {MAX_RANGE_REPLY_BYTES} bytes"
 )
-_READS_IN_A_STEP: Final = 256  # of a few keys each
+_READS_IN_A_STEP: Final = 256  # of a few keys each; a range counts as one for each _FEW_KEYS
+_FEW_KEYS: Final = 8
 
 _packer: Final = msgpack.Packer()
 _pack: Callable[[Any], bytes] = _packer.pack
@@ -149,7 +150,7 @@ class Writing:
         self._keys_left = MAX_TXN_KEYS
         self._bytes_left = MAX_TXN_REPLY_BYTES
         self._ranges: list[tuple[bytes, bytes]] = []  # to be deleted
-        self._attached: Counter[int] = Counter()  # by lease, how many keys are put with it
+        self._attached: Counter[int] = Counter()  # by lease, how many keys come to it
         self._results: list[list[Any]] = []  # of all operations; each lacks the revision
         # What it changes: by key, the records before it, None if there was none, and those after it.
         self.puts: dict[bytes, tuple[KeyValue | None, KeyValue]] = {}
@@ -221,7 +222,7 @@ class Writing:
         previous = self._store.get(key)
         others = self._attached[lease] if lease else 0
         value, lease = resolved_put(self._leases, previous, key, value, lease, flags, others)
-        self._attached[lease] += 1
+        self._attached[lease] += previous is None or previous[5] != lease
         created, version = (self._revision, 0) if previous is None else (previous[2], previous[4])
         self.puts[key] = previous, (key, value, created, self._revision, version + 1, lease)
         if not flags & PREV_KV or previous is None:
@@ -360,7 +361,7 @@ class _Reading:
                 return False
             if start is not None:
                 yield
-        yield from self._breathe()
+        yield from self._breathe(compare[2], compare[3])
         return is_there or absence_holds(compare)
 
     def _answer(self, chosen: Chosen) -> Generator[None, None, bytes]:
@@ -395,7 +396,7 @@ class _Reading:
             raise _Overtaken  # if it was compacted for good, that is found in the next attempt
         if part in (TOO_MANY_SORT, TOO_MANY_TO_SORT):
             raise Refused(part)
-        yield from self._breathe()
+        yield from self._breathe(operation[1], operation[2])
         return part
 
     def _current_store(self) -> Store:
@@ -404,8 +405,9 @@ class _Reading:
             raise _Overtaken
         return store
 
-    def _breathe(self) -> Generator[None, None, None]:
-        self._reads_left -= 1
+    def _breathe(self, key: bytes, range_end: bytes) -> Generator[None, None, None]:
+        """After each read, of which the last step has looked at no more than a slice."""
+        self._reads_left -= 1 + min(self._store_of().width(key, range_end), SLICE_KEYS) // _FEW_KEYS
         if self._reads_left <= 0:
             self._reads_left = _READS_IN_A_STEP
             yield

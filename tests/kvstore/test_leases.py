@@ -223,6 +223,38 @@ def test_a_lease_has_no_more_keys_than_may_go_in_one_revision(monkeypatch: pytes
     assert log.put(b"d", lease=7)[0] == protocol.OK
 
 
+def test_the_number_of_leases_is_bounded_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No quota counts them: a client that grants and grants would fill the memory of every node."""
+    monkeypatch.setattr(lease_commands, "MAX_LEASES", 3)
+    log = LeaseLog()
+    for lease in (7, 8, 9):
+        assert log.grant(60, lease)[0] == protocol.OK
+    refused = log.grant(60, 10)
+    assert refused == [
+        protocol.TOO_LARGE,
+        "there are 100000 leases, and cannot be more: revoke some, or share one",
+    ]
+    assert log.restored().grant(60, 10) == log.grant(60) == refused
+    assert log.grant(60, 7)[0] == protocol.LEASE_EXISTS
+    log.revoke(8)
+    assert log.grant(60, 10)[0] == protocol.OK and log.ids() == [7, 9, 10]
+
+
+def test_reads_that_list_many_leases_or_keys_are_done_in_turns_of_their_own() -> None:
+    """A frame of a hundred questions for the 50 000 keys of a lease was answered in one turn, of 5 s."""
+    log = LeaseLog()
+    log.apply(*(bodies.grant_body(0, 0, 0, 60, lease) for lease in range(1, 3001)))
+    log.apply(*(protocol.put_body(0, 0, 0, b"k%05d" % number, b"", lease=7) for number in range(3000)))
+    keys, ids = bodies.time_to_live_body(7, protocol.LEASE_KEYS), bodies.list_body()
+    for body in (keys, ids):
+        answers = log.machine.begin_query([body] * 50)
+        assert [isinstance(answer, bytes) for answer in answers] == [True] + [False] * 49
+        assert len(set(log.machine.query([body] * 50))) == 1
+    small = [bodies.time_to_live_body(lease, protocol.LEASE_KEYS) for lease in (1, 3000, 5000)]
+    answers = log.machine.begin_query([ids] * 9 + [*small, bodies.time_to_live_body(7)] * 1000)
+    assert all(isinstance(answer, bytes) for answer in answers[9:])
+
+
 # ---------------------------------------------------------------- time
 
 

@@ -132,6 +132,21 @@ def test_many_large_reads_at_once_do_not_become_gigabytes() -> None:
     assert codes == [0] * 63 + [protocol.TOO_LARGE] * 137 + [0]
 
 
+def test_large_values_are_not_all_given_in_one_turn() -> None:
+    """Each was encoded before it was refused: the reads of one frame took seconds."""
+    log = Log()
+    log.put(b"large", bytes(1 << 20))
+    for body in (protocol.range_body(b"large"), protocol.range_body(b"l", b"m", limit=5)):
+        small = [protocol.range_body(b"none"), protocol.range_body(b"m", b"n")]
+        answers = log.machine.begin_query([body] * 5000 + small)
+        at_once = [answer for answer in answers if isinstance(answer, bytes)]
+        assert sum(map(len, at_once)) < 18 << 20
+        assert isinstance(answers[-2], bytes)
+        late = answers[-3]
+        assert not isinstance(late, bytes)
+        assert msgpack.unpackb(next(late) or b"")[0] == protocol.OK
+
+
 def test_a_delete_that_would_answer_too_much_deletes_nothing() -> None:
     """Its result would have to be remembered by every node."""
     log = Log()

@@ -335,6 +335,8 @@ def test_streams_begin_a_new_epoch_and_say_so_at_once() -> None:
         [msgpack.packb([1, 5, 5, 1, 0]), b"\xc1"],
         [msgpack.packb([1, 5, 5, 1, 0]), msgpack.packb([7])],
         [msgpack.packb([1, 5, 5, 0, 1]), msgpack.packb([1, b"nonce"])],
+        [msgpack.packb([1, 5, 5, 0, 2]), *(msgpack.packb([1, nonce, b"", 1, []]) for nonce in (b"m", b"n"))],
+        [msgpack.packb([1, 5, 5, 0, 2]), *(msgpack.packb([each, b"m", b"", 1, []]) for each in (1, 2))],
     ],
 )
 def test_what_is_no_snapshot_of_a_store_is_refused(content: list[bytes]) -> None:

@@ -77,4 +77,8 @@ def test_a_transaction_gives_no_lease_more_keys_than_it_may_have(monkeypatch: py
     assert transact(log, [], puts)[0] == protocol.TOO_LARGE
     assert log.machine.digest() == before
     assert transact(log, [], puts[:2])[0] == OK
+    again = [put(b"a", b"again", lease=7), put(b"0", b"again", lease=7)]
+    assert transact(log, [], [delete(b"1")])[0] == OK
+    assert transact(log, [], [*again, puts[1]])[0] == OK  # what it has already does not come to it
+    assert transact(log, [], [*again, puts[2]])[0] == protocol.TOO_LARGE
     assert transact(log, [], [put(b"a", b"again", lease=7)])[0] == OK

@@ -80,6 +80,24 @@ def test_a_read_with_a_larger_answer_than_a_range_may_have_is_refused() -> None:
     assert log.ask(asked([], [read(b"k", b"l")] * 2))[0] == protocol.TOO_LARGE
 
 
+def test_a_transaction_of_many_ranges_is_read_in_as_many_steps() -> None:
+    """What was counted were reads: 256 ranges of 2000 keys each were one step, of most of a second."""
+    log = Log()
+    log.apply(*(protocol.put_body(0, 0, 0, b"k%05d" % number, b"") for number in range(2000)))
+    whole = (b"k", b"l")
+    steps_taken: list[int] = []
+    for body in (
+        asked([], [read(*whole, limit=1)] * 30),
+        asked([compare("version", b"k", "=", 1, b"l")] * 30, []),
+        asked([], [(*read(*whole, limit=1), 5, 1, 0, 0, 0, 0)] * 30),
+    ):
+        [steps] = log.machine.begin_query([body])
+        assert not isinstance(steps, bytes)
+        steps_taken.append(sum(1 for _ in steps))
+    assert min(steps_taken) > 15  # each of two ranges at most
+    assert isinstance(log.machine.begin_query([asked([], [read(b"k00001")] * 128)])[0], bytes)
+
+
 def test_many_reads_of_single_keys_are_answered_at_once_and_many_of_ranges_are_not() -> None:
     """A frame of the first kind must not take a turn for each; one of the second must not take all of one."""
     log = Log()
