@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvstore import codes, hierarchy, protocol, range_select, watch_frames
+from kvstore import codes, hierarchy, lease_commands, protocol, range_select, watch_frames
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.protocol_examples import examples
 
@@ -93,6 +93,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"exceed {protocol.MAX_PREV_KVS_BYTES >> 20} MiB is then refused with {protocol.TOO_LARGE}" in TEXT
     assert f"It comes every {protocol.WATCH_HEARTBEAT_SECONDS} s" in TEXT
     assert f"Without one for {protocol.WATCH_SILENCE_SECONDS:.0f} s" in TEXT
+    assert f"a lease has at most {_grouped(lease_commands.MAX_LEASE_KEYS)} keys" in TEXT.lower()
+    assert f"a cluster has at most {_grouped(lease_commands.MAX_LEASES)} leases" in TEXT.lower()
     assert protocol.MAX_BODY_BYTES == 1.5 * (1 << 20) and "at most 1.5 MiB" in TEXT
 
 

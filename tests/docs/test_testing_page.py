@@ -18,6 +18,14 @@ def test_every_test_that_is_named_exists() -> None:
     assert unknown == []
 
 
+def test_each_fact_of_the_store_names_a_test() -> None:
+    """A class stands for all of its tests."""
+    facts = PAGE.split("the facts of the store", 1)[1].split("\n### ", 1)[0]
+    rows = [line for line in facts.splitlines() if line.startswith("| ") and not line.endswith("| tests |")]
+    assert len(rows) > 40
+    assert [row for row in rows if not re.search(r"\.py::[tT]est\w+`", row.rsplit(" | ", 1)[1])] == []
+
+
 def other_files() -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
 

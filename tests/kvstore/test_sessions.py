@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvstore import protocol
 from kvstore.protocol import MAX_UNACKNOWLEDGED
 from kvstore.sessions import EXPIRED, FORGOTTEN, RESULT_OVERHEAD_BYTES, Session, Sessions
 
@@ -50,6 +51,8 @@ def test_g1_a_repeated_sequence_has_the_first_result() -> None:
 def test_g4_an_unknown_session_is_expired_never_a_new_one() -> None:
     sessions = opened()
     assert sessions.admit(11, 1, 1) == EXPIRED
+    code, text = msgpack.unpackb(EXPIRED)
+    assert (code, text[:15]) == (protocol.SESSION_EXPIRED, "session expired")
     assert len(sessions) == 1
 
 

@@ -50,6 +50,16 @@ def test_h5_history_below_the_compacted_revision_is_refused_with_that_revision()
     assert log.machine.status()["compact_revision"] == oldest
 
 
+def test_a_range_that_ends_before_it_begins_has_no_watch() -> None:
+    """As a read it is empty; as a watch it would be silent for ever."""
+    log = Log()
+    log.put(b"a")
+    for key, range_end in ((b"b", b"a"), (b"a", b"a")):
+        history = protocol.watch_history_body(key, range_end, start_revision=1)
+        assert log.ask(history) == [protocol.WATCH_RANGE_EMPTY, "watcher range is empty"]
+        assert log.ask(protocol.range_body(key, range_end)) == [0, 2, 0, False, []]
+
+
 def test_every_change_of_a_batch_is_published_and_in_the_history() -> None:
     """A batch is what happened to arrive together: it means nothing to a watcher."""
     log = Log()

@@ -10,7 +10,7 @@ from tests.project.tree import python_files, source
 
 @functools.cache
 def known_test_ids() -> frozenset[str]:
-    """Files, and functions as file::name; without parameters."""
+    """Files, functions and classes as file::name; without parameters."""
     found: set[str] = set()
     for path in python_files("tests"):
         if path.name.startswith("test_"):
@@ -18,6 +18,7 @@ def known_test_ids() -> frozenset[str]:
             found |= {
                 f"{path.as_posix()}::{node.name}"
                 for node in ast.parse(source(path)).body
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and node.name.startswith(("test_", "Test"))
             }
     return frozenset(found)
