@@ -255,6 +255,10 @@ class Cluster:
         leaders = [node for node in self.nodes.values() if node.leads]
         return max(leaders, key=lambda node: node.core.term, default=None)
 
+    def now(self) -> float:
+        """The true time, also within a turn: only the node that has one is busy."""
+        return self.schedule.now + sum(node.clock.busy_seconds for node in self.nodes.values())
+
     # -- lives -----------------------------------------------------------------------------------------
 
     def start(self, node: SimulatedNode) -> None:

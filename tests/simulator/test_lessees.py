@@ -57,3 +57,8 @@ def test_g9_g10_g11_leases_live_as_long_as_was_promised_and_end_afterwards() -> 
     counts = merged(outcomes)
     for name in ("lease granted", "lease renewed", "lease revoked", "lease expired", "put with a lease"):
         assert counts[name], name
+
+
+def test_a_lease_that_ends_in_a_long_turn_ends_at_its_true_moment() -> None:
+    """A lone node proposes the expiry, has a slow sync and applies it, all in one turn."""
+    assert run_seed(921, 10.0).failure is None
