@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
 from kvstore import protocol
-from kvstore.history import range_filter
 from kvstore.versions import ALL_FROM_KEY
+from kvstore.watch_streams import Stream
 
 MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix
 
@@ -62,18 +62,6 @@ class PrefixTable(Generic[Item]):
             item = self._by_length[length].get(key[:length])
             if item is not None:
                 yield item
-
-
-class Stream:
-    """One watched range; owned by the watch plane, from the first subscription to the last unsubscription."""
-
-    __slots__ = ("concerns", "epoch", "sequence", "topic")
-
-    def __init__(self, topic: bytes, key: bytes, range_end: bytes, epoch: int) -> None:
-        self.topic = topic
-        self.concerns = range_filter(key, range_end)
-        self.epoch = epoch  # no other stream on any node has or had it
-        self.sequence = 0  # of the last message; grows by one with each, published or dropped
 
 
 class Interests:

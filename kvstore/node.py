@@ -30,6 +30,7 @@ from actors import (
     library_version,
 )
 from kvstore import logs, protocol
+from kvstore.applier import StoreApplier
 from kvstore.compactor import Compactor
 from kvstore.founding import Origin, open_directory, origin_of
 from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
@@ -42,7 +43,7 @@ from kvstore.state_machine import StoreMachine
 from kvstore.unusable import UnusableSnapshot, why_of_another_index
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core
-from raft.applier_actor import WATCH_PORT, ApplierActor
+from raft.applier_actor import WATCH_PORT
 from raft.config import MEBIBYTE
 from raft.directory import LOG_NAME
 from raft.election_actor import ElectionActor
@@ -221,13 +222,12 @@ def _make_replication(
 
 def _make_applier(
     settings: NodeSettings, storage: Storage, recovered: Recovered, rng: random.Random, fence: Fence
-) -> ApplierActor:
-    watch_plane = WatchPlane(rng.randint(1, MAX_INCARNATION))
-    machine = StoreMachine(watch_plane)
+) -> StoreApplier:
+    machine = StoreMachine(WatchPlane(rng.randint(1, MAX_INCARNATION)))
     applied_index = _restore(settings, machine, storage, recovered, fence)
     compactor = Compactor(settings.history_policy, machine.kept_history)
     household = Household(LeaseKeeper(machine.leases_seen), compactor)
-    return ApplierActor(machine, watch_plane, housekeeper=household, applied_index=applied_index, fence=fence)
+    return StoreApplier(machine, housekeeper=household, applied_index=applied_index, fence=fence)
 
 
 def _restore(

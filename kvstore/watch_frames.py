@@ -30,12 +30,13 @@ from kvstore.protocol import (
 STREAM_PREFIXES: Final = (STREAM_TOPIC_PREFIX, PREVIOUS_TOPIC_PREFIX)
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
+_pack_array_header: Callable[[int], bytes] = msgpack.Packer().pack_array_header
 
 
 class StreamHeader(NamedTuple):
     """sequence counts the messages of one stream in one epoch; a heartbeat repeats the last one.
 
-    revision is that of the message's events, in a heartbeat that of the store.
+    revision is that of the message's last events, in a heartbeat that of the store.
     """
 
     epoch: int
@@ -92,6 +93,16 @@ def encode_events(events: Sequence[Event] | Sequence[FullEvent]) -> bytes:
     return _pack(events)
 
 
+def encode_bodies(events: Sequence[Event] | Sequence[FullEvent]) -> bytes:
+    """Some of the events of a message, one after the other."""
+    return b"".join(map(_pack, events))
+
+
+def join_events(count: int, bodies: Sequence[bytes]) -> bytes:
+    """All of them, of which there are so many."""
+    return b"".join((_pack_array_header(count), *bodies))
+
+
 def encode_path_header(event: Event) -> bytes:
     kind, _, _, create_revision, mod_revision, version, lease = event
     return _pack((PROTOCOL_VERSION, kind, create_revision, mod_revision, version, lease))
@@ -109,6 +120,14 @@ def decode_stream_message(header: bytes, events: bytes) -> tuple[StreamHeader, l
 def decode_full_message(header: bytes, events: bytes) -> tuple[StreamHeader, list[FullEvent]]:
     """The same of a full stream."""
     return _stream_header(header), decode_full_events(_unpack_events(events))
+
+
+def check_revisions(header: StreamHeader, events: Sequence[Event] | Sequence[FullEvent]) -> None:
+    """A message has the events of whole revisions, one after the other, up to that of its header. Raises
+    MalformedFrame."""
+    revisions = [event[4] for event in events]
+    if revisions and (revisions[-1] != header.revision or sorted(revisions) != revisions):
+        raise MalformedFrame("a message has revisions in ascending order, up to that of its header")
 
 
 def _stream_header(header: bytes) -> StreamHeader:

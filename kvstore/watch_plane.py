@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvstore import protocol, watch_frames
-from kvstore.interests import Interests, PrefixTable, Stream
+from kvstore.interests import Interests, PrefixTable
 from kvstore.protocol import (
     CLUSTER_TOPIC,
     MAX_KEY_BYTES,
@@ -31,6 +31,7 @@ from kvstore.versions import (
     change_revision,
     full_events,
 )
+from kvstore.watch_streams import Stream
 from raft import Configuration
 
 Frame = list[bytes]
@@ -39,12 +40,13 @@ Frame = list[bytes]
 MAX_STREAMS: Final = 10_000
 MAX_PATH_PREFIXES: Final = 10_000
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
+MAX_HELD_BYTES: Final = 16 << 20  # by all streams together, for as long as their pauses last
 MAX_INCARNATION: Final = 2**31 - 1
 LEADERLESS_SECONDS: Final = 3.0  # an election takes less; after that this node has no more to tell
 _FRAME_OVERHEAD_BYTES: Final = 128
 # Counters that the status has, from 0 on.
 COUNTED: Final = ("dropped_frames", "large_frames", "malformed_subscriptions", "refused_subscriptions")
-_NO_EVENTS: Final = watch_frames.encode_events([])
+_NO_EVENTS: Final = watch_frames.join_events(0, [])
 
 
 class WatchPlane:
@@ -75,6 +77,9 @@ class WatchPlane:
         self._path_prefixes: PrefixTable[bytes] = PrefixTable()
         self._queued: list[Frame] = []
         self._queued_bytes = 0
+        self.clock: Callable[[], float] | None = None  # of whoever comes back when due_at() says; else None
+        self._holding: dict[Stream, None] = {}  # an ordered set: exactly those that hold something
+        self._held_bytes = 0  # the sum over them
         self._next_heartbeats = 0.0
         # Since when no leader was known, as seen at the heartbeats; None: there is one, or none was told of.
         self._leaderless_since: float | None = None
@@ -97,11 +102,11 @@ class WatchPlane:
         self.revision = change_revision(changes[-1])
         if self._streams:
             for change in changes:
-                self._feed_streams(self._plain, change, watch_frames.encode_events)
+                self._feed_streams(self._plain, change, watch_frames.encode_bodies)
             if self._full:
 
                 def encode(events: list[Event]) -> bytes:
-                    return watch_frames.encode_events(full_events(events, record_before))
+                    return watch_frames.encode_bodies(full_events(events, record_before))
 
                 for change in changes:
                     self._feed_streams(self._full, change, encode)
@@ -118,27 +123,67 @@ class WatchPlane:
             if streams:
                 events = encode(change_events(change))
                 for stream in streams:
-                    self._say(stream, change[3], events)
+                    self._say(stream, change[3], 1, events)
             return
         concerned: dict[Stream, list[Event]] = {}
         for event in change_events(change):
             for stream in interests.of(event[1]):
                 concerned.setdefault(stream, []).append(event)
         for stream, some_events in concerned.items():
-            self._say(stream, change[0], encode(some_events))
+            self._say(stream, change[0], len(some_events), encode(some_events))
 
-    def _say(self, stream: Stream, revision: int, events: bytes) -> None:
-        """A subscriber that does not read has as many messages waiting as its queue holds: so none is large.
+    def _say(self, stream: Stream, revision: int, count: int, bodies: bytes) -> None:
+        """All events of one revision go into one message, which may have those of several.
 
-        In the place of a large one, which counts, comes a heartbeat: so the watchers see that they miss one,
-        and ask for the history.
+        A subscriber that does not read has as many messages waiting as its queue holds: so none is large. In
+        the place of a large one, which counts, comes a heartbeat: so the watchers see that they miss one, and
+        ask for the history.
         """
-        stream.sequence += 1
-        if len(events) > MAX_PUBLISHED_BYTES:
+        if stream.held_bytes + len(bodies) > MAX_PUBLISHED_BYTES:
+            self._release(stream)
+        if len(bodies) > MAX_PUBLISHED_BYTES:
             self.counters["large_frames"] += 1
-            events = _NO_EVENTS
+            self._publish(stream, revision, _NO_EVENTS)
+            return
+        if not (stream.pause_seconds or stream.held) or self.clock is None:
+            self._publish(stream, revision, watch_frames.join_events(count, [bodies]))
+            return
+        stream.hold(revision, count, bodies)
+        self._holding[stream] = None
+        self._held_bytes += len(bodies)
+        if self.clock() >= stream.spoke_at + stream.pause_seconds:
+            self._release(stream)
+        elif self._held_bytes > MAX_HELD_BYTES:
+            self._release_all()
+
+    def _release(self, stream: Stream) -> None:
+        """What it holds is said."""
+        if stream.held:
+            self._publish(
+                stream, stream.held_revision, watch_frames.join_events(stream.held_events, stream.held)
+            )
+            if self.clock is not None:
+                stream.spoke_at = self.clock()
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        if stream.held:
+            del self._holding[stream]
+            self._held_bytes -= stream.held_bytes
+            stream.let_go()
+
+    def _release_all(self) -> None:
+        for stream in list(self._holding):
+            self._release(stream)
+
+    def _publish(self, stream: Stream, revision: int, events: bytes) -> None:
+        stream.sequence += 1
         header = watch_frames.encode_stream_header(stream.epoch, stream.sequence, revision)
         self._queue([stream.topic, header, events])
+
+    def due_at(self) -> float | None:
+        """When announcements() has to be called at the latest, by the clock; None: there is no hurry."""
+        return min((stream.spoke_at + stream.pause_seconds for stream in self._holding), default=None)
 
     def _feed_path(self, event: Event) -> None:
         """Best effort: a path topic has no sequence, and what is dropped is gone."""
@@ -167,6 +212,7 @@ class WatchPlane:
         """
         self.revision = revision
         for stream in self._streams.values():
+            self._drop(stream)
             stream.epoch, stream.sequence = self._next_epoch, 0
             self._next_epoch += 1
         for beat in self._beats(self._streams.values()):
@@ -180,7 +226,11 @@ class WatchPlane:
         return self.announcements()
 
     def announcements(self) -> list[Frame]:
-        """What is queued, in order of revision, to be published now."""
+        """What is to be published now, in order of revision for each topic."""
+        if self._holding and self.clock is not None:
+            now = self.clock()
+            for stream in [each for each in self._holding if now >= each.spoke_at + each.pause_seconds]:
+                self._release(stream)
         queued = self._queued
         if queued:
             self._queued = []
@@ -195,6 +245,7 @@ class WatchPlane:
         The socket passes on every subscription but only the last unsubscription of a topic. Answers with a
         heartbeat for each stream subscribed to, so that a watcher knows that it is heard.
         """
+        self._release_all()
         greeted: dict[bytes, None] = {}  # an ordered set: many watchers of one stream need one heartbeat
         for frame in frames:
             topic = frame[1:]
@@ -216,6 +267,7 @@ class WatchPlane:
             self._has_cluster_watchers = True
             return True
         if topic in self._streams:
+            self._streams[topic].greet()
             return True
         if topic[:1] == ALL_FROM_KEY:
             return self._open_stream(topic)
@@ -237,6 +289,7 @@ class WatchPlane:
             return False
         self._next_epoch += 1
         self._streams[topic] = stream
+        stream.greet()
         return True
 
     def _interests_of(self, topic: bytes) -> Interests:
@@ -248,6 +301,7 @@ class WatchPlane:
             return
         stream = self._streams.pop(topic, None)
         if stream is not None:
+            self._drop(stream)
             interval = watch_frames.parse_stream_topic(topic)
             assert interval is not None, f"a stream has the topic {topic!r}"
             self._interests_of(topic).remove(*interval, stream)
@@ -257,7 +311,10 @@ class WatchPlane:
     def position(self, key: bytes, range_end: bytes, *, is_full: bool = False) -> tuple[int, int]:
         """(epoch, sequence of the last message) of a range's stream; epoch 0 if nobody subscribes to it."""
         stream = self._streams.get(watch_frames.stream_topic(key, range_end, is_full=is_full))
-        return (0, 0) if stream is None else (stream.epoch, stream.sequence)
+        if stream is None:
+            return 0, 0
+        self._release(stream)  # the history has it
+        return stream.epoch, stream.sequence
 
     # -- signs of life ---------------------------------------------------------------------------------
 
@@ -271,6 +328,7 @@ class WatchPlane:
         self._next_heartbeats = now_seconds + protocol.WATCH_HEARTBEAT_SECONDS
         if self._is_left_alone(now_seconds):
             return self.announcements()
+        self._release_all()
         beats = self.announcements() + self._beats(self._streams.values())
         if self._has_cluster_watchers:
             beats += self._cluster_events([("heartbeat", self._leader)])

@@ -6,8 +6,11 @@ whose code is OK, believes nothing of it, and raises MalformedFrame when its sha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from kvstore import protocol
@@ -259,6 +262,16 @@ def make_full_batch(revision: int, events: list[protocol.FullEvent]) -> WatchBat
         revision,
         [Event(*event[:7], None if event[7] is None else KeyValue._make(event[7])) for event in events],
     )
+
+
+_revision: Callable[[Event], int] = attrgetter("mod_revision")
+
+
+def split_batch(batch: WatchBatch) -> list[WatchBatch]:
+    """Of events of several revisions, which follow one another: one batch for each revision."""
+    if batch.events[0].mod_revision == batch.revision:  # most messages have one
+        return [batch]
+    return [WatchBatch(revision, list(some)) for revision, some in groupby(batch.events, _revision)]
 
 
 def decode_full_history(result: list[Any]) -> History:

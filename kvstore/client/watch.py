@@ -15,7 +15,7 @@ from kvstore import errors, protocol, watch_frames
 from kvstore.client.calls import Call, history_call
 from kvstore.client.core import ClientCore
 from kvstore.client.links import Link, LinkState
-from kvstore.client.results import History, WatchBatch, make_batch, make_full_batch
+from kvstore.client.results import History, WatchBatch, make_batch, make_full_batch, split_batch
 from kvstore.client.watched import (
     MAX_BATCHES,
     MAX_WATCH_BYTES,
@@ -355,12 +355,15 @@ class Watches:
         if sequence < expected or revision < watch.next_revision:
             watch.sequence = max(watch.sequence, sequence)  # it was in the history already
             return
+        first_revision = watch.next_revision
         watch.sequence = sequence
         watch.next_revision = revision + 1
         watch.store_revision = max(watch.store_revision, revision)
         was_empty = not watch.queue
         if batch.events:
-            self._queue_wanted(watch, batch)
+            for one in split_batch(batch):
+                if one.revision >= first_revision:
+                    self._queue_wanted(watch, one)
         elif watch.wants_progress:
             self._queue_progress(watch)
         if watch.has_enough:
@@ -405,9 +408,11 @@ class Watches:
 
 
 def _decode(topic: bytes, header_part: bytes, events_part: bytes) -> tuple[StreamHeader, WatchBatch]:
-    """A stream's message. Raises MalformedFrame."""
+    """A stream's message, whose events may be of several revisions. Raises MalformedFrame."""
     if watch_frames.is_full_topic(topic):
         header, full_events = watch_frames.decode_full_message(header_part, events_part)
+        watch_frames.check_revisions(header, full_events)
         return header, make_full_batch(header.revision, full_events)
     header, events = watch_frames.decode_stream_message(header_part, events_part)
+    watch_frames.check_revisions(header, events)
     return header, make_batch(header.revision, events)
