@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgpack
@@ -136,12 +136,19 @@ class Sessions:
     def _evict(self) -> None:
         self.close(next(iter(self._sessions)))
 
-    def frozen(self) -> list[SessionState]:
-        """All sessions as of this call, the least recently used first. Results are copied by reference."""
-        return [
-            (session_id, session.nonce, session.opened, session.floor, list(session.results.items()))
+    def frozen(self) -> Iterator[SessionState]:
+        """All sessions as of this call, the least recently used first, though they are read later.
+
+        There may be millions of results, so these are copied as whole tables now, and gone through later.
+        """
+        copies = [
+            (session_id, session.nonce, session.opened, session.floor, session.results.copy())
             for session_id, session in self._sessions.items()
         ]
+        return (
+            (session_id, nonce, opened, floor, list(results.items()))
+            for session_id, nonce, opened, floor, results in copies
+        )
 
     def empty(self) -> Sessions:
         """Others with the same bounds, and nobody in them."""

@@ -393,7 +393,7 @@ class StoreMachine:
             *revisions,
             self.fingerprint(),
             len(store),
-            len(sessions),
+            len(self._sessions),
             leases.time_ms,
             len(leases),
         )

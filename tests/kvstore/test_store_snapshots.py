@@ -210,6 +210,21 @@ def test_a_retry_across_a_restored_snapshot_is_no_second_write() -> None:
     )
 
 
+def test_a_snapshot_has_the_results_of_its_moment_though_it_is_read_later() -> None:
+    """Those of sessions are gone through when all else has been read; they come and go meanwhile."""
+    log = Log()
+    session_id = log.open_session()
+    first = log.apply(*(protocol.put_body(session_id, number, 1, b"k", b"v") for number in (1, 2, 3)))
+    digest, pieces = log.machine.digest(), log.machine.snapshot()
+    begun = next(pieces)
+    log.apply(protocol.put_body(session_id, 4, 4, b"k", b"v"), protocol.close_session_body(session_id, 5, 4))
+    other = Log()
+    restore_all(other.machine, [begun, *pieces])
+    assert other.machine.digest() == digest
+    again = other.apply(*(protocol.put_body(session_id, number, 1, b"k", b"v") for number in (1, 2, 3)))
+    assert again == first
+
+
 def test_a_large_store_comes_in_pieces_that_are_made_when_they_are_asked_for() -> None:
     log = Log()
     for number in range(300):
