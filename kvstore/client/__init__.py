@@ -5,6 +5,7 @@ The asyncio face is imported when it is asked for: who does not use it should no
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import Client
@@ -74,9 +75,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in ("AsyncClient", "AsyncLease", "AsyncWatch"):
-        from kvstore.client import aio
+_OF_ASYNCIO = {"AsyncClient": "aio", "AsyncLease": "aio_leases", "AsyncWatch": "aio_watch"}
 
-        return getattr(aio, name)
+
+def __getattr__(name: str) -> object:
+    if name in _OF_ASYNCIO:
+        return getattr(import_module(f"kvstore.client.{_OF_ASYNCIO[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,21 +10,24 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from kvstore import errors
 from kvstore.client import calls
-from kvstore.client.aio_leases import AsyncLease, AsyncLeases
+from kvstore.client.aio_leases import AsyncLeases
 from kvstore.client.aio_watch import AsyncClusterWatch, AsyncWatch
-from kvstore.client.calls import Call, Chosen, Consistency
+from kvstore.client.calls import Call
 from kvstore.client.cluster import Cluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.engine import Engine
-from kvstore.client.paths import AsyncPaths
+from kvstore.client.paging import Pager
+from kvstore.client.paths import PathRequests, WatchRequests
+from kvstore.client.requests import KeyRequests, NodeRequests
 from kvstore.client.results import (
+    ChildrenResult,
     CompactResult,
     DeleteResult,
     KeyValue,
@@ -32,11 +35,12 @@ from kvstore.client.results import (
     PutResult,
     RangeResult,
     State,
+    TreeDeleted,
 )
 from kvstore.client.transactions import Txn, TxnResult
+from kvstore.client.trees import Steps
 from kvstore.client.watch import Watch
-from kvstore.protocol import NONCE_BYTES
-from kvstore.protocol_admin import Initialise, Membership
+from kvstore.protocol_admin import Membership
 
 if TYPE_CHECKING:
     from kvstore.client.saving import Progress, SavedSnapshot
@@ -47,7 +51,24 @@ STATUS_ALL_SECONDS = 1.0
 StateListener = Callable[[State], None]
 
 
-class AsyncClient(AsyncPaths, AsyncLeases):
+class AsyncClient(
+    KeyRequests[
+        asyncio.Future[PutResult],
+        asyncio.Future[KeyValue | None],
+        asyncio.Future[RangeResult],
+        asyncio.Future[DeleteResult],
+        asyncio.Future[CompactResult],
+    ],
+    PathRequests[
+        asyncio.Future[ChildrenResult],
+        AsyncIterator[RangeResult],
+        AsyncIterator[KeyValue],
+        Coroutine[Any, Any, TreeDeleted],
+    ],
+    WatchRequests[AsyncWatch],
+    NodeRequests[asyncio.Future[NodeStatus], asyncio.Future[Membership]],
+    AsyncLeases,
+):
     """A client of one cluster, of one event loop, and of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method returns
@@ -83,125 +104,9 @@ class AsyncClient(AsyncPaths, AsyncLeases):
 
     # -- operations ------------------------------------------------------------------------------------
 
-    def put(
-        self,
-        key: str | bytes,
-        value: str | bytes,
-        *,
-        previous: bool = False,
-        lease: int | AsyncLease = 0,
-        ignore_value: bool = False,
-        ignore_lease: bool = False,
-        timeout_seconds: float | None = None,
-    ) -> asyncio.Future[PutResult]:
-        """Stores a value; with `previous`, answers with what was there before.
-
-        With a `lease` the key is deleted when that ends; without, it has none, whatever it had.
-        With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
-        lease.
-        """
-        call = calls.put_call(
-            key, value, previous, lease=lease, ignore_value=ignore_value, ignore_lease=ignore_lease
-        )
-        return self._submit(call, timeout_seconds)
-
     def txn(self) -> Txn[asyncio.Future[TxnResult]]:
         """A transaction, to be built and then committed: compares, and what is done if all of them hold."""
-        return Txn(self._submit)
-
-    def get(
-        self,
-        key: str | bytes,
-        *,
-        revision: int = 0,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-    ) -> asyncio.Future[KeyValue | None]:
-        """The key, or None. "local" is what the first endpoint that answers has now, which may be old.
-
-        With a `revision` the answer is exactly as of that one, now and later, until it is compacted.
-        """
-        return self._submit(calls.get_call(key, consistency, revision), timeout_seconds)
-
-    def range(
-        self,
-        key: str | bytes,
-        end: str | bytes,
-        *,
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> asyncio.Future[RangeResult]:
-        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
-
-        With a `revision`: as of that one. `sort_by` ("key", "version", "create", "mod" or "value") and
-        `descending` give another order, of which `limit` takes the first; min_mod_revision, max_mod_revision,
-        min_create_revision and max_create_revision choose. `count` is of the whole range all the same.
-        """
-        call = calls.range_call(
-            calls.key_range(key, end),
-            consistency,
-            limit=limit,
-            revision=revision,
-            keys_only=keys_only,
-            count_only=count_only,
-            **chosen,
-        )
-        return self._submit(call, timeout_seconds)
-
-    def prefix(
-        self,
-        prefix: str | bytes,
-        *,
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> asyncio.Future[RangeResult]:
-        """All keys that begin with `prefix`, in order; all keys if it is empty. The rest as in range()."""
-        call = calls.range_call(
-            calls.key_prefix(prefix),
-            consistency,
-            limit=limit,
-            revision=revision,
-            keys_only=keys_only,
-            count_only=count_only,
-            **chosen,
-        )
-        return self._submit(call, timeout_seconds)
-
-    def delete(
-        self, key: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
-    ) -> asyncio.Future[DeleteResult]:
-        return self._submit(calls.delete_call(*calls.one_key(key), previous), timeout_seconds)
-
-    def delete_prefix(
-        self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
-    ) -> asyncio.Future[DeleteResult]:
-        """Deletes all keys that begin with `prefix`, in one revision; of more than 100 000: TooLarge."""
-        return self._submit(calls.delete_call(*calls.key_prefix(prefix), previous), timeout_seconds)
-
-    def compact(
-        self, revision: int, *, timeout_seconds: float | None = None
-    ) -> asyncio.Future[CompactResult]:
-        """Gives up what older revisions than this one had: reads and watches of these fail from now on."""
-        return self._submit(calls.compact_call(revision), timeout_seconds)
-
-    def status(
-        self, endpoint: str | None = None, *, timeout_seconds: float | None = None
-    ) -> asyncio.Future[NodeStatus]:
-        """The node at `endpoint` about itself, or whichever of the cluster answers first."""
-        call = calls.status_call()
-        if endpoint is not None:
-            return self._ask_node(endpoint, call, timeout_seconds)
-        return self._submit(call, timeout_seconds)
+        return Txn(self._ask)
 
     async def status_all(
         self, *, timeout_seconds: float = STATUS_ALL_SECONDS
@@ -211,39 +116,6 @@ class AsyncClient(AsyncPaths, AsyncLeases):
         asked = [self.status(endpoint, timeout_seconds=timeout_seconds) for endpoint in endpoints]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return dict(zip(endpoints, (calls.status_or_none(answer) for answer in answers), strict=True))
-
-    def initialise(
-        self, endpoint: str, nonce: bytes | None = None, *, timeout_seconds: float | None = None
-    ) -> asyncio.Future[Membership]:
-        """The node at `endpoint`, which waits, becomes the first and only member of a new cluster."""
-        call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
-        return self._ask_node(endpoint, call, timeout_seconds)
-
-    def watch(
-        self,
-        key: str | bytes,
-        *,
-        prefix: bool = False,
-        start_revision: int = 0,
-        progress: bool = False,
-        previous: bool = False,
-        puts: bool = True,
-        deletes: bool = True,
-        timeout_seconds: float | None = None,
-    ) -> AsyncWatch:
-        """Follows a key or a prefix. To await the watch is to wait until nothing can be missed any more.
-
-        It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
-        tells now and then up to which revision there is nothing more to come. With `previous`, an event has
-        what was there before it. Without `puts` or `deletes`, there are none of these.
-        """
-        span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
-        watch = Watch(*span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes)
-        return self._follow(watch, timeout_seconds)
-
-    def _follow(self, watch: Watch, timeout_seconds: float | None) -> AsyncWatch:
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        return AsyncWatch(self, watch, seconds)
 
     def watch_cluster(self, *, timeout_seconds: float | None = None) -> AsyncClusterWatch:
         """Follows who leads (leader_elected, leader_lost), who is a member (member_added, member_promoted,
@@ -279,7 +151,7 @@ class AsyncClient(AsyncPaths, AsyncLeases):
             loop = self._loop = asyncio.get_running_loop()
         return loop
 
-    def _submit(self, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
+    def _ask(self, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
         loop = self._loop or self._running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         now = loop.time()
@@ -297,7 +169,35 @@ class AsyncClient(AsyncPaths, AsyncLeases):
 
     def _ask_node(self, endpoint: str, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
         call.pinned = self._engine.core.links.pin(endpoint)
-        return self._submit(call, timeout_seconds)
+        return self._ask(call, timeout_seconds)
+
+    async def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> AsyncIterator[RangeResult]:
+        while (call := pager.next_call()) is not None:
+            page: RangeResult = await self._ask(call, timeout_seconds)
+            pager.took(page)
+            yield page
+
+    async def _items_of(self, pager: Pager, timeout_seconds: float | None) -> AsyncIterator[KeyValue]:
+        async for page in self._pages_of(pager, timeout_seconds):
+            for item in page.items:
+                yield item
+
+    async def _carry_out(self, steps: Steps, timeout_seconds: float | None) -> TreeDeleted:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = await self._ask(call, timeout_seconds)
+                except errors.AssentError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            deleted: TreeDeleted = end.value
+            return deleted
+
+    def _follow(self, watch: Watch, timeout_seconds: float | None) -> AsyncWatch:
+        return AsyncWatch(self, watch, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
 
     def _start_watch(self, watch: Watch) -> None:
         loop = self._running_loop()
@@ -353,7 +253,7 @@ class AsyncClient(AsyncPaths, AsyncLeases):
         call = self._engine.core.begin_close(loop.time())
         if call is not None:
             with suppress(errors.AssentError, asyncio.CancelledError):
-                await self._submit(call, CLOSE_SECONDS)
+                await self._ask(call, CLOSE_SECONDS)
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -376,7 +276,7 @@ class AsyncCluster(Cluster[asyncio.Future[Membership]]):
     """Of the client for asyncio. It can save the cluster's state, too."""
 
     def __init__(self, client: AsyncClient) -> None:
-        super().__init__(client._submit)
+        super().__init__(client._ask)
         self._client = client
 
     async def save_snapshot(

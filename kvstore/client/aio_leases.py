@@ -12,15 +12,14 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, Self
 
-from kvstore.client.calls import Call, Consistency
+from kvstore.client.calls import Call
 from kvstore.client.lease_results import LeaseGranted, LeaseInfo, LeaseList, LeaseRevoked, LeasesRenewed
+from kvstore.client.requests import LeaseRequests
 from kvstore.client.upkeep import (
     Held,
     Upkeep,
     grant_call,
     keep_alive_call,
-    lease_info_call,
-    leases_call,
     lose,
     revoke_call,
     settle,
@@ -154,13 +153,18 @@ class AsyncKeeper:
         lose(settle(self._upkeep, batch, ttls, asked_at, asyncio.get_running_loop().time()))
 
 
-class AsyncLeases:
+class AsyncLeases(
+    LeaseRequests[
+        asyncio.Future[LeaseGranted],
+        asyncio.Future[LeaseRevoked],
+        asyncio.Future[LeasesRenewed],
+        asyncio.Future[LeaseInfo],
+        asyncio.Future[LeaseList],
+    ]
+):
     """A part of AsyncClient."""
 
     _lease_keeper: AsyncKeeper | None = None  # made with the first lease
-
-    def _submit(self, call: Call, timeout_seconds: float | None) -> asyncio.Future[Any]:
-        raise NotImplementedError
 
     def lease(
         self,
@@ -174,41 +178,8 @@ class AsyncLeases:
 
         Whatever is put with it is deleted when it ends. `on_lost` is called in the loop when it is lost.
         """
-        keeper = self._lease_keeper = self._lease_keeper or AsyncKeeper(self._submit)
+        keeper = self._lease_keeper = self._lease_keeper or AsyncKeeper(self._ask)
         return AsyncLease(keeper, grant_call(ttl_seconds, id), timeout_seconds, on_lost)
-
-    def grant_lease(
-        self, ttl_seconds: float, *, id: int = 0, timeout_seconds: float | None = None
-    ) -> asyncio.Future[LeaseGranted]:
-        """A new lease that nobody renews but who calls keep_alive()."""
-        return self._submit(grant_call(ttl_seconds, id), timeout_seconds)
-
-    def revoke_lease(
-        self, lease: int | AsyncLease, *, timeout_seconds: float | None = None
-    ) -> asyncio.Future[LeaseRevoked]:
-        """Ends a lease, whoever holds it, and deletes all its keys."""
-        return self._submit(revoke_call(lease), timeout_seconds)
-
-    def keep_alive(self, *leases: int, timeout_seconds: float | None = None) -> asyncio.Future[LeasesRenewed]:
-        """Renews leases by their ids, once; an unknown one is answered with 0 and is no error."""
-        return self._submit(keep_alive_call(leases), timeout_seconds)
-
-    def lease_info(
-        self,
-        lease: int | AsyncLease,
-        *,
-        keys: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-    ) -> asyncio.Future[LeaseInfo]:
-        """How long a lease has left, and how many keys it has, or which."""
-        return self._submit(lease_info_call(lease, consistency, keys=keys), timeout_seconds)
-
-    def leases(
-        self, *, consistency: Consistency = "linearizable", timeout_seconds: float | None = None
-    ) -> asyncio.Future[LeaseList]:
-        """The ids of all leases of the cluster."""
-        return self._submit(leases_call(consistency), timeout_seconds)
 
     def _close_leases(self) -> None:
         if self._lease_keeper is not None:

@@ -13,21 +13,24 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self
 
 from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.blocking_watch import BlockingClusterWatch, BlockingWatch
-from kvstore.client.calls import Call, Chosen, Consistency
+from kvstore.client.calls import Call
 from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
 from kvstore.client.engine import Engine
-from kvstore.client.leases import BlockingLeases, Lease
-from kvstore.client.paths import BlockingPaths
+from kvstore.client.leases import BlockingLeases
+from kvstore.client.paging import Pager
+from kvstore.client.paths import PathRequests, WatchRequests
+from kvstore.client.requests import KeyRequests, NodeRequests
 from kvstore.client.results import (
+    ChildrenResult,
     CompactResult,
     DeleteResult,
     KeyValue,
@@ -35,11 +38,12 @@ from kvstore.client.results import (
     PutResult,
     RangeResult,
     State,
+    TreeDeleted,
 )
 from kvstore.client.transactions import Txn, TxnResult
+from kvstore.client.trees import Steps
 from kvstore.client.watch import Watch
-from kvstore.protocol import NONCE_BYTES
-from kvstore.protocol_admin import Initialise, Membership
+from kvstore.protocol_admin import Membership
 
 log = logging.getLogger("assent.client")
 
@@ -52,7 +56,13 @@ FRESH_SECONDS: Final = 0.001
 StateListener = Callable[[State], None]
 
 
-class Client(BlockingPaths, BlockingLeases):
+class Client(
+    KeyRequests[PutResult, KeyValue | None, RangeResult, DeleteResult, CompactResult],
+    PathRequests[ChildrenResult, Iterator[RangeResult], Iterator[KeyValue], TreeDeleted],
+    WatchRequests[BlockingWatch],
+    NodeRequests[NodeStatus, Membership],
+    BlockingLeases,
+):
     """A client of one cluster, for any number of threads of the process that made it.
 
     `endpoints` are client endpoints, one or more, as a sequence or separated by commas. Each method ends
@@ -89,185 +99,22 @@ class Client(BlockingPaths, BlockingLeases):
 
     # -- operations ------------------------------------------------------------------------------------
 
-    def put(
-        self,
-        key: str | bytes,
-        value: str | bytes,
-        *,
-        previous: bool = False,
-        lease: int | Lease = 0,
-        ignore_value: bool = False,
-        ignore_lease: bool = False,
-        timeout_seconds: float | None = None,
-    ) -> PutResult:
-        """Stores a value; with `previous`, answers with what was there before.
-
-        With a `lease` the key is deleted when that ends; without, it has none, whatever it had.
-        With `ignore_value` the key keeps its value, and an empty one is given; with `ignore_lease` its
-        lease.
-        """
-        call = calls.put_call(
-            key, value, previous, lease=lease, ignore_value=ignore_value, ignore_lease=ignore_lease
-        )
-        result: PutResult = self._ask(call, timeout_seconds)
-        return result
-
     def txn(self) -> Txn[TxnResult]:
         """A transaction, to be built and then committed: compares, and what is done if all of them hold."""
         return Txn(self._ask)
 
-    def get(
-        self,
-        key: str | bytes,
-        *,
-        revision: int = 0,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-    ) -> KeyValue | None:
-        """The key, or None. "local" is what the first endpoint that answers has now, which may be old.
-
-        With a `revision` the answer is exactly as of that one, now and later, until it is compacted.
-        """
-        result: KeyValue | None = self._ask(calls.get_call(key, consistency, revision), timeout_seconds)
-        return result
-
-    def range(
-        self,
-        key: str | bytes,
-        end: str | bytes,
-        *,
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> RangeResult:
-        """All keys from `key` on and below `end`, in order; `end` of one zero byte is no end.
-
-        With a `revision`: as of that one. `sort_by` ("key", "version", "create", "mod" or "value") and
-        `descending` give another order, of which `limit` takes the first; min_mod_revision, max_mod_revision,
-        min_create_revision and max_create_revision choose. `count` is of the whole range all the same.
-        """
-        call = calls.range_call(
-            calls.key_range(key, end),
-            consistency,
-            limit=limit,
-            revision=revision,
-            keys_only=keys_only,
-            count_only=count_only,
-            **chosen,
-        )
-        result: RangeResult = self._ask(call, timeout_seconds)
-        return result
-
-    def prefix(
-        self,
-        prefix: str | bytes,
-        *,
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> RangeResult:
-        """All keys that begin with `prefix`, in order; all keys if it is empty. The rest as in range()."""
-        call = calls.range_call(
-            calls.key_prefix(prefix),
-            consistency,
-            limit=limit,
-            revision=revision,
-            keys_only=keys_only,
-            count_only=count_only,
-            **chosen,
-        )
-        result: RangeResult = self._ask(call, timeout_seconds)
-        return result
-
-    def delete(
-        self, key: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
-    ) -> DeleteResult:
-        call = calls.delete_call(*calls.one_key(key), previous)
-        result: DeleteResult = self._ask(call, timeout_seconds)
-        return result
-
-    def delete_prefix(
-        self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
-    ) -> DeleteResult:
-        """Deletes all keys that begin with `prefix`, in one revision; of more than 100 000: TooLarge."""
-        call = calls.delete_call(*calls.key_prefix(prefix), previous)
-        result: DeleteResult = self._ask(call, timeout_seconds)
-        return result
-
-    def compact(self, revision: int, *, timeout_seconds: float | None = None) -> CompactResult:
-        """Gives up what older revisions than this one had: reads and watches of these fail from now on."""
-        result: CompactResult = self._ask(calls.compact_call(revision), timeout_seconds)
-        return result
-
-    def status(self, endpoint: str | None = None, *, timeout_seconds: float | None = None) -> NodeStatus:
-        """The node at `endpoint` about itself, or whichever of the cluster answers first."""
-        result: NodeStatus = self._ask(self._status_call(endpoint), timeout_seconds)
-        return result
-
-    def _status_call(self, endpoint: str | None) -> Call:
-        call = calls.status_call()
-        if endpoint is not None:
-            with self._lock:
-                call.pinned = self._engine.core.links.pin(endpoint)
-        return call
-
     def status_all(self, *, timeout_seconds: float = STATUS_ALL_SECONDS) -> dict[str, NodeStatus | None]:
         """By endpoint given; None where nobody answers."""
         endpoints = self._engine.core.links.configured
-        asked = [self._begin(self._status_call(endpoint), timeout_seconds) for endpoint in endpoints]
+        asked = [
+            self._begin(self._pinned(endpoint, calls.status_call()), timeout_seconds)
+            for endpoint in endpoints
+        ]
         found: dict[str, NodeStatus | None] = {}
         for endpoint, (call, waiter) in zip(endpoints, asked, strict=True):
             self._wait(waiter)
             found[endpoint] = calls.status_or_none(call.value if call.error is None else call.error)
         return found
-
-    def initialise(
-        self, endpoint: str, nonce: bytes | None = None, *, timeout_seconds: float | None = None
-    ) -> Membership:
-        """The node at `endpoint`, which waits, becomes the first and only member of a new cluster.
-
-        Once for each node: whoever asks again, other than with the same nonce, is refused.
-        """
-        call = calls.admin_call(Initialise(nonce or os.urandom(NONCE_BYTES)))
-        result: Membership = self._ask_node(endpoint, call, timeout_seconds)
-        return result
-
-    def watch(
-        self,
-        key: str | bytes,
-        *,
-        prefix: bool = False,
-        start_revision: int = 0,
-        progress: bool = False,
-        previous: bool = False,
-        puts: bool = True,
-        deletes: bool = True,
-        timeout_seconds: float | None = None,
-    ) -> BlockingWatch:
-        """Follows a key or a prefix; nothing that is done after this returns is missed.
-
-        It begins with `start_revision`, inclusive, or with now. With `progress`, a batch without events
-        tells now and then up to which revision there is nothing more to come. With `previous`, an event has
-        what was there before it. Without `puts` or `deletes`, there are none of these.
-        """
-        span = calls.watch_span(key, is_prefix=prefix, start_revision=start_revision)
-        watched = Watch(
-            *span, start_revision, progress=progress, previous=previous, puts=puts, deletes=deletes
-        )
-        return self._follow(watched, timeout_seconds)
-
-    def _follow(self, watched: Watch, timeout_seconds: float | None) -> BlockingWatch:
-        watch = BlockingWatch(self, watched)
-        watch._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
-        return watch
 
     def watch_cluster(self, *, timeout_seconds: float | None = None) -> BlockingClusterWatch:
         """Follows who leads (leader_elected, leader_lost), who is a member (member_added, member_promoted,
@@ -344,9 +191,40 @@ class Client(BlockingPaths, BlockingLeases):
         return call.value
 
     def _ask_node(self, endpoint: str, call: Call, timeout_seconds: float | None) -> Any:
+        return self._ask(self._pinned(endpoint, call), timeout_seconds)
+
+    def _pinned(self, endpoint: str, call: Call) -> Call:
         with self._lock:
             call.pinned = self._engine.core.links.pin(endpoint)
-        return self._ask(call, timeout_seconds)
+        return call
+
+    def _pages_of(self, pager: Pager, timeout_seconds: float | None) -> Iterator[RangeResult]:
+        while (call := pager.next_call()) is not None:
+            page: RangeResult = self._ask(call, timeout_seconds)
+            pager.took(page)
+            yield page
+
+    def _items_of(self, pager: Pager, timeout_seconds: float | None) -> Iterator[KeyValue]:
+        return (item for page in self._pages_of(pager, timeout_seconds) for item in page.items)
+
+    def _carry_out(self, steps: Steps, timeout_seconds: float | None) -> TreeDeleted:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = self._ask(call, timeout_seconds)
+                except errors.AssentError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(result)
+        except StopIteration as end:
+            deleted: TreeDeleted = end.value
+            return deleted
+
+    def _follow(self, watch: Watch, timeout_seconds: float | None) -> BlockingWatch:
+        following = BlockingWatch(self, watch)
+        following._establish(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        return following
 
     def _begin(self, call: Call, timeout_seconds: float | None) -> tuple[Call, Waiter]:
         waiter = Waiter()

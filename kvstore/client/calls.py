@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpack
 
 from kvstore import protocol, protocol_admin
 from kvstore.client import results
@@ -92,8 +92,13 @@ def _checked_key(key: str | bytes) -> bytes:
     return encoded
 
 
-def lease_id(lease: int | object) -> int:
-    """Of a lease, or of what has an id."""
+class AnyLease(Protocol):
+    """What lease() of either face gives, and whatever else has the id of one."""
+
+    id: int
+
+
+def lease_id(lease: int | AnyLease) -> int:
     number = lease if isinstance(lease, int) else getattr(lease, "id", None)
     if not protocol.is_integer(number) or not number:
         raise ValueError(f"lease: {lease!r} is none")
@@ -119,7 +124,7 @@ def put_call(
     value: str | bytes,
     previous: bool,
     *,
-    lease: int | object = 0,
+    lease: int | AnyLease = 0,
     ignore_value: bool = False,
     ignore_lease: bool = False,
 ) -> Call:

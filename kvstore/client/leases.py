@@ -13,15 +13,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self
 
-from kvstore.client.calls import Call, Consistency
+from kvstore.client.calls import Call
 from kvstore.client.lease_results import LeaseGranted, LeaseInfo, LeaseList, LeaseRevoked, LeasesRenewed
+from kvstore.client.requests import LeaseRequests
 from kvstore.client.upkeep import (
     Held,
     Upkeep,
     grant_call,
     keep_alive_call,
-    lease_info_call,
-    leases_call,
     lose,
     revoke_call,
     settle,
@@ -144,14 +143,11 @@ class BlockingKeeper:
         lose(lost)
 
 
-class BlockingLeases:
+class BlockingLeases(LeaseRequests[LeaseGranted, LeaseRevoked, LeasesRenewed, LeaseInfo, LeaseList]):
     """A part of Client."""
 
     _lease_keeper: BlockingKeeper | None = None  # made with the first lease
     _lock: threading.Lock
-
-    def _ask(self, call: Call, timeout_seconds: float | None) -> Any:
-        raise NotImplementedError
 
     def lease(
         self,
@@ -172,42 +168,6 @@ class BlockingLeases:
         lease = Lease(keeper, self._ask(grant_call(ttl_seconds, id), timeout_seconds), asked_at, on_lost)
         keeper.hold(lease._held)
         return lease
-
-    def grant_lease(
-        self, ttl_seconds: float, *, id: int = 0, timeout_seconds: float | None = None
-    ) -> LeaseGranted:
-        """A new lease that nobody renews but who calls keep_alive()."""
-        result: LeaseGranted = self._ask(grant_call(ttl_seconds, id), timeout_seconds)
-        return result
-
-    def revoke_lease(self, lease: int | Lease, *, timeout_seconds: float | None = None) -> LeaseRevoked:
-        """Ends a lease, whoever holds it, and deletes all its keys."""
-        result: LeaseRevoked = self._ask(revoke_call(lease), timeout_seconds)
-        return result
-
-    def keep_alive(self, *leases: int, timeout_seconds: float | None = None) -> LeasesRenewed:
-        """Renews leases by their ids, once; an unknown one is answered with 0 and is no error."""
-        result: LeasesRenewed = self._ask(keep_alive_call(leases), timeout_seconds)
-        return result
-
-    def lease_info(
-        self,
-        lease: int | Lease,
-        *,
-        keys: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout_seconds: float | None = None,
-    ) -> LeaseInfo:
-        """How long a lease has left, and how many keys it has, or which."""
-        result: LeaseInfo = self._ask(lease_info_call(lease, consistency, keys=keys), timeout_seconds)
-        return result
-
-    def leases(
-        self, *, consistency: Consistency = "linearizable", timeout_seconds: float | None = None
-    ) -> LeaseList:
-        """The ids of all leases of the cluster."""
-        result: LeaseList = self._ask(leases_call(consistency), timeout_seconds)
-        return result
 
     def _close_leases(self) -> None:
         if self._lease_keeper is not None:

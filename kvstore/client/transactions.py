@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, Unpack
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, Unpack
 
 from kvstore import protocol
 from kvstore.client import calls, results
-from kvstore.client.calls import Call, Chosen, Consistency
+from kvstore.client.calls import AnyLease, Call, Chosen, Consistency
 from kvstore.client.results import DeleteResult, KeyValue, PutResult, RangeResult
 from kvstore.errors import TooLarge
 from kvstore.protocol import MalformedFrame
 from kvstore.transaction_bodies import encode_list, read_transaction_body, transaction_body
-
-if TYPE_CHECKING:
-    from kvstore.client.leases import Lease
 
 Sign = Literal["=", "!=", ">", "<"]
 Answer = TypeVar("Answer")
@@ -81,7 +78,7 @@ class Compare(NamedTuple):
         return _number(protocol.COMPARE_MOD, key, sign, revision, prefix)
 
     @staticmethod
-    def lease(key: str | bytes, sign: Sign, lease: int | Lease, *, prefix: bool = False) -> Compare:
+    def lease(key: str | bytes, sign: Sign, lease: int | AnyLease, *, prefix: bool = False) -> Compare:
         """0 for a key that has none."""
         held_by = calls.lease_id(lease) if lease else 0
         return _number(protocol.COMPARE_LEASE, key, sign, held_by, prefix)
@@ -140,7 +137,7 @@ class Operation:
         value: str | bytes,
         *,
         previous: bool = False,
-        lease: int | Lease = 0,
+        lease: int | AnyLease = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> Operation:

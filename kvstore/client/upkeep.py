@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvstore import protocol, protocol_lease
-from kvstore.client.calls import Call, Consistency, lease_id, read_kind
+from kvstore.client.calls import AnyLease, Call, Consistency, lease_id, read_kind
 from kvstore.client.lease_results import (
     LeasesRenewed,
     decode_lease_granted,
@@ -179,7 +179,7 @@ def grant_call(ttl_seconds: float, lease: int = 0) -> Call:
     return call
 
 
-def revoke_call(lease: int | object) -> Call:
+def revoke_call(lease: int | AnyLease) -> Call:
     number = lease_id(lease)
 
     def encode(session_id: int, sequence: int, below: int, *_: bytes, flags: int) -> bytes:
@@ -200,7 +200,7 @@ def keep_alive_call(leases: Sequence[int]) -> Call:
     return call
 
 
-def lease_info_call(lease: int | object, consistency: Consistency, *, keys: bool) -> Call:
+def lease_info_call(lease: int | AnyLease, consistency: Consistency, *, keys: bool) -> Call:
     body = protocol_lease.time_to_live_body(lease_id(lease), protocol.LEASE_KEYS if keys else 0)
     call = Call(read_kind(consistency), decode_lease_info, len(body))
     call.body = body

@@ -130,7 +130,7 @@ def test_nonsense_is_refused_before_it_is_sent() -> None:
             upkeep.grant_call(ttl_seconds)
     for lease in (0, -1, True, "7", None):
         with pytest.raises(ValueError):
-            upkeep.revoke_call(lease)
+            upkeep.revoke_call(lease)  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         keep_alive_call([])
 
