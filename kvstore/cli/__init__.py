@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from kvstore.cli.invocation import DEFAULT_ENDPOINTS, ClusterClients, Invocation, parse_endpoints
+from kvstore.cli.numbers import Seconds
 
 # name -> (module, attribute, its line in `--help`, which thereby imports nothing)
 COMMANDS = {
@@ -143,7 +144,7 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=click.FloatRange(0.01, 3600),
+    type=Seconds(0.01, 3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

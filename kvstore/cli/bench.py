@@ -6,6 +6,7 @@ import click
 
 from kvstore.cli import exits, output
 from kvstore.cli.invocation import Invocation
+from kvstore.cli.numbers import Seconds
 
 
 @click.command("bench")
@@ -16,7 +17,9 @@ from kvstore.cli.invocation import Invocation
 @click.option("--total", default=10_000, show_default=True, help="Requests in all.")
 @click.option("--keys", default=1_000, show_default=True, help="Keys to choose from.")
 @click.option("--seed", default=1, show_default=True, help="Of the choice of keys.")
-@click.option("--deadline", default=60.0, show_default=True, help="Seconds for the whole run.")
+@click.option(
+    "--deadline", type=Seconds(0), default=60.0, show_default=True, help="Seconds for the whole run."
+)
 @click.pass_context
 def bench(
     ctx: click.Context,

@@ -17,8 +17,9 @@ import click
 from kvstore.cli import output
 from kvstore.cli.exits import AnswerCut, BadKey, KeyNotFound
 from kvstore.cli.invocation import Invocation
+from kvstore.cli.numbers import POSITIVE
+from kvstore.codes import MAX_KEY_BYTES
 from kvstore.paths import normal_path
-from kvstore.protocol import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from kvstore.client import Event, KeyValue, RangeResult
@@ -32,7 +33,7 @@ SORT_TARGETS = ("key", "version", "create", "mod", "value")
 @click.argument("key")
 @click.argument("value")
 @click.option("--previous", is_flag=True, help="Show the value that was there before.")
-@click.option("--lease", type=click.IntRange(1), metavar="ID", help="Delete it when this lease ends.")
+@click.option("--lease", type=POSITIVE, metavar="ID", help="Delete it when this lease ends.")
 @click.pass_obj
 def put(invocation: Invocation, key: str, value: str, previous: bool, lease: int | None) -> None:
     """Store VALUE under KEY; VALUE - is read from standard input, byte for byte.
@@ -58,17 +59,15 @@ def put(invocation: Invocation, key: str, value: str, previous: bool, lease: int
 @click.argument("key")
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
 @click.option("--keys-only", is_flag=True, help="With --prefix: no values.")
-@click.option("--limit", type=click.IntRange(1), help="With --prefix: at most so many keys.")
+@click.option("--limit", type=POSITIVE, help="With --prefix: at most so many keys.")
 @click.option("--sort-by", type=click.Choice(SORT_TARGETS), help="With --prefix: in this order.")
 @click.option("--order", type=click.Choice(["ascending", "descending"]), help="With --prefix.")
-@click.option(
-    "--min-mod-rev", type=click.IntRange(1), help="With --prefix: changed at this revision or later."
-)
-@click.option("--max-mod-rev", type=click.IntRange(1), help="With --prefix: not changed after this revision.")
-@click.option("--min-create-rev", type=click.IntRange(1), help="With --prefix: created then or later.")
-@click.option("--max-create-rev", type=click.IntRange(1), help="With --prefix: created then or before.")
+@click.option("--min-mod-rev", type=POSITIVE, help="With --prefix: changed at this revision or later.")
+@click.option("--max-mod-rev", type=POSITIVE, help="With --prefix: not changed after this revision.")
+@click.option("--min-create-rev", type=POSITIVE, help="With --prefix: created then or later.")
+@click.option("--max-create-rev", type=POSITIVE, help="With --prefix: created then or before.")
 @click.option("--local", is_flag=True, help="What the asked node has now, which may be old.")
-@click.option("--rev", "revision", type=click.IntRange(1), help="As of this revision, not as of now.")
+@click.option("--rev", "revision", type=POSITIVE, help="As of this revision, not as of now.")
 @click.option("--raw", is_flag=True, help="The value alone, without a newline after it.")
 @click.pass_obj
 def get(
@@ -197,10 +196,8 @@ def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
 @click.argument("key", required=False)
 @click.option("--cluster", is_flag=True, help="In place of a KEY: leaders and members.")
 @click.option("--prefix", is_flag=True, help="Everything whose key begins with KEY.")
-@click.option(
-    "--rev", "start_revision", type=click.IntRange(1), help="Begin with this revision, not with now."
-)
-@click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@click.option("--rev", "start_revision", type=POSITIVE, help="Begin with this revision, not with now.")
+@click.option("--count", type=POSITIVE, help="End after so many events.")
 @click.option("--previous", is_flag=True, help="Show the value that was there before, too.")
 @click.option("--no-puts", is_flag=True, help="Show deletes only.")
 @click.option("--no-deletes", is_flag=True, help="Show puts only.")
@@ -285,7 +282,7 @@ def _write_event(invocation: Invocation, event: Event, *, previous: bool) -> Non
 
 
 @click.command("compact")
-@click.argument("revision", type=click.IntRange(1), metavar="REV")
+@click.argument("revision", type=POSITIVE, metavar="REV")
 @click.pass_obj
 def compact(invocation: Invocation, revision: int) -> None:
     """Forget what the keys were before revision REV: it is the oldest that can be read from now on."""

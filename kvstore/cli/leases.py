@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.cli import output
+from kvstore.cli.numbers import POSITIVE, Seconds
 from kvstore.errors import AssentError, LeaseNotFound
-from kvstore.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:
     from kvstore.client import Client
 
-LEASE_ID = click.IntRange(1, MAX_INTEGER)
+FAR_SECONDS = 1e12  # more than the cluster grants, which says so
 RETRY_SECONDS = 0.1  # after a keepalive without answer, while there is time left
 
 
@@ -27,8 +27,8 @@ def lease() -> None:
 
 
 @lease.command("grant")
-@click.argument("ttl", type=click.FloatRange(0), metavar="TTL")
-@click.option("--id", "lease_id", type=LEASE_ID, help="This id, and not any that is free.")
+@click.argument("ttl", type=Seconds(0, FAR_SECONDS), metavar="TTL")
+@click.option("--id", "lease_id", type=POSITIVE, help="This id, and not any that is free.")
 @click.pass_context
 def grant(ctx: click.Context, ttl: float, lease_id: int | None) -> None:
     """Make a lease of TTL seconds, which nobody renews by itself; show its id and the TTL it got."""
@@ -41,7 +41,7 @@ def grant(ctx: click.Context, ttl: float, lease_id: int | None) -> None:
 
 
 @lease.command("revoke")
-@click.argument("lease_id", type=LEASE_ID, metavar="ID")
+@click.argument("lease_id", type=POSITIVE, metavar="ID")
 @click.pass_context
 def revoke(ctx: click.Context, lease_id: int) -> None:
     """End a lease now, and delete all its keys."""
@@ -54,7 +54,7 @@ def revoke(ctx: click.Context, lease_id: int) -> None:
 
 
 @lease.command("keep-alive")
-@click.argument("lease_id", type=LEASE_ID, metavar="ID")
+@click.argument("lease_id", type=POSITIVE, metavar="ID")
 @click.option("--once", is_flag=True, help="Renew it now, and that is all.")
 @click.pass_context
 def keep_alive(ctx: click.Context, lease_id: int, once: bool) -> None:
@@ -91,7 +91,7 @@ def _renew(client: Client, lease_id: int, lost_at: float) -> int:
 
 
 @lease.command("ttl")
-@click.argument("lease_id", type=LEASE_ID, metavar="ID")
+@click.argument("lease_id", type=POSITIVE, metavar="ID")
 @click.option("--keys", is_flag=True, help="Show its keys, too.")
 @click.pass_context
 def time_to_live(ctx: click.Context, lease_id: int, keys: bool) -> None:

@@ -13,13 +13,14 @@ import click
 from kvstore.cli import output
 from kvstore.cli.invocation import Invocation
 from kvstore.cli.kv import key_bytes
+from kvstore.cli.numbers import POSITIVE
 from kvstore.client.results import Child
 from kvstore.paths import SEPARATOR, normal_path
 
 
 @click.command("ls")
 @click.argument("path", default="/")
-@click.option("--rev", "revision", type=click.IntRange(1), help="As of this revision, not as of now.")
+@click.option("--rev", "revision", type=POSITIVE, help="As of this revision, not as of now.")
 @click.pass_obj
 def ls(invocation: Invocation, path: str, revision: int | None) -> None:
     """Show the names right below PATH, with a slash behind those that have something below them."""
@@ -48,7 +49,7 @@ def ls(invocation: Invocation, path: str, revision: int | None) -> None:
 @click.command("tree")
 @click.argument("path", default="/")
 @click.option("--values", is_flag=True, help="Show the values, too.")
-@click.option("--rev", "revision", type=click.IntRange(1), help="As of this revision, not as of now.")
+@click.option("--rev", "revision", type=POSITIVE, help="As of this revision, not as of now.")
 @click.pass_obj
 def tree(invocation: Invocation, path: str, values: bool, revision: int | None) -> None:
     """Show all that is below PATH, each name indented below the one that it belongs to."""

@@ -16,6 +16,7 @@ from kvstore.cli import output
 from kvstore.cli.exits import BadKey
 from kvstore.cli.invocation import Invocation
 from kvstore.cli.kv import item_json, key_bytes
+from kvstore.cli.numbers import NOT_NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from kvstore.client import Compare, KeyValue, Operation, TxnResult
@@ -105,7 +106,7 @@ def _number_command(name: str) -> click.Command:
     @click.command(name, add_help_option=False)
     @click.argument("key")
     @click.argument("sign", type=click.Choice(SIGNS))
-    @click.argument("number", type=click.IntRange(0))
+    @click.argument("number", type=NOT_NEGATIVE)
     @click.option("--prefix", is_flag=True)
     def command(key: str, sign: str, number: int, prefix: bool) -> Compare:
         from kvstore.client import Compare
@@ -155,7 +156,7 @@ def _absent(key: str) -> Compare:
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--previous", is_flag=True)
-@click.option("--lease", type=click.IntRange(0), default=0)
+@click.option("--lease", type=NOT_NEGATIVE, default=0)
 @click.option("--ignore-value", is_flag=True)
 @click.option("--ignore-lease", is_flag=True)
 def _put(key: str, value: str | None, **options: Any) -> Operation:
@@ -170,7 +171,7 @@ def _put(key: str, value: str | None, **options: Any) -> Operation:
 @click.argument("key")
 @click.option("--prefix", is_flag=True)
 @click.option("--keys-only", is_flag=True)
-@click.option("--limit", type=click.IntRange(1))
+@click.option("--limit", type=POSITIVE)
 def _get(key: str, prefix: bool, keys_only: bool, limit: int | None) -> Operation:
     from kvstore.client import Operation
 

@@ -5,7 +5,6 @@ The asyncio face is imported when it is asked for: who does not use it should no
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import Client
@@ -75,10 +74,9 @@ __all__ = [
 ]
 
 
-_OF_ASYNCIO = {"AsyncClient": "aio", "AsyncLease": "aio_leases", "AsyncWatch": "aio_watch"}
-
-
 def __getattr__(name: str) -> object:
-    if name in _OF_ASYNCIO:
-        return getattr(import_module(f"kvstore.client.{_OF_ASYNCIO[name]}"), name)
+    if name in ("AsyncClient", "AsyncLease", "AsyncWatch"):
+        from kvstore.client import aio, aio_leases
+
+        return aio_leases.AsyncLease if name == "AsyncLease" else getattr(aio, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -251,13 +251,15 @@ class AsyncClient(
         self._close_leases()
         loop = self._running_loop()
         call = self._engine.core.begin_close(loop.time())
-        if call is not None:
-            with suppress(errors.AssentError, asyncio.CancelledError):
-                await self._ask(call, CLOSE_SECONDS)
-        self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._engine.close()
+        try:
+            if call is not None:
+                with suppress(errors.AssentError):
+                    await self._ask(call, CLOSE_SECONDS)
+        finally:  # also when whoever closes is cancelled, and must hear of it
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._engine.close()
 
 
 def _resolve(call: Call) -> None:

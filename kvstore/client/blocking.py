@@ -84,6 +84,7 @@ class Client(
         self._sleeping: deque[Waiter] = deque()  # whose threads wait for a driver to serve them
         self._process_id = os.getpid()
         self._listeners: list[StateListener] = []
+        self._is_telling = False  # a thread is telling them of changes
         self._housekeeper: threading.Thread | None = None
         self._end_of_housekeeping = threading.Event()
         self._pumped_at = 0.0
@@ -166,16 +167,25 @@ class Client(
             self._tell_listeners()
 
     def _tell_listeners(self) -> None:
+        """One thread at a time, which tells what comes meanwhile too: the last state told is the last one."""
         if not self._listeners or not self._engine.core.state_changes:
             return
         with self._lock:
-            changes, listeners = self._engine.take_state_changes(), list(self._listeners)
-        for state in changes:
-            for listener in listeners:
-                try:
-                    listener(state)
-                except Exception:
-                    log.exception("event=listener_failed state=%s", state.value)
+            if self._is_telling:
+                return
+            self._is_telling = True
+        while True:
+            with self._lock:
+                changes, listeners = self._engine.take_state_changes(), list(self._listeners)
+                if not changes:
+                    self._is_telling = False
+                    return
+            for state in changes:
+                for listener in listeners:
+                    try:
+                        listener(state)
+                    except Exception:
+                        log.exception("event=listener_failed state=%s", state.value)
 
     # -- inner works -------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpa
 from kvstore import protocol, protocol_admin
 from kvstore.client import results
 from kvstore.codes import UNCOUNTED
-from kvstore.errors import AssentError, EmptyKey, TooLarge
+from kvstore.errors import AssentError, EmptyKey, OutcomeUnknown, TooLarge
 
 if TYPE_CHECKING:
     from kvstore.client.links import Link
@@ -72,11 +72,19 @@ class Call:
         self.link = self.pinned = None
 
 
+def unsure(error: AssentError, call: Call) -> AssentError:
+    """What one attempt ended with, as the outcome of the whole call: an earlier one may have been applied."""
+    if call.may_be_applied and not error.may_be_applied:
+        return OutcomeUnknown(f"{error}; an earlier attempt may have been applied")
+    return error
+
+
 def to_bytes(text: str | bytes) -> bytes:
-    """Keys and values as the store has them: str as UTF-8."""
+    """Keys and values as the store has them: str as UTF-8. Raises TypeError for neither text nor bytes."""
     if type(text) is bytes:
         return text
-    return text.encode() if isinstance(text, str) else bytes(text)
+    # Of a number bytes() makes as many zeros: whoever puts 5 means something else.
+    return text.encode() if isinstance(text, str) else bytes(memoryview(text))
 
 
 def _too_large(what: str, encoded: bytes, limit_bytes: int) -> TooLarge:
@@ -221,8 +229,8 @@ def range_item(
     """A RANGE with its arguments, as the protocol has them. Raises ValueError."""
     flags = (protocol.KEYS_ONLY if keys_only else 0) | (protocol.COUNT_ONLY if count_only else 0)
     flags |= UNCOUNTED if uncounted else 0
-    if limit < 0:
-        raise ValueError(f"limit: {limit} is negative")
+    if not protocol.is_integer(limit):
+        raise ValueError(f"limit: {limit!r} is none")
     if not protocol.is_integer(revision):
         raise ValueError(f"revision: {revision!r} is no revision")
     selection = selection_of(chosen) if chosen else ()
@@ -373,8 +381,8 @@ def endpoint_list(endpoints: str | Sequence[str]) -> list[str]:
 
 
 def watch_span(key: str | bytes, *, is_prefix: bool, start_revision: int) -> tuple[bytes, bytes]:
-    if start_revision < 0:
-        raise ValueError(f"start_revision: {start_revision} is negative")
+    if not protocol.is_integer(start_revision):
+        raise ValueError(f"start_revision: {start_revision!r} is no revision")
     return key_prefix(key) if is_prefix else one_key(key)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from kvstore import errors, protocol
 from kvstore.client import calls as making
-from kvstore.client.calls import Call
+from kvstore.client.calls import Call, unsure
 from kvstore.client.errors import RevisionWentBack
 from kvstore.client.ledger import Ledger
 from kvstore.client.links import CHECK_SECONDS, GRACE_SECONDS, Link, Links, LinkState, Verdict, Wire
@@ -252,8 +252,8 @@ class ClientCore:
 
     def _on_failure(self, call: Call, error: errors.AssentError) -> None:
         self._unlink(call)
-        if type(error) is errors.SpaceExceeded and call.may_be_applied:
-            error = errors.OutcomeUnknown(f"{error}; an earlier attempt may have been applied")
+        if type(error) is errors.SpaceExceeded:
+            error = unsure(error, call)  # said before it was proposed, so of this attempt alone
         if type(error) is errors.SessionExpired and call.session_id == self._session.session_id != 0:
             self._session.expired = True
             self._set_state(State.LOST)
@@ -281,7 +281,7 @@ class ClientCore:
             if code in making.OPEN_OUTCOMES and call.kind in making.CHANGES:
                 call.may_be_applied = True
             if call.pinned is not None or is_final:
-                self._finish(call, error=errors.error_of_refusal(refusal))
+                self._finish(call, error=unsure(errors.error_of_refusal(refusal), call))
             else:
                 retried.append(call)
         if not retried:

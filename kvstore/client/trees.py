@@ -40,8 +40,8 @@ def spans_of(path: bytes) -> list[tuple[bytes, bytes]]:
 def children_call(
     path: str | bytes, consistency: Consistency, limit: int, start_after: str | bytes, revision: int
 ) -> Call:
-    if limit < 0 or not protocol.is_integer(revision):
-        raise ValueError(f"limit {limit}, revision {revision!r}: neither may be below 0")
+    if not (protocol.is_integer(limit) and protocol.is_integer(revision)):
+        raise ValueError(f"limit {limit!r}, revision {revision!r}: one is none")
     body = protocol.children_body(
         tree_path(path), limit=limit, start_after=calls.to_bytes(start_after), revision=revision
     )
@@ -114,8 +114,8 @@ class TreeWatch(Watch):
     """Of a path and all below it. Their range has neighbours in it, as "/a-b" of "/a": these are left out."""
 
     def __init__(self, path: str | bytes, start_revision: int, **options: bool) -> None:
-        if start_revision < 0:
-            raise ValueError(f"start_revision: {start_revision} is negative")
+        if not protocol.is_integer(start_revision):
+            raise ValueError(f"start_revision: {start_revision!r} is no revision")
         self._path = tree_path(path)
         key, end = below(self._path)
         if len(self._path) == protocol.MAX_KEY_BYTES:

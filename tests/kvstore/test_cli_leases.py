@@ -85,3 +85,32 @@ def test_commands_of_leases_in_a_log_have_names() -> None:
     row = wal._command(protocol_lease.keepalive_body([7, 8]), False)
     assert (row["operation"], row["arguments"]) == ("lease_keepalive", ["7", "8"])
     assert wal._command(protocol.put_body(0, 0, 0, b"a", b"v", lease=7), False)["lease"] == 7
+
+
+FAR = str(2**63)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "/a", "--rev", FAR),
+        ("get", "--prefix", "/a", "--limit", FAR),
+        ("get", "--prefix", "/a", "--min-mod-rev", FAR),
+        ("ls", "/a", "--rev", FAR),
+        ("tree", "/a", "--rev", FAR),
+        ("watch", "/a", "--rev", FAR),
+        ("compact", FAR),
+        ("put", "/a", "1", "--lease", FAR),
+        ("lease", "ttl", FAR),
+        ("txn", "--then", f"get --prefix /a --limit {FAR}"),
+        ("txn", "--when", f"mod /a = {FAR}"),
+        ("lease", "grant", "nan"),
+        ("lease", "grant", "inf"),
+        ("--timeout", "nan", "get", "/a"),
+        ("bench", "put", "--deadline", "nan"),
+    ],
+)
+def test_a_number_that_cannot_be_one_is_wrong_usage_and_no_traceback(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, ["--endpoints", "tcp://127.0.0.1:1", *words])
+    assert result.exit_code == 2, f"{words}: {result.output} {result.exception!r}"
+    assert "Invalid value" in result.stderr

@@ -261,3 +261,22 @@ def test_garbage_before_an_answer_is_counted_and_dropped(cluster: FakeCluster) -
         assert cluster.applied(b"/a") == 10
 
     run(cluster, scenario)
+
+
+def test_who_is_cancelled_while_closing_is_cancelled_and_the_client_closed(cluster: FakeCluster) -> None:
+    """The cancellation was swallowed: the task went on as if nobody had told it to end."""
+
+    async def main() -> None:
+        client = AsyncClient(cluster.endpoints)
+        await client.put("/a", "1")
+        for node in cluster.nodes.values():
+            node.plan.extend([Plan.LOSE] * 20)
+        closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(errors.ClientClosed):
+            await client.put("/a", "2")
+
+    asyncio.run(main())

@@ -135,8 +135,15 @@ def test_what_cannot_be_right_is_refused_before_anything_is_sent(cluster: FakeCl
             client.put("k", b"x" * (protocol.MAX_VALUE_BYTES + 1))
         with pytest.raises(ValueError, match="consistency"):
             client.get("k", consistency="eventual")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="limit"):
-            client.prefix("k", limit=-1)
+        for limit in (-1, 2**63):
+            with pytest.raises(ValueError, match="limit"):
+                client.prefix("k", limit=limit)
+            with pytest.raises(ValueError, match="limit"):
+                client.children("/", limit=limit)
+        with pytest.raises(ValueError, match="start_revision"):
+            client.watch("k", start_revision=2**63)
+        with pytest.raises(TypeError):
+            client.put("k", 5)  # type: ignore[arg-type]  # bytes(5) is five zeros
     with pytest.raises(ValueError, match="udp"):
         Client("udp://127.0.0.1:1")
     with pytest.raises(ValueError, match="expected 1 to"):
@@ -366,6 +373,31 @@ def test_listeners_hear_of_a_lost_leader_while_nobody_calls(cluster: FakeCluster
         cluster.lead("n3")
         wait_for(lambda: states == [State.SUSPENDED, State.CONNECTED])
         client.remove_listener(listen)
+
+
+def test_listeners_hear_the_last_state_last_whoever_tells_them(cluster: FakeCluster) -> None:
+    """One thread had taken a change and had not told it yet, when another told the next one."""
+    heard: list[State] = []
+    is_told, may_go_on = threading.Event(), threading.Event()
+
+    def listen(state: State) -> None:
+        if state is State.SUSPENDED:
+            is_told.set()
+            assert may_go_on.wait(5.0)
+        heard.append(state)
+
+    with Client(cluster.endpoints) as client:
+        client.put("/a", "1")
+        client.add_listener(listen)
+        with client._lock:
+            client._engine.core.state_changes.append(State.SUSPENDED)
+        assert is_told.wait(5.0)
+        with client._lock:
+            client._engine.core.state_changes.append(State.CONNECTED)
+        client.put("/a", "2")  # this thread would tell it
+        may_go_on.set()
+        wait_for(lambda: len(heard) == 2)
+        assert heard == [State.SUSPENDED, State.CONNECTED]
 
 
 def test_garbage_before_an_answer_is_counted_and_dropped(cluster: FakeCluster) -> None:

@@ -267,6 +267,20 @@ def test_a_frame_that_the_node_cannot_read_is_not_sent_for_ever() -> None:
     assert error_of(call) is errors.UnknownAnswer
 
 
+@pytest.mark.parametrize("code", [protocol.BAD_FRAME, 99])
+def test_a_final_refusal_says_nothing_of_an_earlier_attempt(code: int) -> None:
+    """Another node cannot read the write: "not applied" would be a lie, the first one may have applied it."""
+    desk = Desk().started()
+    call = desk.put(seconds=5)
+    desk.flush()
+    desk.refuse(desk.take_one(), protocol.OUTCOME_UNKNOWN)
+    desk.pass_time(0.0)
+    desk.greet("a")
+    desk.pass_time(0.1)
+    desk.refuse(desk.take_one(), code)
+    assert call.error is not None and isinstance(call.error, errors.MaybeApplied)
+
+
 def test_a_full_socket_is_tried_again() -> None:
     desk = Desk().started()
     desk.wire.is_full = True
