@@ -122,11 +122,14 @@ class SimulatedDisk:
         inodes = {id(inode): inode for inode in (*self.names.values(), *self.durable_names.values())}
         for inode in inodes.values():
             inode.lose_power(keep)
-        # A file system writes its journal in order: of the changes to names, the first ones come through.
+        # Of the changes to names the first ones come through where a file system writes its journal in order,
+        # and any of them where it does not.
+        is_ordered = isinstance(chance, bool) or chance.random() < 0.5
         for _, change in self.unsynced_names:
-            if not keep():
+            if keep():
+                change(self.durable_names)
+            elif is_ordered:
                 break
-            change(self.durable_names)
         self.unsynced_names.clear()
         unreachable = [path for path in self.durable_names if not self._is_reachable(path)]
         for path in unreachable:
