@@ -17,6 +17,7 @@ from raft.storage import CorruptSnapshot, StorageError, WrongDirectory
 from raft.wal import WriteAheadLog
 
 RESTORING_NAME = "restoring"
+NAME_ANOTHER = "Nothing was changed: name a directory that is empty, or not there yet."
 
 
 def restore_directory(
@@ -71,7 +72,9 @@ class _InTheMaking(DataDirectory):
         leftovers = {LOG_NAME, DRAFT_NAME, RESTORING_NAME} if is_in_the_making else set()
         strangers = sorted(names - leftovers - {LOCK_NAME, "lost+found"})
         if strangers:
-            raise WrongDirectory(path, "content", expected="an empty directory", found=strangers[0])
+            raise WrongDirectory(
+                path, "content", expected="an empty directory", found=strangers[0], remedy=NAME_ANOTHER
+            )
         marker, log, draft = path / RESTORING_NAME, path / LOG_NAME, path / DRAFT_NAME
         if not is_in_the_making:
             disk.close(disk.call(marker, files.create, marker))

@@ -81,3 +81,25 @@ def test_h7_a_transaction_of_50_keys_is_one_message_and_one_revision_of_the_hist
     assert {event[4] for event in events} == {revision}
     page = log.ask(protocol.watch_history_body(b"/k", b"/l", start_revision=revision, limit_bytes=1))
     assert page[5] == [[revision, events]]
+
+
+def test_c8_of_many_who_compare_and_put_at_the_same_moment_one_succeeds() -> None:
+    """All of them are proposed before any of them is applied, and go to the log together."""
+    cluster = MemoryCluster(seed=17)
+    leader = cluster.leader()
+    for round_number in range(1, 4):
+        is_as_it_was = compare("version", b"/counter", "=", round_number - 1)
+        callers = [cluster.client(leader) for _ in range(5)]
+        for number, caller in enumerate(callers):
+            mine = put(b"/counter", b"%d" % number)
+            caller.ask(protocol.WRITE, [written([is_as_it_was], [mine], [read(b"/counter")])])
+        cluster.run(0.5)
+        answers = []
+        for caller in callers:
+            [reply] = caller.replies()
+            assert isinstance(reply, Results)
+            answers += protocol.split_results(reply.blob, 1)
+        assert sorted(answer[2] for answer in answers) == [False] * 4 + [True]
+        [winner] = [number for number, answer in enumerate(answers) if answer[2]]
+        seen = [answer[3][0][4][0][1] for answer in answers if not answer[2]]
+        assert seen == [b"%d" % winner] * 4
