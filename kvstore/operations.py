@@ -4,7 +4,8 @@ May know: the protocol. Pure and deterministic: what is wrong with a body, and t
 depend on its bytes alone, never on the state, the version of a library or the node. No body whatsoever
 makes these functions raise. A decoded command is the list that the protocol describes, [session_id,
 sequence, acknowledged_below, op, arguments …], with every element of the right type and in range; a
-decoded read is [op, arguments …]. Of a transaction the one argument is its tree, a Transaction.
+decoded read is [op, arguments …]. Of a transaction the one argument is its tree, a Transaction; of one
+that is read it is made when it is read, for it takes many times the memory of its bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from kvstore.protocol import (
     WATCH_HISTORY,
     unpack_guarded,
 )
-from kvstore.transaction_bodies import decode_transaction
+from kvstore.transaction_bodies import BAD_LISTS, Transaction, decode_transaction
 
 # A body up to this size is unpacked without guard: whatever it holds becomes a megabyte at most.
 UNGUARDED_BYTES: Final = 16_384
@@ -277,11 +278,12 @@ def _check_transaction(command: list[Any]) -> bytes | None:
 
 
 def _check_read_transaction(read: list[Any]) -> bytes | None:
-    transaction = decode_transaction(read[1:], _check_read_operation)
-    if isinstance(transaction, bytes):
-        return transaction
-    read[1:] = [transaction]
-    return None
+    return None if len(read) == 4 and all(type(blob) is bytes for blob in read[1:]) else BAD_LISTS
+
+
+def decode_read_transaction(read: list[Any]) -> Transaction | bytes:
+    """The tree of a transaction that decode_read() let in, or the result of one that is none."""
+    return decode_transaction(read[1:], _check_read_operation)
 
 
 def _check_written_operation(operation: list[Any]) -> bytes | None:

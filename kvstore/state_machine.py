@@ -21,7 +21,7 @@ from kvstore.history import MAX_SCANNED_VERSIONS
 from kvstore.lease_commands import LeaseCommands
 from kvstore.lease_keeper import LeasesSeen
 from kvstore.leases import Leases
-from kvstore.operations import decode_read, decode_write, error_result
+from kvstore.operations import decode_read, decode_read_transaction, decode_write, error_result
 from kvstore.protocol import (
     CHILDREN,
     CLOSE_SESSION,
@@ -48,6 +48,7 @@ from kvstore.restoring import StoreRestorer, state_fingerprint
 from kvstore.sessions import EXPIRED, Sessions
 from kvstore.snapshots import StateHeader, encode_state
 from kvstore.store import SLICE_KEYS, Store
+from kvstore.transaction_bodies import Transaction
 from kvstore.transactions import (
     FUTURE,
     Refused,
@@ -71,6 +72,7 @@ SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
 QUERY_BYTES: Final = (
     8 << 20
 )  # answered by it, of results that are not small; small ranges have as much beside
+TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
@@ -341,10 +343,26 @@ class StoreMachine:
         return range_in_steps(lambda: self._store, self._counts, read)
 
     def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        def steps() -> LongAnswer:
-            return read_in_steps(lambda: self._store, self._counts, self._sort_room, read[1])
+        """As the first step of _in_steps. Others may wait for this one, as bytes: a tree is much larger."""
+        if batch.affords(sum(map(len, read[1:])) // TREE_BYTES):
+            transaction = decode_read_transaction(read)
+            if isinstance(transaction, bytes):
+                return transaction
+            if batch.affords(keys_of_first_step(transaction)):
+                answer = next(self._transaction_steps(transaction))
+                if answer is not None:
+                    return answer
+        return admitted(self._later_transaction(read), batch)
 
-        return _in_steps(steps, keys_of_first_step(read[1]), batch)
+    def _later_transaction(self, read: list[Any]) -> LongAnswer:
+        transaction = decode_read_transaction(read)
+        if isinstance(transaction, bytes):
+            yield transaction
+        else:
+            yield from self._transaction_steps(transaction)
+
+    def _transaction_steps(self, transaction: Transaction) -> LongAnswer:
+        return read_in_steps(lambda: self._store, self._counts, self._sort_room, transaction)
 
     def _read_leases(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         leases = self._leases

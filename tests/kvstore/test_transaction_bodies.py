@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore import protocol
-from kvstore.operations import decode_read, decode_write
+from kvstore.operations import decode_read, decode_read_transaction, decode_write
 from kvstore.protocol import MAX_TXN_DEPTH, MAX_TXN_ITEMS, MAX_TXN_OPERATIONS, OK
 from kvstore.space_gate import runs
 from kvstore.transaction_bodies import encode_list, read_transaction_body, transaction_body
@@ -290,7 +290,10 @@ def test_while_space_is_low_a_transaction_that_puts_is_no_frugal_one() -> None:
 
 
 def test_a_decoded_transaction_is_the_one_argument_of_its_command() -> None:
-    for decoded in (decode_write(written([], [read(b"a")])), decode_read(asked([], [read(b"a")]))):
-        assert isinstance(decoded, list)
-        assert decoded[-1].then == [[protocol.RANGE, b"a", b"", 0, 0, 0]]
-        assert not decoded[-1].has_put
+    """Of one that is read, when it is read."""
+    command, waiting = decode_write(written([], [read(b"a")])), decode_read(asked([], [read(b"a")]))
+    assert isinstance(command, list) and isinstance(waiting, list)
+    for decoded in (command[-1], decode_read_transaction(waiting)):
+        assert not isinstance(decoded, bytes)
+        assert decoded.then == [[protocol.RANGE, b"a", b"", 0, 0, 0]]
+        assert not decoded.has_put

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from kvstore import protocol
+import msgpack
+import pytest
+
+from kvstore import protocol, state_machine
+from kvstore.operations import decode_read_transaction
 from kvstore.protocol import COUNT_ONLY, KEYS_ONLY, OK
+from kvstore.transaction_bodies import MALFORMED_LIST, read_transaction_body
 from tests.kvstore.machine_log import Log
 from tests.kvstore.transaction_log import NEVER, asked, compare, nested, read, transact
 
@@ -96,6 +101,27 @@ def test_a_transaction_of_many_ranges_is_read_in_as_many_steps() -> None:
         steps_taken.append(sum(1 for _ in steps))
     assert min(steps_taken) > 15  # each of two ranges at most
     assert isinstance(log.machine.begin_query([asked([], [read(b"k00001")] * 128)])[0], bytes)
+
+
+def test_transactions_that_wait_to_be_read_wait_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a frame were taken apart at once: a second, and many times the memory of what waited."""
+    taken_apart: list[object] = []
+
+    def counted(read: list[object]) -> object:
+        taken_apart.append(read)
+        return decode_read_transaction(read)
+
+    monkeypatch.setattr(state_machine, "decode_read_transaction", counted)
+    log = Log()
+    large = asked([compare("mod", b"a", "=", 0)] * 120, [read(b"a")] * 120, [read(b"a")] * 120)
+    broken = read_transaction_body(b"", b"\x93" + bytes(1 << 20), b"")
+    answers = log.machine.begin_query([large] * 500 + [broken])
+    assert len(taken_apart) < 60
+    for late in answers[-2:]:
+        assert not isinstance(late, bytes)
+    [fine, wrong] = [next(answer for answer in late if answer is not None) for late in answers[-2:]]
+    assert fine == log.machine.query([large])[0]
+    assert msgpack.unpackb(wrong) == [protocol.BAD_REQUEST, msgpack.unpackb(MALFORMED_LIST)[1]]
 
 
 def test_many_reads_of_single_keys_are_answered_at_once_and_many_of_ranges_are_not() -> None:
