@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from bench.filling import puts, resident_bytes
 from bench.harness import Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
@@ -101,7 +103,9 @@ class Run:
 
 
 def cpu_seconds(cluster: ProcessCluster) -> float:
-    return sum(float((cluster.status(name) or {}).get("cpu_seconds", 0.0)) for name in cluster.names)
+    """Of all nodes together, as the system counts it: a busy node answers late."""
+    times = [psutil.Process(cluster.pid(name)).cpu_times() for name in cluster.names]
+    return sum(each.user + each.system for each in times)
 
 
 def run(cluster: ProcessCluster, *, watchers: int, chosen: argparse.Namespace) -> Run:
@@ -114,10 +118,17 @@ def run(cluster: ProcessCluster, *, watchers: int, chosen: argparse.Namespace) -
         changes.wait_until_ready()
         used, began, done = cpu_seconds(cluster), time.monotonic(), 0
         while time.monotonic() - began < chosen.seconds:
+            if not chosen.puts:
+                time.sleep(chosen.seconds)
+                continue
             load = puts(
-                cluster.endpoints, total=chosen.puts, keys=PUT_KEYS, value_bytes=chosen.value_size,
-                connections=16, in_flight=16,
-            )  # fmt: skip
+                cluster.endpoints,
+                total=chosen.puts,
+                keys=PUT_KEYS,
+                value_bytes=chosen.value_size,
+                connections=16,
+                in_flight=16,
+            )
             done += load.completed
         seconds = time.monotonic() - began
         cores = (cpu_seconds(cluster) - used) / seconds
@@ -178,20 +189,28 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, default=RATE, help="changes a second on the watched prefix")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each turn")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="a turn without watchers, and one with")
-    parser.add_argument("--puts", type=int, default=10_000, help="of one load; loads follow each other")
+    parser.add_argument(
+        "--puts", type=int, default=10_000, help="of one load; loads follow each other; 0: none"
+    )
     parser.add_argument("--value-size", type=int, default=VALUE_BYTES)
     parser.add_argument(
         "--directory", type=Path, help="where the nodes' data go while it runs (default: temporary)"
     )
+    parser.add_argument("node_arguments", nargs="*", metavar="-- ARGUMENTS", help="of the nodes")
     chosen = parser.parse_args(arguments)
     end_orderly()
     without, having = [], []
-    with data_directory(chosen.directory) as directory, ProcessCluster(directory / "nodes") as cluster:
+    with (
+        data_directory(chosen.directory) as directory,
+        ProcessCluster(directory / "nodes", arguments=chosen.node_arguments) as cluster,
+    ):
         facts = machine(directory)
         for _ in range(chosen.rounds):
             without.append(run(cluster, watchers=0, chosen=chosen))
             having.append(run(cluster, watchers=chosen.watchers, chosen=chosen))
             rates = without[-1].puts_per_second, having[-1].puts_per_second
+            if not chosen.puts:
+                continue
             say("{:,.0f} puts/s without watchers, {:,.0f} with: {:.2f}".format(*rates, rates[1] / rates[0]))
     rows = rows_of(without, having)
     write_rows(rows)
