@@ -16,7 +16,7 @@ from unittest import mock
 import raft.discarded
 import raft.snapshot
 from raft.directory import DataDirectory
-from raft.entries import EntryBatch, HardState
+from raft.entries import EntryBatch, EntryKind, HardState
 from raft.storage import DiskFull, Recovered, snapshot_content
 from raft.wal import WriteAheadLog
 from tests.faults.hard_disk import HardDisk, ScriptedCut
@@ -47,6 +47,11 @@ class Acknowledged(NamedTuple):
 
 def body(index: int, term: int) -> bytes:
     return b"%d of %d;" % (index, term) * 26
+
+
+def kind(index: int) -> int:
+    """Each record of three entries has one that is a configuration."""
+    return EntryKind.COMMAND if index % 3 else EntryKind.CONFIGURATION
 
 
 def state_of(past: tuple[tuple[int, bytes], ...]) -> bytes:
@@ -229,7 +234,7 @@ class Life:
             if last_index < first_index:
                 self.log.append(state, None)
         for first in range(first_index, last_index + 1, 3):
-            entries = [(term, 1, body(at, term)) for at in range(first, min(first + 3, last_index + 1))]
+            entries = [(term, kind(at), body(at, term)) for at in range(first, min(first + 3, last_index + 1))]
             past = (*known.past[: first - 1], *((term, data) for term, _, data in entries))
             self.history.append(known := known._replace(past=past))
             self.log.append(state, EntryBatch(first, entries))
@@ -268,6 +273,8 @@ def rest_of_the_log(
     recovered: Recovered, past: tuple[tuple[int, bytes], ...]
 ) -> tuple[tuple[int, bytes], ...]:
     entries = tuple((term, data) for term, _, data in recovered.entries)
+    kinds = [found for _, found, _ in recovered.entries]
+    assert kinds == [kind(at) for at in range(recovered.first_index, recovered.last_index + 1)]
     overlap = len(past) - recovered.first_index + 1
     assert entries[:overlap] == past[recovered.first_index - 1 :], "log and snapshot differ"
     before = past[recovered.first_index - 2][0] if recovered.first_index > 1 else 0
@@ -280,7 +287,7 @@ def goes_on(disk: HardDisk, known: Known) -> None:
     term, index = known.term + 1, len(known.past) + 1
     process = Process(disk)
     assert knowledge(process) == known, "another start finds something else"
-    process.log.append(HardState(term, "n9", 0), EntryBatch(index, [(term, 1, b"!")]))
+    process.log.append(HardState(term, "n9", 0), EntryBatch(index, [(term, kind(index), b"!")]))
     process.log.sync()
     disk.lose_power(False)
     process = Process(disk)
