@@ -234,7 +234,9 @@ class Life:
             if last_index < first_index:
                 self.log.append(state, None)
         for first in range(first_index, last_index + 1, 3):
-            entries = [(term, kind(at), body(at, term)) for at in range(first, min(first + 3, last_index + 1))]
+            entries = [
+                (term, kind(at), body(at, term)) for at in range(first, min(first + 3, last_index + 1))
+            ]
             past = (*known.past[: first - 1], *((term, data) for term, _, data in entries))
             self.history.append(known := known._replace(past=past))
             self.log.append(state, EntryBatch(first, entries))
