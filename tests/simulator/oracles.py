@@ -432,6 +432,9 @@ class Oracles:
             seen.matches[peer] = match
             if len(progress.inflights) > core.config.max_inflight_messages:
                 raise Violation(f"{node.name} has {len(progress.inflights)} appends on the way to {peer}")
+            sizes = [size for _, size in progress.inflights._appends]
+            if sum(sizes) != progress.inflights.bytes or sum(sizes[:-1]) > core.config.max_inflight_bytes:
+                raise Violation(f"{node.name} has appends of {sizes} bytes on the way to {peer}")
 
     # -- at the end ------------------------------------------------------------------------------------
 
