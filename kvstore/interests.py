@@ -6,11 +6,12 @@ own length and by the few streams that have to be asked, whatever others subscri
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 from kvstore import protocol
+from kvstore.protocol import Event
 from kvstore.versions import ALL_FROM_KEY
 from kvstore.watch_streams import Stream
 
@@ -68,34 +69,37 @@ class Interests:
     """The streams, found by the keys that concern them: by key, by prefix, or by asking each."""
 
     def __init__(self) -> None:
+        self._all: dict[bytes, Stream] = {}  # by topic; each is in one of the following, too
         self._exact: dict[bytes, Stream] = {}
         self._by_prefix: PrefixTable[Stream] = PrefixTable()
         self._scanned: dict[bytes, Stream] = {}  # by topic
 
     def __bool__(self) -> bool:
-        return bool(self._exact or self._by_prefix or self._scanned)
+        return bool(self._all)
 
-    def add(self, key: bytes, range_end: bytes, stream: Stream) -> bool:
+    def add(self, stream: Stream) -> bool:
         """False if there are too many of the kind that has to be asked one by one."""
-        prefix = prefix_of(key, range_end)
-        if not range_end:
-            self._exact[key] = stream
+        prefix = prefix_of(stream.key, stream.range_end)
+        if not stream.range_end:
+            self._exact[stream.key] = stream
         elif prefix is not None:
             self._by_prefix.add(prefix, stream)
         elif len(self._scanned) < MAX_SCANNED_STREAMS:
             self._scanned[stream.topic] = stream
         else:
             return False
+        self._all[stream.topic] = stream
         return True
 
-    def remove(self, key: bytes, range_end: bytes, stream: Stream) -> None:
-        prefix = prefix_of(key, range_end)
-        if not range_end:
-            del self._exact[key]
+    def remove(self, stream: Stream) -> None:
+        prefix = prefix_of(stream.key, stream.range_end)
+        if not stream.range_end:
+            del self._exact[stream.key]
         elif prefix is not None:
             self._by_prefix.discard(prefix)
         else:
             del self._scanned[stream.topic]
+        del self._all[stream.topic]
 
     def of(self, key: bytes) -> list[Stream]:
         """The streams that this key concerns."""
@@ -106,6 +110,36 @@ class Interests:
         if self._scanned:
             found.extend(stream for stream in self._scanned.values() if stream.concerns(key))
         return found
+
+    def spread(self, events: Sequence[Event]) -> Iterator[tuple[Sequence[Event], list[Stream]]]:
+        """Of one revision's events, in order of keys: each lot with the streams that it concerns, just once.
+
+        A delete of a hundred thousand keys is not looked at key by key: what a stream has of it is one slice,
+        and streams with the same slice have one lot.
+        """
+        if len(events) < len(self._all):
+            few: dict[Stream, list[Event]] = {}
+            for event in events:
+                for stream in self.of(event[1]):
+                    few.setdefault(stream, []).append(event)
+            yield from ((lot, [stream]) for stream, lot in few.items())
+            return
+        keys = [event[1] for event in events]
+        slices: dict[tuple[int, int], list[Stream]] = {}
+        for stream in self._all.values():
+            low, high = _bounds_in(keys, stream)
+            if low < high:
+                slices.setdefault((low, high), []).append(stream)
+        yield from ((events[low:high], streams) for (low, high), streams in slices.items())
+
+
+def _bounds_in(keys: list[bytes], stream: Stream) -> tuple[int, int]:
+    low = bisect_left(keys, stream.key)
+    if not stream.range_end:
+        return low, bisect_right(keys, stream.key, lo=low)
+    if stream.range_end == ALL_FROM_KEY:
+        return low, len(keys)
+    return low, bisect_left(keys, stream.range_end, lo=low)
 
 
 def prefix_of(key: bytes, range_end: bytes) -> bytes | None:

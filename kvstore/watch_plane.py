@@ -39,6 +39,8 @@ Frame = list[bytes]
 
 MAX_STREAMS: Final = 10_000
 MAX_PATH_PREFIXES: Final = 10_000
+MAX_PATH_EVENTS: Final = 4096  # of one revision; a subscriber's queue has no room for more at once
+MAX_PUBLISHED_EVENTS: Final = MAX_PUBLISHED_BYTES // 11  # so many bytes has the smallest event
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_HELD_BYTES: Final = 16 << 20  # by all streams together, for as long as their pauses last
 MAX_INCARNATION: Final = 2**31 - 1
@@ -101,7 +103,7 @@ class WatchPlane:
             return
         self.revision = change_revision(changes[-1])
         if self._streams:
-            for change in changes:
+            for change in changes if self._plain else ():
                 self._feed_streams(self._plain, change, watch_frames.encode_bodies)
             if self._full:
 
@@ -112,8 +114,11 @@ class WatchPlane:
                     self._feed_streams(self._full, change, encode)
         if self._path_prefixes:
             for change in changes:
+                left = MAX_PATH_EVENTS
                 for event in change_events(change):
-                    self._feed_path(event)
+                    left -= self._feed_path(event)
+                    if not left:
+                        break
 
     def _feed_streams(
         self, interests: Interests, change: Change, encode: Callable[[list[Event]], bytes]
@@ -125,23 +130,22 @@ class WatchPlane:
                 for stream in streams:
                     self._say(stream, change[3], 1, events)
             return
-        concerned: dict[Stream, list[Event]] = {}
-        for event in change_events(change):
-            for stream in interests.of(event[1]):
-                concerned.setdefault(stream, []).append(event)
-        for stream, some_events in concerned.items():
-            self._say(stream, change[0], len(some_events), encode(some_events))
+        for some, streams in interests.spread(change_events(change)):
+            # What is too much for one message in any case is not worth the time to encode it.
+            bodies = encode(list(some)) if len(some) <= MAX_PUBLISHED_EVENTS else None
+            for stream in streams:
+                self._say(stream, change[0], len(some), bodies)
 
-    def _say(self, stream: Stream, revision: int, count: int, bodies: bytes) -> None:
+    def _say(self, stream: Stream, revision: int, count: int, bodies: bytes | None) -> None:
         """All events of one revision go into one message, which may have those of several.
 
         A subscriber that does not read has as many messages waiting as its queue holds: so none is large. In
         the place of a large one, which counts, comes a heartbeat: so the watchers see that they miss one, and
         ask for the history.
         """
-        if stream.held_bytes + len(bodies) > MAX_PUBLISHED_BYTES:
+        if bodies is None or stream.held_bytes + len(bodies) > MAX_PUBLISHED_BYTES:
             self._release(stream)
-        if len(bodies) > MAX_PUBLISHED_BYTES:
+        if bodies is None or len(bodies) > MAX_PUBLISHED_BYTES:
             self.counters["large_frames"] += 1
             self._publish(stream, revision, _NO_EVENTS)
             return
@@ -185,17 +189,16 @@ class WatchPlane:
         """When announcements() has to be called at the latest, by the clock; None: there is no hurry."""
         return min((stream.spoke_at + stream.pause_seconds for stream in self._holding), default=None)
 
-    def _feed_path(self, event: Event) -> None:
-        """Best effort: a path topic has no sequence, and what is dropped is gone."""
+    def _feed_path(self, event: Event) -> bool:
+        """Best effort: a path topic has no sequence, and what is dropped is gone. False: nobody wants it."""
         key = event[1]
-        if key[0] == RESERVED_TOPIC_BYTE:
-            return
-        if next(self._path_prefixes.of(key), None) is None:
-            return
+        if key[0] == RESERVED_TOPIC_BYTE or next(self._path_prefixes.of(key), None) is None:
+            return False
         if len(event[2]) > MAX_PUBLISHED_BYTES:
             self.counters["large_frames"] += 1
-            return
-        self._queue([key, watch_frames.encode_path_header(event), event[2]])
+        else:
+            self._queue([key, watch_frames.encode_path_header(event), event[2]])
+        return True
 
     def _queue(self, frame: Frame) -> None:
         size_bytes = sum(map(len, frame)) + _FRAME_OVERHEAD_BYTES
@@ -284,7 +287,7 @@ class WatchPlane:
             self.counters["malformed_subscriptions"] += 1
             return False
         stream = Stream(topic, *interval, self._next_epoch)
-        if len(self._streams) >= self._max_streams or not self._interests_of(topic).add(*interval, stream):
+        if len(self._streams) >= self._max_streams or not self._interests_of(topic).add(stream):
             self.counters["refused_subscriptions"] += 1
             return False
         self._next_epoch += 1
@@ -302,9 +305,7 @@ class WatchPlane:
         stream = self._streams.pop(topic, None)
         if stream is not None:
             self._drop(stream)
-            interval = watch_frames.parse_stream_topic(topic)
-            assert interval is not None, f"a stream has the topic {topic!r}"
-            self._interests_of(topic).remove(*interval, stream)
+            self._interests_of(topic).remove(stream)
             return
         self._path_prefixes.discard(topic)
 

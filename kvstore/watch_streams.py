@@ -29,7 +29,9 @@ class Stream:
         "held_bytes",
         "held_events",
         "held_revision",
+        "key",
         "pause_seconds",
+        "range_end",
         "sequence",
         "spoke_at",
         "subscriptions",
@@ -38,6 +40,8 @@ class Stream:
 
     def __init__(self, topic: bytes, key: bytes, range_end: bytes, epoch: int) -> None:
         self.topic = topic
+        self.key = key
+        self.range_end = range_end
         self.concerns = range_filter(key, range_end)
         self.epoch = epoch  # no other stream on any node has or had it
         self.sequence = 0  # of the last message; grows by one with each, published or dropped

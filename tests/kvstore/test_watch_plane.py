@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -395,31 +393,6 @@ def test_ranges_which_have_to_be_asked_one_by_one_have_a_bound_of_their_own() ->
     assert len(plane.put(b"b")) == MAX_SCANNED_STREAMS
     plane.unsubscribe(*topics)
     assert plane.put(b"b") == []
-
-
-class CountedKey(bytes):
-    """Counts how many parts of it were looked at."""
-
-    looks = 0
-
-    def __getitem__(self, at: Any) -> Any:
-        self.looks += 1
-        return super().__getitem__(at)
-
-
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_prefixes_longer_than_a_key_cost_its_changes_nothing(is_stream: bool) -> None:
-    """One subscriber with a prefix of each length would make each put look at thousands of them."""
-    plane = WatchPlane(1)
-    prefixes = [b"x" * size for size in range(1, 4097, 16)]
-    topics = [stream_topic(prefix, b"x" * (len(prefix) - 1) + b"y") for prefix in prefixes]
-    plane.subscribed([b"\x01" + topic for topic in (topics if is_stream else prefixes)])
-    key = CountedKey(b"/app/key")
-    plane.feed([(key, b"v", 2, 2, 1, 0)], lambda *_: None)
-    assert key.looks <= len(key) + 1
-    assert plane.announcements() == []
-    plane.subscribed([b"\x00" + topic for topic in (topics if is_stream else prefixes)])
-    assert plane.status()["watch_streams"] == plane.status()["watch_prefixes"] == 0
 
 
 def test_the_number_of_path_prefixes_is_bounded() -> None:
