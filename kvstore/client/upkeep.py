@@ -26,6 +26,7 @@ log = logging.getLogger("assent.client")
 
 PARTS: Final = 3  # of a TTL; when one has passed the lease is renewed
 RETRY_PART: Final = 20  # of a TTL, before another attempt
+SHORTEST_TTL_SECONDS: Final = 2.0  # the cluster grants no shorter one
 _OVERHEAD_BYTES: Final = 64
 _FAR_SECONDS: Final = 1e9
 
@@ -94,9 +95,12 @@ class Upkeep:
         return batch
 
     def answer_seconds(self, now: float) -> float:
-        """How long the answer is worth waiting for: until the first of all leases is lost."""
+        """How long the answer is worth waiting for: until the first of all leases is lost.
+
+        One that is granted meanwhile may be lost before all others: so never for longer than any lives.
+        """
         first_at = min((held.expires_at for held in self._held.values()), default=now)
-        return max(0.001, first_at - now)
+        return min(max(0.001, first_at - now), SHORTEST_TTL_SECONDS)
 
     def renewed(self, batch: Sequence[Held], ttls: Sequence[int], asked_at: float) -> list[Held]:
         """The answer to a request that was made then. Those that are lost by it."""

@@ -124,6 +124,17 @@ def test_an_answer_is_waited_for_until_the_first_of_all_leases_is_lost() -> None
     assert kept.answer_seconds(110.0) == 2.0
 
 
+def test_an_answer_is_not_waited_for_longer_than_a_lease_that_is_granted_meanwhile_may_live() -> None:
+    """Whoever holds a long one and a short one heard of the short one's loss when the long one was lost."""
+    kept = Upkeep()
+    hold(kept, 7, 300, 100.0)
+    asked_at = 200.0
+    gives_up_at = asked_at + kept.answer_seconds(asked_at)
+    hold(kept, 8, 2, asked_at)
+    assert gives_up_at <= 202.0
+    assert [held.id for held in kept.overdue(max(gives_up_at, 202.0))] == [8]
+
+
 def test_nonsense_is_refused_before_it_is_sent() -> None:
     for ttl_seconds in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError):
