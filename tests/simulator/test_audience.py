@@ -10,6 +10,7 @@ import pytest
 
 from kvstore.client.watch import Watch, Watches
 from kvstore.history import History, HistoryPage
+from kvstore.watch_plane import WatchPlane
 from raft.applier_actor import ApplierActor
 from tests.simulator.run import run_seed
 from tests.simulator.swarm import Swarm
@@ -60,6 +61,8 @@ def a_history_without_an_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_node_that_keeps_its_watchers_when_it_is_removed(patch: pytest.MonkeyPatch) -> None:
+    """Neither because it is told so, nor because no leader is heard any more."""
+    patch.setattr(WatchPlane, "_is_left_alone", lambda plane, now_seconds: False)
     follow = ApplierActor._follow_members
 
     def keeping(applier: Any, message: Any) -> None:
