@@ -431,10 +431,11 @@ class Links:
         if silent_seconds > (SILENT_SECONDS if others_answer else DEAD_SECONDS):
             return Verdict.DROP
         if now - oldest > SLOW_SECONDS:
-            self._ask_around(now, CHECK_SECONDS if silent_seconds > SLOW_SECONDS else SLOW_PROBE_SECONDS)
+            self.ask_around(now, CHECK_SECONDS if silent_seconds > SLOW_SECONDS else SLOW_PROBE_SECONDS)
         return Verdict.KEEP
 
-    def _ask_around(self, now: float, wait_seconds: float) -> None:
+    def ask_around(self, now: float, wait_seconds: float) -> None:
+        """All nodes who and where they are, but those that were asked less than so long ago."""
         self.open_all(now)
         for link in self.links:
             if now - link.probed_at >= wait_seconds and self.may_probe(link, now):

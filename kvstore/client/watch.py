@@ -33,6 +33,7 @@ __all__ = ["MAX_BATCHES", "MAX_WATCH_BYTES", "Phase", "SubscriberWire", "Watch",
 RESUME_FRACTION: Final = 4  # a full watch goes on when its queue is down to this part of the bound
 HISTORY_BYTES: Final = 1 << 20  # of one page
 HISTORY_SECONDS: Final = 2.0
+ASK_AGAIN_SECONDS: Final = 1.0  # what a node that may serve by now, or no longer, says of itself
 RETRY_SECONDS: Final = 0.05  # between two attempts to find a node
 OTHERS_SECONDS: Final = 0.5  # given to nodes not yet connected, before one that failed is tried again
 TICK_SECONDS: Final = 0.25
@@ -143,10 +144,13 @@ class Watches:
         for link in usable:
             if link.endpoint not in watch.failed and link.endpoint not in watch.compacted:
                 return link
-        if not usable and links.target is None and links.poll_at is None:
+        if not usable and links.leader() is None and links.poll_at is None:
             self._core.start(now)
         elif usable:
             links.open_all(now)
+        elif links.poll_at is None:
+            # Somebody is believed to lead, who may have said long ago that it is no member yet.
+            links.ask_around(now, ASK_AGAIN_SECONDS)
         if now - watch.placeless_since < OTHERS_SECONDS and not all(
             link.state is LinkState.READY or link.refused for link in links.links
         ):
@@ -396,12 +400,18 @@ class Watches:
 
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_SECONDS if self._watches else None
+        was_silent = False
         for subscriber in list(self._subscribers.values()):
             for stream in list(subscriber.streams.values()):
                 if now - stream.heard_at > protocol.WATCH_SILENCE_SECONDS:
                     self.counters["watch_silences"] += 1
+                    was_silent = True
                     for watch in list(stream.watches):
                         self._move(watch, now)
+        if was_silent:
+            # That node may have left the cluster, and one that was of no use may have come to it: a client
+            # that only watches would never hear of it.
+            self._core.links.ask_around(now, ASK_AGAIN_SECONDS)
         for watch in list(self._watches):
             if watch.phase is Phase.PLACELESS:
                 self._place(watch, now)
