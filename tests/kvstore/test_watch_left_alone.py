@@ -78,6 +78,46 @@ def test_a_watch_stays_where_nobody_else_is_and_goes_on_when_there_is_a_leader_a
     assert desk.revisions(watch) == [revision]
 
 
+def say(desk: WatchDesk, **facts: dict[str, object]) -> None:
+    """What these nodes say of themselves from now on, beside what they say anyway."""
+    status = WatchDesk("ab").status
+    desk.status = lambda name: status(name) | facts.get(name, {})  # type: ignore[method-assign]
+
+
+def test_a_client_that_only_watches_hears_of_a_node_that_came_to_the_cluster_since() -> None:
+    """It had asked that one once, when it was no member yet; and went back again and again to the node that
+    was one then, and had left."""
+    desk = WatchDesk("ab")
+    say(desk, b={"member": "waiting"})
+    watch = desk.established()
+    desk.core.links.open_all(desk.now)
+    desk.run(0.1)
+    assert desk.place_of(watch) == "a"
+    assert [link.is_member for link in desk.core.links.links] == [True, False]
+    say(desk, a={"member": "removed"})
+    desk.mute = {"a"}
+    desk.run(2 * protocol.WATCH_SILENCE_SECONDS + 1.0)
+    assert watch.phase is Phase.STREAMING and desk.place_of(watch) == "b"
+
+
+def test_a_leader_that_was_no_member_when_it_was_asked_is_asked_again() -> None:
+    """Another node had named it since. So nobody was looked for, and no node was of use."""
+    desk = WatchDesk("ab")
+    say(desk, a={"member": "waiting"}, b={"role": "follower", "leader": "a", "leader_client": "tcp://a:1"})
+    watch = desk.established()
+    assert desk.place_of(watch) == "b"
+    links = desk.core.links
+    leader = links.leader()
+    assert leader is not None and leader.node == "a" and not leader.is_member
+    say(desk)
+    assert watch.subscriber is not None
+    subscription, link = watch.subscriber.connection, watch.subscriber.link
+    desk.core.on_lost(link.connection, desk.now)
+    desk.lose_subscriber(subscription)
+    desk.run(3.0)
+    assert watch.phase is Phase.STREAMING
+
+
 # ---------------------------------------------------------------- in a whole cluster
 
 
