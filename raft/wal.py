@@ -48,7 +48,7 @@ from raft.supply import Supply
 
 log = logging.getLogger("assent.wal")
 
-DEFAULT_SEGMENT_BYTES = 64 << 20
+DEFAULT_SEGMENT_BYTES = 32 << 20
 MAX_SEGMENT_BYTES = 1 << 30  # offsets are four bytes wide
 MAX_RECORD_BYTES = 8 << 20  # A longer batch is cut into several records.
 # A log begins with this much zeroed space; each segment is up to twice as long as the one before.

@@ -23,8 +23,8 @@ from kvstore.errors import MaybeApplied, NotApplied, SpaceExceeded
 from tests.cluster.small_disk_node import SEGMENT_BYTES, SUFFIX, used_bytes
 
 VALUE = b"x" * 20_000
-# One more segment counts as 64 MiB, and snapshots are small here; so a quota in which a log has some room is:
-QUOTA_BYTES = 72 << 20
+# One more segment counts as 32 MiB, and snapshots are small here; so a quota in which a log has some room is:
+QUOTA_BYTES = 40 << 20
 
 
 class SmallDisks(ProcessCluster):
