@@ -25,6 +25,7 @@ _CONSISTENCIES: Final = {"linearizable": protocol.READ, "local": protocol.STALE_
 CHANGES: Final = frozenset({protocol.WRITE, protocol.ADMIN})  # of unknown outcome if no answer comes
 ANYWHERE: Final = frozenset({protocol.STALE_READ, protocol.STATUS})  # any node will do
 ALONE: Final = frozenset({protocol.STATUS, protocol.ADMIN, protocol.SNAPSHOT})  # never two in one frame
+LAST_ATTEMPT_SECONDS: Final = 0.01  # nearer to its deadline a refused change is not tried again
 _OVERHEAD_BYTES: Final = 64  # of a body, beside key and value
 FRAME_BYTES: Final = 2 << 20  # of a request frame, its envelope included
 _ENVELOPE_BYTES: Final = 64
@@ -64,6 +65,12 @@ class Call:
         self.kind = kind
         self.decode = decode
         self.size_bytes = size_bytes  # about what one attempt sends
+
+    def is_too_late(self, now: float) -> bool:
+        """It was refused, and another attempt might not be answered before its deadline: that it was surely
+        not applied is worth more than a try after which nobody knows."""
+        is_sure = self.kind in CHANGES and not self.may_be_applied
+        return is_sure and self.deadline - now < LAST_ATTEMPT_SECONDS
 
     def release(self) -> None:
         """Frees what only attempts need: finished calls wait in the deadline queue for some time."""

@@ -140,7 +140,9 @@ class ClientCore:
                 call.session_id = session.session_id
                 call.sequence = session.take_sequence()
             queue.popleft()
-            if not call.done:
+            if call.refusal and not call.done and call.is_too_late(now):
+                self._expire(call)
+            elif not call.done:
                 calls.append(call)
         if calls:
             self._send(link, kind, calls, now)

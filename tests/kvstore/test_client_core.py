@@ -218,6 +218,25 @@ def test_the_deadline_tells_what_is_known() -> None:
         desk.take()
 
 
+@pytest.mark.parametrize("code", [protocol.OVERLOADED, protocol.OUTCOME_UNKNOWN])
+@pytest.mark.parametrize("left_seconds", [0.006, 0.02])
+def test_a_refused_change_is_not_sent_again_right_before_its_deadline(code: int, left_seconds: float) -> None:
+    """That attempt would be on its way when the deadline passes, and what was sure before would not be so any
+    more. If nobody knows anyway, or there is time for an answer, it is sent."""
+    desk = Desk().started()
+    call = desk.put(seconds=0.3)
+    desk.flush()
+    desk.refuse(desk.take_one(), code)
+    desk.core.links.target, desk.core._resume_at = desk.core.links.links[0], 0.0
+    desk.now = call.deadline - left_seconds
+    desk.flush()
+    is_sent = code == protocol.OUTCOME_UNKNOWN or left_seconds > 0.01
+    assert [sent.kind for sent in desk.take() if sent.kind == protocol.WRITE] == [protocol.WRITE] * is_sent
+    assert call.done is not is_sent
+    if not is_sent:
+        assert error_of(call) is errors.Overloaded
+
+
 def test_a_later_refusal_does_not_undo_an_unknown_outcome() -> None:
     desk = Desk().started()
     call = desk.put(seconds=0.5)
