@@ -95,7 +95,7 @@ def misdirect(*, to_other_file: bool) -> Callable[[Path, Stop, Random], str]:
 def promise(scene: Scene, steps: list[Step], lost: Step, target: Astray) -> set[str]:
     """What may come of it: of the hole that it left, and of what it has destroyed."""
     hole = (
-        of_lost_chunk(scene, steps, lost)
+        of_lost_chunk(scene, steps, lost, target)
         if lost.point in SNAPSHOT_POINTS
         else of_lost_record(scene, steps, lost, target)
     )
@@ -105,10 +105,13 @@ def promise(scene: Scene, steps: list[Step], lost: Step, target: Astray) -> set[
     return hole | stain
 
 
-def of_lost_chunk(scene: Scene, steps: list[Step], lost: Step) -> set[str]:
-    """Nobody reads a draft, nor an older snapshot."""
+def of_lost_chunk(scene: Scene, steps: list[Step], lost: Step, target: Astray) -> set[str]:
+    """Nobody reads a draft, nor an older snapshot, unless the newest is hurt: and then the one that was
+    written over makes up for nothing."""
     renames = [step.path.name for step in steps[lost.number :] if step.point == "snapshot: rename"]
-    if not renames or scene.snapshots[-1:] != renames[:1] or scene.is_made_up_for(renames[0]):
+    if not renames or scene.snapshots[-1:] != renames[:1]:
+        return {WHOLE}
+    if scene.is_made_up_for(renames[0], without=target.path.name):
         return {WHOLE}
     return {REFUSED}
 

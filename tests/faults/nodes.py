@@ -14,6 +14,7 @@ from typing import Any
 from kvstore import protocol
 from kvstore.protocol import Results
 from raft.directory import DataDirectory
+from raft.space_watch import MISGIVING_CHECKS
 from raft.storage import StorageFailed
 from tests.faults.hard_disk import HardDisk, Step, Trap, write_image
 from tests.faults.judge import ENDED, WHOLE, Wrong
@@ -36,6 +37,7 @@ SEGMENT_BYTES = 16 << 10
 PUTS = 48  # of a life
 KEYS = 17
 VALUE_BYTES = 1200
+NO_ANSWER = -1
 
 
 class RealCluster(MemoryCluster):
@@ -97,9 +99,10 @@ class Putter:
         self._cluster = cluster
         self.acknowledged: dict[bytes, int] = {}  # by key: the number of the last put that was acknowledged
         self.attempted = -1
+        self.is_refused = False  # the last put, for want of room, for longer than a passing want lasts
 
     def put_all(self) -> bool:
-        """False if nobody serves any more."""
+        """False if nobody takes a put any more."""
         for number in range(PUTS):
             if not self._put(number):
                 return False
@@ -108,30 +111,49 @@ class Putter:
         return True
 
     def _put(self, number: int) -> bool:
-        key = key_of(number)
-        body = protocol.put_body(0, 0, 0, key, value_of(number))
+        body = protocol.put_body(0, 0, 0, key_of(number), value_of(number))
         self.attempted = number
+        answer = None
         for _ in range(40):
-            for name in list(self._cluster.systems):
-                if self._ask(name, body):
-                    self.acknowledged[key] = number
-                    return True
-            if not self._cluster.systems:
-                return False
+            answer = self._ask_all(body)
+            if answer != NO_ANSWER or not self._cluster.systems:
+                break
             self._cluster.run(0.05)
-        return False
+        if answer == protocol.SPACE_EXCEEDED:
+            answer = self._ask_while_refused(body)
+        if answer == protocol.OK:
+            self.acknowledged[key_of(number)] = number
+        return answer == protocol.OK
 
-    def _ask(self, name: str, body: bytes) -> bool:
+    def _ask_while_refused(self, body: bytes) -> int:
+        """Once a second, for as long as one want of room may have growth refused, and an election."""
+        for _ in range(MISGIVING_CHECKS + 5):
+            self._cluster.run(1.0)
+            answer = self._ask_all(body)
+            if answer == protocol.OK:
+                return answer
+        self.is_refused = answer == protocol.SPACE_EXCEEDED
+        return answer
+
+    def _ask_all(self, body: bytes) -> int:
+        """What the first node says that answers: OK or SPACE_EXCEEDED."""
+        for name in list(self._cluster.systems):
+            answer = self._ask(name, body)
+            if answer in (protocol.OK, protocol.SPACE_EXCEEDED):
+                return answer
+        return NO_ANSWER
+
+    def _ask(self, name: str, body: bytes) -> int:
         client = self._cluster.client(name)
         client.ask(protocol.WRITE, [body], timeout_ms=300)
         for _ in range(60):
             self._cluster.turn_all()
             for reply in client.replies():
-                return isinstance(reply, Results) and is_ok(reply)
+                return code_of(reply) if isinstance(reply, Results) else NO_ANSWER
             if name not in self._cluster.systems:
-                return False
+                break
             self._cluster.clock.advance(0.002)
-        return False
+        return NO_ANSWER
 
     def check(self, name: str) -> None:
         """Everything acknowledged is there, and nothing else than what was put."""
@@ -146,10 +168,11 @@ class Putter:
                 raise Wrong(f"{key!r} has a value that nobody put")
 
 
-def is_ok(reply: Results) -> bool:
-    """A node without room refuses, and that is an answer too."""
-    results = protocol.split_results(reply.blob, reply.request_count)
-    return all(result[0] == protocol.OK for result in results)
+def code_of(reply: Results) -> int:
+    """Of the only result: a node without room refuses, and that is an answer too."""
+    [result] = protocol.split_results(reply.blob, reply.request_count)
+    code: int = result[0]
+    return code
 
 
 def key_of(number: int) -> bytes:
@@ -202,7 +225,7 @@ def run_node(fault: str, root: Path, stop: Stop, rng: Random, *, size: int = 1) 
         served = putter.put_all()
         death = cluster.death
         if size > 1 and not served:
-            raise Wrong("two of three nodes do not serve")
+            check_refusal(cluster, putter, fault)
         if death is None and (not isinstance(traps[0], Ambush) or traps[0].struck is None):
             return NOT_REACHED
         power = fault in ("unsynced data lost", "torn write") or (
@@ -217,6 +240,15 @@ def run_node(fault: str, root: Path, stop: Stop, rng: Random, *, size: int = 1) 
         for disk in cluster.hard_disks.values():
             disk.kill_process()
     return ENDED if isinstance(death, StorageFailed) else WHOLE
+
+
+def check_refusal(cluster: RealCluster, putter: Putter, fault: str) -> None:
+    """Two of three nodes take puts. Only while the third one's disk is full nothing may grow, and that is
+    said; reads go on then."""
+    if fault != "disk full" or not putter.is_refused:
+        raise Wrong("two of three nodes do not serve")
+    for name in cluster.systems:
+        putter.check(name)
 
 
 def check_silence(cluster: RealCluster) -> None:

@@ -107,9 +107,9 @@ class Scene:
                     base = index if replaces else base
         return base
 
-    def is_made_up_for(self, snapshot: str) -> bool:
-        """Whether, without this snapshot, an older one and the log tell everything."""
-        older = [index_of(name) for name in self.snapshots if name < snapshot]
+    def is_made_up_for(self, snapshot: str, *, without: str = "") -> bool:
+        """Whether, without this snapshot, an older one and the log tell everything; also `without` that."""
+        older = [index_of(name) for name in self.snapshots if name < snapshot and name != without]
         return self.base_index == 0 or any(index >= self.base_index for index in older)
 
     def is_vouched_for(self, name: str, start: int, stop: int) -> bool:

@@ -46,6 +46,8 @@ def test_a_node_that_serves_clients_meets_faults_at_every_point(point: str) -> N
         ("snapshot: sync draft", "EIO on the call"),
         ("compaction: unlink segment", "crash"),
         ("snapshot: write mark", "torn write"),
+        ("segment switch: fill next", "ENOSPC"),
+        ("start: sync segment", "disk full"),
     ],
 )
 def test_two_of_three_serve_on_and_the_third_comes_back_with_everything(point: str, fault: str) -> None:
