@@ -40,6 +40,7 @@ class Snapshots:
         "has_work",
         "index",
         "installation",
+        "is_applier_behind",
         "is_restoring",
         "is_short_of_room",
         "log_bytes",
@@ -58,6 +59,8 @@ class Snapshots:
         self.installation = Installation(core)
         # An installed one is on its way into the state machine: until it is there, nothing is handed out.
         self.is_restoring = False
+        # The state machine has enough to do for now: nothing is handed out either.
+        self.is_applier_behind = False
         # The disk is nearly full: no entries are kept merely because a peer might come to need them.
         self.is_short_of_room = False
         # Collected for the next Ready.
@@ -65,6 +68,11 @@ class Snapshots:
         self._installed: SnapshotMeta | None = None
         self._chunks: list[tuple[NodeId, InstallSnapshot]] = []
         self.has_work = False  # is anything in these? A flag, since it is asked at every turn
+
+    @property
+    def holds_back(self) -> bool:
+        """Is nothing handed out to be applied, though it is committed?"""
+        return self.is_restoring or self.is_applier_behind
 
     @property
     def awaits_installation(self) -> bool:

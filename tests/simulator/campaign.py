@@ -18,6 +18,7 @@ EXPECTED = (
     "ambush disk",
     "ambush error",
     "ambush send",
+    "applier behind",
     "attempt timed out",
     "blackout",
     "clock jump",

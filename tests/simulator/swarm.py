@@ -61,6 +61,7 @@ class Swarm:
     batches: bool
     watchers: int  # clients that watch
     lessees: int  # clients with leases
+    slow_apply: float  # the share of the commands other than puts behind which a turn of the applier ends
     # Memory.
     old_copies: bool  # an old copy of one node's disk is put back, where its leader can prove it
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
@@ -136,6 +137,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         # What comes later is drawn later, so that it changes nothing about what a seed meant before.
         watchers=rng.choice([1, 2, 4]) if on() else 0,
         lessees=rng.choice([1, 3]) if on() else 0,
+        slow_apply=some(0.05, 0.9),
     )
 
 
