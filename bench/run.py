@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from bench.harness import LATEST, Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
+from bench.mixed import PUT_EVERY, MixedResult, mixed_load
 from bench.peers.etcd_cluster import EtcdCluster, etcd_version, find_etcd
-from bench.peers.etcd_load import EtcdLoadResult, etcd_load
+from bench.peers.etcd_load import EtcdLoadResult, etcd_load, etcd_mixed_load
 from bench.processes import ProcessCluster
 from kvstore.client.load import LoadKind, LoadResult, LoadSettings, run_load
 
@@ -35,7 +36,7 @@ METRICS = {
 
 @dataclass(slots=True, frozen=True)
 class Workload:
-    kind: LoadKind
+    kind: LoadKind | Literal["mixed"]
     connections: int
     in_flight: int
     total: int
@@ -47,17 +48,18 @@ class Workload:
 
 
 WORKLOADS = [
-    Workload("put", 1, 1, 3_000, {"p50_ms": 1.0}),
-    Workload("put", 16, 16, 60_000, {"ops_per_second": 1.0}),
-    Workload("put", 100, 10, 60_000),
+    Workload("put", 1, 1, 3_000, {"p50_ms": 0.7}),
+    Workload("put", 16, 16, 60_000, {"ops_per_second": 2.0, "p99_ms": 0.7}),
+    Workload("put", 100, 10, 60_000, {"ops_per_second": 2.0, "p99_ms": 0.7}),
     Workload("get", 1, 1, 5_000),
-    Workload("get", 16, 16, 80_000),
-    Workload("get", 100, 10, 80_000),
-    Workload("local-get", 16, 16, 80_000),
+    Workload("get", 16, 16, 80_000, {"ops_per_second": 1.0}),
+    Workload("get", 100, 10, 80_000, {"ops_per_second": 1.0}),
+    Workload("local-get", 16, 16, 80_000, {"ops_per_second": 1.0}),
+    Workload("mixed", 16, 16, 80_000, {"ops_per_second": 1.2}),
 ]
 WARM_UP = Workload("put", 16, 16, 3_000)
 
-Measured: TypeAlias = LoadResult | EtcdLoadResult
+Measured: TypeAlias = LoadResult | MixedResult | EtcdLoadResult
 Measure: TypeAlias = Callable[[Workload], Measured]
 Side: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[Measure]]
 """Starts a cluster below a directory, and gives what runs a workload on it."""
@@ -68,6 +70,15 @@ def assent_side(directory: Path) -> Iterator[Measure]:
     with ProcessCluster(directory) as cluster:
 
         def measure(work: Workload) -> Measured:
+            if work.kind == "mixed":
+                return mixed_load(
+                    cluster.endpoints,
+                    work.connections,
+                    work.in_flight,
+                    work.total,
+                    value_bytes=VALUE_BYTES,
+                    timeout_seconds=LOAD_SECONDS,
+                )
             # Local gets all ask one node, as they do on etcd's side; asking all three is another figure.
             one = [cluster.client_endpoints[cluster.wait_for_leader()]]
             return run_load(
@@ -92,6 +103,16 @@ def etcd_side(binary: Path) -> Side:
 
             def measure(work: Workload) -> Measured:
                 url = cluster.urls[cluster.wait_for_leader(10.0)]
+                if work.kind == "mixed":
+                    return etcd_mixed_load(
+                        work.connections,
+                        work.in_flight,
+                        work.total,
+                        url,
+                        put_every=PUT_EVERY,
+                        value_bytes=VALUE_BYTES,
+                        timeout_seconds=LOAD_SECONDS,
+                    )
                 return etcd_load(
                     work.kind,
                     work.connections,
