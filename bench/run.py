@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from bench.harness import LATEST, Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
-from bench.mixed import PUT_EVERY, MixedResult, mixed_load
+from bench.mixed import PUT_EVERY, mixed_load
 from bench.peers.etcd_cluster import EtcdCluster, etcd_version, find_etcd
-from bench.peers.etcd_load import EtcdLoadResult, etcd_load, etcd_mixed_load
+from bench.peers.etcd_load import etcd_load, etcd_mixed_load
 from bench.processes import ProcessCluster
-from kvstore.client.load import LoadKind, LoadResult, LoadSettings, run_load
+from kvstore.client.load import LoadKind, LoadSettings, run_load
 
 VALUE_BYTES = 256
 LOAD_SECONDS = 120.0
@@ -59,7 +59,22 @@ WORKLOADS = [
 ]
 WARM_UP = Workload("put", 16, 16, 3_000)
 
-Measured: TypeAlias = LoadResult | MixedResult | EtcdLoadResult
+
+class Measured(Protocol):
+    """What a load of either side came to."""
+
+    @property
+    def ops_per_second(self) -> float: ...
+    @property
+    def p50_ms(self) -> float: ...
+    @property
+    def p99_ms(self) -> float: ...
+    @property
+    def p999_ms(self) -> float: ...
+    @property
+    def errors(self) -> int: ...
+
+
 Measure: TypeAlias = Callable[[Workload], Measured]
 Side: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[Measure]]
 """Starts a cluster below a directory, and gives what runs a workload on it."""
@@ -142,7 +157,7 @@ def measure_in_turns(
                     results.setdefault((side_name, work.name), []).append(result)
                     rate, errors = result.ops_per_second, f", {result.errors} ERRORS" if result.errors else ""
                     say(
-                        f"round {number}/{rounds} {side_name:6} {work.name:15} {rate:9.0f} ops/s, "
+                        f"round {number}/{rounds} {side_name:9} {work.name:15} {rate:9.0f} ops/s, "
                         f"p50 {result.p50_ms:.2f}, p99 {result.p99_ms:.2f} ms{errors}"
                     )
     return results
