@@ -50,7 +50,7 @@ class Row:
         bound = "at least" if self.is_rate else "at most"
         if self.limit is not None:
             return f"{bound} {self.limit:g} {self.unit}  {self.verdict}"
-        return f"{bound} {self.target:.1f}  {self.verdict}".rstrip() if self.target is not None else ""
+        return f"{bound} {self.target:g}  {self.verdict}".rstrip() if self.target is not None else ""
 
 
 def row(
