@@ -108,6 +108,14 @@ def end_orderly() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def keep_bytecode() -> None:
+    """Nodes find their modules compiled when they are started again, as those of an installation do.
+
+    Without it, where the environment says so, each start compiles all of them: seconds that no other has.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def say(text: str) -> None:
     """Progress goes to stderr; results go to stdout."""
     print(text, file=sys.stderr, flush=True)

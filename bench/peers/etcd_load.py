@@ -28,7 +28,8 @@ from bench.peers.etcd_cluster import EtcdFailed, call, encoded
 from kvstore.client.load import percentile_ms
 
 KEY = b"/bench/k0001"  # h2load repeats one body, so etcd has one key where Assent's load has many
-METHODS = {"put": "Put", "get": "Range", "local-get": "Range"}
+NO_KEY = b"/none/k0001"  # nobody writes it
+METHODS = {"put": "Put", "get": "Range", "local-get": "Range", "nothing": "DeleteRange"}
 # So many requests in flight of a mixed load have one put among them. That is more than its share of all
 # requests: a put takes about three times as long as a read, so both are through at about the same time.
 _IN_FLIGHT_A_PUT = 4
@@ -53,8 +54,11 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def request_body(kind: str, value_bytes: int) -> bytes:
-    """PutRequest{key = 1, value = 2} or RangeRequest{key = 1, serializable = 7} in a gRPC message frame."""
-    message = _field(1, KEY)
+    """PutRequest{key = 1, value = 2} or RangeRequest{key = 1, serializable = 7} in a gRPC message frame.
+
+    Of "nothing" it is DeleteRangeRequest{key = 1}, of a key that is not there.
+    """
+    message = _field(1, NO_KEY if kind == "nothing" else KEY)
     if kind == "put":
         message += _field(2, b"v" * value_bytes)
     elif kind == "local-get":
@@ -107,6 +111,19 @@ def etcd_mixed_load(
     return result
 
 
+def lengthen_log(total: int, url: str, timeout_seconds: float = 120.0) -> None:
+    """So many entries more in etcd's log, which change nothing: it takes its snapshots by their number."""
+    before = int(call(url, "maintenance/status", {})["raftIndex"])
+    with tempfile.TemporaryDirectory(prefix="assent-bench-h2load-") as work:
+        body, log = Path(work) / "body", Path(work) / "log"
+        body.write_bytes(request_body("nothing", 0))
+        command = _command(Part("nothing", 16, 16, total), url, body, log)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds)
+    done = int(call(url, "maintenance/status", {})["raftIndex"]) - before
+    if ran.returncode != 0 or done < total:
+        raise EtcdFailed(f"{done} entries were written, not {total}: {ran.stderr[-500:]}")
+
+
 def mixed_parts(connections: int, in_flight: int, total: int, put_every: int) -> list[Part]:
     """The requests in flight are shared between the two; each kind has as many connections as asked for."""
     puts, puts_in_flight = max(1, total // put_every), max(1, in_flight // _IN_FLIGHT_A_PUT)
@@ -124,9 +141,6 @@ def _run(
     What was done is checked, since gRPC reports a failed call with HTTP status 200: puts by the revision
     that they must have reached, gets by the bytes that must have come back.
     """
-    binary = shutil.which("h2load")
-    if binary is None:
-        raise EtcdFailed("h2load was not found: it comes with the package nghttp2-client")
     mark = {"key": encoded(KEY), "value": encoded(b"v" * value_bytes)}
     before = int(call(url, "kv/put", mark)["header"]["revision"])
     with tempfile.TemporaryDirectory(prefix="assent-bench-h2load-") as work, ExitStack() as stack:
@@ -134,7 +148,7 @@ def _run(
         for part in parts:
             body, log = Path(work) / f"{part.kind}.body", Path(work) / f"{part.kind}.log"
             body.write_bytes(request_body(part.kind, value_bytes))
-            command = _command(binary, part, f"{url}/etcdserverpb.KV/{METHODS[part.kind]}", body, log)
+            command = _command(part, url, body, log)
             process = stack.enter_context(
                 subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             )
@@ -152,9 +166,13 @@ def _run(
     return texts, abs(done - sum(part.total for part in parts if part.kind == "put"))
 
 
-def _command(binary: str, part: Part, target: str, body: Path, log: Path) -> list[str]:
+def _command(part: Part, url: str, body: Path, log: Path) -> list[str]:
+    binary = shutil.which("h2load")
+    if binary is None:
+        raise EtcdFailed("h2load was not found: it comes with the package nghttp2-client")
     shape = ["-n", str(part.total), "-c", str(part.connections), "-m", str(part.in_flight), "-t", "1"]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    target = f"{url}/etcdserverpb.KV/{METHODS[part.kind]}"
     return [binary, *shape, *headers, "-d", str(body), f"--log-file={log}", target]
 
 
@@ -203,7 +221,7 @@ def _data_bytes(output: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 5 or arguments[0] not in METHODS:
+    if len(arguments) != 5 or arguments[0] not in ("put", "get", "local-get"):
         print("usage: etcd_load.py put|get|local-get CONNECTIONS IN_FLIGHT TOTAL URL", file=sys.stderr)
         return 2
     connections, in_flight, total = map(int, arguments[1:4])
