@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from bench.filling import puts, resident_bytes
 from bench.harness import Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
@@ -104,9 +102,8 @@ class Run:
 
 
 def cpu_seconds(cluster: ProcessCluster) -> float:
-    """Of all nodes together, as the system counts it: a busy node answers late."""
-    times = [psutil.Process(cluster.pid(name)).cpu_times() for name in cluster.names]
-    return sum(each.user + each.system for each in times)
+    """Of all nodes together."""
+    return sum(map(cluster.cpu_seconds, cluster.names))
 
 
 def run(cluster: ProcessCluster, *, watchers: int, chosen: argparse.Namespace) -> Run:
