@@ -14,6 +14,7 @@ from html import escape
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 60, 700, 20, 320  # of the grid
 NAMES_RIGHT_BELOW = (WIDTH - 120, BOTTOM - 100)
+NAMES_RIGHT_ABOVE = (WIDTH - 120, TOP + 20)
 NAMES_LEFT_ABOVE = (LEFT + 20, TOP + 20)
 COLOURS = ("#7f1d1d", "#c2410c", "#ca8a04", "#15803d", "#0e7490", "#1d4ed8")
 _NAME_HEIGHT = 15
