@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import command_line, idle
+from bench import command_line, idle_cluster
 from bench.harness import exit_code
 
 
@@ -15,7 +15,7 @@ from bench.harness import exit_code
     ("used", "code"), [([1.5, 0.1, 1.5], 0), ([1.6, 0.1, 0.1], 1), ([0.1, 0.1, 1.6], 1)], ids=str
 )
 def test_no_node_may_take_more_than_the_limit(used: list[float], code: int) -> None:
-    rows = idle.rows_of(dict(zip(("n1", "n2", "n3"), used, strict=True)), "n1")
+    rows = idle_cluster.rows_of(dict(zip(("n1", "n2", "n3"), used, strict=True)), "n1")
     assert exit_code(rows) == code
     assert [each.value for each in rows] == [used[0], max(used[1:])]
 
@@ -43,8 +43,8 @@ def test_a_small_run_of_an_idle_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "rows.json"
-    monkeypatch.setattr(idle, "machine", lambda directory: "a machine")
-    idle.main(["--seconds", "0.2", "--directory", str(tmp_path), "--output", str(output)])
+    monkeypatch.setattr(idle_cluster, "machine", lambda directory: "a machine")
+    idle_cluster.main(["--seconds", "0.2", "--directory", str(tmp_path), "--output", str(output)])
     assert min(rows_in(output).values()) >= 0 and len(rows_in(output)) == 2
     assert "% of a core" in capsys.readouterr().out
 

@@ -1,6 +1,6 @@
 """What does a cluster cost that nobody asks anything? Processor time of each of three idle nodes.
 
-`python -m bench.idle`. No client is connected and nothing is written; what is left are heartbeats, their
+`python -m bench.idle_cluster`. No client is connected and nothing is written; what is left are heartbeats, their
 answers, and each node's own looks at its clock and its disk. Counted from outside by the system, so that
 the count costs a node nothing, over `--seconds` that begin once the cluster is up and a while has passed.
 The leader has more to do than a follower, so they are told apart; of the followers the busier one counts.
@@ -43,7 +43,7 @@ def rows_of(used: Mapping[str, float], leader: str) -> list[Row]:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.idle", description=__doc__.partition("\n")[0] if __doc__ else ""
+        prog="python -m bench.idle_cluster", description=__doc__.partition("\n")[0] if __doc__ else ""
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="that are looked at (default 20)")
     parser.add_argument(
