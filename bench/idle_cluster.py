@@ -1,10 +1,10 @@
 """What does a cluster cost that nobody asks anything? Processor time of each of three idle nodes.
 
-`python -m bench.idle_cluster`. No client is connected and nothing is written; what is left are heartbeats, their
-answers, and each node's own looks at its clock and its disk. Counted from outside by the system, so that
-the count costs a node nothing, over `--seconds` that begin once the cluster is up and a while has passed.
-The leader has more to do than a follower, so they are told apart; of the followers the busier one counts.
-Exit code 1 if a node takes more than `MAX_PERCENT` of one core.
+`python -m bench.idle_cluster`. No client is connected and nothing is written; what is left are heartbeats,
+their answers, and each node's own looks at its clock and its disk. Counted from outside by the system, so
+that the count costs a node nothing, over `--seconds` that begin once the cluster is up and a while has
+passed. The leader has more to do than a follower, so they are told apart; of the followers the busier one
+counts. Exit code 1 if a node takes more than `MAX_PERCENT` of one core.
 """
 
 from __future__ import annotations
