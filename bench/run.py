@@ -41,6 +41,7 @@ class Workload:
     in_flight: int
     total: int
     targets: dict[str, float] = field(default_factory=dict)  # by metric: the ratio to etcd that is asked for
+    value_bytes: int = VALUE_BYTES
 
     @property
     def name(self) -> str:
@@ -81,8 +82,8 @@ Side: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[Measure]]
 
 
 @contextlib.contextmanager
-def assent_side(directory: Path) -> Iterator[Measure]:
-    with ProcessCluster(directory) as cluster:
+def assent_side(directory: Path, size: int = 3) -> Iterator[Measure]:
+    with ProcessCluster(directory, size) as cluster:
 
         def measure(work: Workload) -> Measured:
             if work.kind == "mixed":
@@ -91,7 +92,7 @@ def assent_side(directory: Path) -> Iterator[Measure]:
                     work.connections,
                     work.in_flight,
                     work.total,
-                    value_bytes=VALUE_BYTES,
+                    value_bytes=work.value_bytes,
                     timeout_seconds=LOAD_SECONDS,
                 )
             # Local gets all ask one node, as they do on etcd's side; asking all three is another figure.
@@ -102,7 +103,7 @@ def assent_side(directory: Path) -> Iterator[Measure]:
                     endpoints=one if work.kind == "local-get" else cluster.endpoints,
                     connections=work.connections,
                     in_flight=work.in_flight,
-                    value_bytes=VALUE_BYTES,
+                    value_bytes=work.value_bytes,
                     total=work.total,
                     timeout_seconds=LOAD_SECONDS,
                 )
@@ -111,10 +112,10 @@ def assent_side(directory: Path) -> Iterator[Measure]:
         yield measure
 
 
-def etcd_side(binary: Path) -> Side:
+def etcd_side(binary: Path, size: int = 3) -> Side:
     @contextlib.contextmanager
     def side(directory: Path) -> Iterator[Measure]:
-        with EtcdCluster(binary, directory) as cluster:
+        with EtcdCluster(binary, directory, size) as cluster:
 
             def measure(work: Workload) -> Measured:
                 url = cluster.urls[cluster.wait_for_leader(10.0)]
@@ -125,7 +126,7 @@ def etcd_side(binary: Path) -> Side:
                         work.total,
                         url,
                         put_every=PUT_EVERY,
-                        value_bytes=VALUE_BYTES,
+                        value_bytes=work.value_bytes,
                         timeout_seconds=LOAD_SECONDS,
                     )
                 return etcd_load(
@@ -134,7 +135,7 @@ def etcd_side(binary: Path) -> Side:
                     work.in_flight,
                     work.total,
                     url,
-                    value_bytes=VALUE_BYTES,
+                    value_bytes=work.value_bytes,
                     timeout_seconds=LOAD_SECONDS,
                 )
 

@@ -46,11 +46,18 @@ class EtcdLoadResult:
     errors: int
 
 
+def _varint(number: int) -> bytes:
+    """Seven bits to a byte, the lowest first; all but the last have the eighth bit set."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
 def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited protobuf field; lengths below 16 KiB take one or two bytes here."""
-    length = len(data)
-    size = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
-    return bytes([number << 3 | 2]) + size + data
+    """A length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
 
 def request_body(kind: str, value_bytes: int) -> bytes:

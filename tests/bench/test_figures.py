@@ -46,6 +46,14 @@ def test_a_put_body_is_one_grpc_message_with_key_and_value() -> None:
     assert message[2 + len(key) :] == b"\x12\x80\x02" + b"v" * 256
 
 
+@pytest.mark.parametrize(
+    ("value_bytes", "length"), [(16, b"\x10"), (127, b"\x7f"), (128, b"\x80\x01"), (16_384, b"\x80\x80\x01")]
+)
+def test_the_length_of_a_value_takes_as_many_bytes_as_it_needs(value_bytes: int, length: bytes) -> None:
+    body = etcd_load.request_body("put", value_bytes)
+    assert body.endswith(b"\x12" + length + b"v" * value_bytes)
+
+
 def test_a_serializable_range_says_so() -> None:
     linearizable, serializable = etcd_load.request_body("get", 256), etcd_load.request_body("local-get", 256)
     assert serializable[5:] == linearizable[5:] + b"\x38\x01"
