@@ -93,7 +93,8 @@ class SnapshotKeeper:
         """What was given up for want of room may find some by now; and where there is too little, some is to
         be made. To be called every second or so."""
         snapshots, relief = self._core.snapshots, self._relief
-        self._waits_for_room = snapshots.installation.is_suspended = False
+        self._waits_for_room = False
+        snapshots.installation.resume()
         snapshots.is_short_of_room = is_low
         is_new = relief.note(is_low=is_low, free_bytes=free_bytes, now=now, is_taking=self._is_taking)
         if is_new and not self._is_fenced:

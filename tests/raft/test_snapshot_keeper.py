@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raft.actor_messages import (
@@ -100,6 +102,20 @@ def install(bench: Bench, terms: list[int], term: int) -> None:
     bench.storage.append(ready.hard_state, ready.batch)
     bench.storage.sync()
     bench.core.advance()
+
+
+def test_what_came_damaged_is_received_again_after_the_next_check() -> None:
+    bench = Bench()
+    terms = [1] * 10 + [2] * 20
+    *_, last = chunks_of(terms, term=3)
+    for chunk in chunks_of(terms, term=3):
+        bench.core.step("b", replace(chunk, data=b"?" * len(chunk.data)) if chunk == last else chunk)
+    bench.keeper.write(bench.core.ready())
+    bench.core.advance()
+    assert bench.core.snapshots.installation.is_suspended
+    bench.keeper.check_room(False, 1 << 40, 0, bench.now)
+    install(bench, terms, term=3)
+    assert bench.core.snapshots.index == 30
 
 
 @pytest.mark.parametrize("has_slice", [True, False])
