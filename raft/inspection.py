@@ -234,21 +234,24 @@ class Inspection:
         been written they are right, and else a checksum tells."""
         try:
             return self.read(path), None
-        except StorageFailed as failure:
-            disk = FailStop(self._files)
-            descriptor = disk.call(path, self._files.open, path)
-            data, missing = bytearray(self._files.size_bytes(descriptor)), []
-            for place in range(0, len(data), PAGE_BYTES):
-                try:
-                    page = self._files.pread(descriptor, PAGE_BYTES, place)
-                    data[place : place + len(page)] = page
-                except OSError:
-                    missing.append(place)
-            disk.close(descriptor)
-            where = (
-                f"{len(missing)} times {PAGE_BYTES} bytes, the first at byte {missing[0] if missing else 0}"
-            )
-            return bytes(data), StorageFailed(failure.action, path, f"{failure.cause}: {where}")
+        except StorageFailed as error:
+            failure = error
+        disk = FailStop(self._files)
+        descriptor = disk.call(path, self._files.open, path)
+        data = bytearray(disk.call(path, self._files.size_bytes, descriptor))
+        missing: list[int] = []
+        for place in range(0, len(data), PAGE_BYTES):
+            try:
+                page = self._files.pread(descriptor, PAGE_BYTES, place)
+            except OSError:
+                missing.append(place)
+            else:
+                data[place : place + len(page)] = page
+        disk.close(descriptor)
+        if not missing:
+            return bytes(data), None  # this time it was all there
+        cause = f"{failure.cause}: {len(missing)} times {PAGE_BYTES} bytes, the first at byte {missing[0]}"
+        return bytes(data), StorageFailed(failure.action, path, cause)
 
     def _names(self, path: Path) -> list[str]:
         return names_in(self._disk, path)
