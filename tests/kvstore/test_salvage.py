@@ -257,7 +257,7 @@ def test_of_a_node_that_had_fenced_itself_that_is_said_first(tmp_path: Path, com
     """What was wrong may be in its snapshots, too."""
     home = tmp_path / "data"
     make_directory(home, MEMBERS)
-    words = {
+    words: dict[str, list[str | Path]] = {
         "salvage": ["snapshot", "salvage", home / log, tmp_path / "file", "--force"],
         "check": ["wal", "check", home / log],
     }
