@@ -155,7 +155,7 @@ def _show_saved(invocation: Invocation, file: Path, saved: SavedSnapshot) -> Non
 
 
 def _show_salvaged(invocation: Invocation, file: Path, found: Salvaged) -> None:
-    facts = {
+    facts: dict[str, object] = {
         "file": str(file),
         "cluster_id": found.cluster_id,
         "node": found.node,
