@@ -21,8 +21,10 @@ from kvstore.codes import (
     LEASE_REVOKE,
     LEASE_TICK,
 )
+from tests.kvstore.plain_transaction import holds, is_in
 
 Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
+Chosen = tuple[bool, list[list[Any]]]  # whether its compares hold, and the operations of that branch
 
 
 class Change(NamedTuple):
@@ -72,8 +74,8 @@ class StoreModel:
 
     def contents(self, revision: int | None = None) -> list[Record]:
         """All keys, now or as of a revision."""
-        of = self.revision if revision is None else revision
-        records = [self.at(key, of) for key in sorted(self.keys)]
+        keys = sorted(self.keys)
+        records = [self.now(key) if revision is None else self.at(key, revision) for key in keys]
         return [record for record in records if record is not None]
 
     def apply(self, index: int, body: bytes) -> list[Any]:
@@ -112,6 +114,8 @@ class StoreModel:
     def _execute(self, operation: int, arguments: list[Any]) -> list[Any]:
         if operation == protocol.PUT:
             return self._put(*arguments)
+        if operation == protocol.TXN:
+            return self._transact(arguments)
         if operation == protocol.COMPACT:
             return self._compact(*arguments)
         if operation == LEASE_GRANT:
@@ -133,12 +137,54 @@ class StoreModel:
         return [protocol.OK, self.revision, before if flags & protocol.PREV_KV else None]
 
     def _delete(self, key: bytes, range_end: bytes, flags: int) -> list[Any]:
-        found = [record for record in self.contents() if _is_in(record[0], key, range_end)]
+        found = [record for record in self.contents() if is_in(record[0], key, range_end)]
         if found:
             self.revision += 1
         for record in found:
             self._change(record[0], None)
         return [protocol.OK, self.revision, len(found), found if flags & protocol.PREV_KV else []]
+
+    def _transact(self, lists: list[bytes]) -> list[Any]:
+        """All compares look at what was before; all that changes does so in one revision."""
+        before, known = self.revision, len(self.changes)
+        results: list[list[Any]] = []
+        whole = self._carry_out(self._choose(lists), results)
+        self.revision = before + (len(self.changes) > known)
+        for result in results:
+            result[1] = self.revision
+        return whole
+
+    def _choose(self, lists: list[bytes]) -> Chosen:
+        compares, *branches = map(_items, lists)
+        contents = {record[0]: record for record in self.contents()}
+        succeeded = all(holds(contents, compare) for compare in compares)
+        operations = branches[0] if succeeded else branches[1]
+        return succeeded, [
+            [protocol.TXN, self._choose(each[1:])] if each[0] == protocol.TXN else each for each in operations
+        ]
+
+    def _carry_out(self, chosen: Chosen, results: list[list[Any]]) -> list[Any]:
+        succeeded, operations = chosen
+        parts = []
+        before = self.revision
+        for operation, *arguments in operations:
+            if operation == protocol.TXN:
+                parts.append(self._carry_out(arguments[0], results))
+            elif operation == protocol.RANGE:
+                parts.append(self._range(*arguments))
+            else:
+                parts.append(self._execute(operation, arguments))
+                assert parts[-1][0] == protocol.OK, f"nobody here makes a transaction fail: {parts[-1]}"
+            self.revision = before
+        results += parts
+        whole = [protocol.OK, 0, succeeded, parts]
+        results.append(whole)
+        return whole
+
+    def _range(self, key: bytes, range_end: bytes, *options: int) -> list[Any]:
+        assert not any(options), "nobody here asks for a part, or for the past"
+        found = [record for record in self.contents() if is_in(record[0], key, range_end)]
+        return [protocol.OK, 0, len(found), False, found]
 
     def _compact(self, revision: int) -> list[Any]:
         """What was before stays known here: it is what a node must not answer any more."""
@@ -205,7 +251,8 @@ def _nobody(lease: int) -> None:
     """Nobody has leases."""
 
 
-def _is_in(name: bytes, key: bytes, range_end: bytes) -> bool:
-    if not range_end:
-        return name == key
-    return key <= name and (range_end == b"\x00" or name < range_end)
+def _items(blob: bytes) -> list[list[Any]]:
+    """The arrays of a list in a transaction."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(blob)
+    return list(unpacker)

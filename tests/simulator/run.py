@@ -24,7 +24,7 @@ from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.lessees import Lessees
 from tests.simulator.nemesis import Nemesis
 from tests.simulator.oracles import Oracles
-from tests.simulator.swarm import Swarm, draw
+from tests.simulator.swarm import Swarm, draw, is_all_together
 from tests.simulator.tracing import Trace, Violation
 from tests.simulator.workload import Workload
 
@@ -114,6 +114,7 @@ class Simulation:
         self.audience.check()
         counts = self.trace.counts
         counts["runs with watches"] += self.swarm.watchers > 0
+        counts["runs of all together"] += is_all_together(self.swarm)
         counts["undecided histories"] += self.workload.history.undecided
         counts["writes"] += self.workload.acknowledged
         counts["reads"] += self.workload.answered_reads

@@ -67,6 +67,10 @@ class Swarm:
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
     # How often troubles begin: mean time between two of one kind, in election timeouts.
     calm: float
+    # What else clients do.
+    transactions: bool
+    range_deletes: bool
+    compacting: bool  # clients give up the past, too
 
     @property
     def election_seconds(self) -> float:
@@ -138,6 +142,9 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         watchers=rng.choice([1, 2, 4]) if on() else 0,
         lessees=rng.choice([1, 3]) if on() else 0,
         slow_apply=some(0.05, 0.9),
+        transactions=on(),
+        range_deletes=on(),
+        compacting=on(),
     )
 
 
@@ -156,6 +163,9 @@ def bent(swarm: Swarm) -> Swarm:
         watchers=0,
         lessees=0,
         bends=True,
+        transactions=False,
+        range_deletes=False,
+        compacting=False,
     )
 
 
@@ -174,6 +184,30 @@ def forgetful(swarm: Swarm) -> Swarm:
         impatient=0.0,
         calm=4.0,
         old_copies=True,
+    )
+
+
+def is_all_together(swarm: Swarm) -> bool:
+    """Whatever the store has may meet in this run: watches, leases, compaction, snapshots, transactions, and
+    members that come and go."""
+    return bool(
+        swarm.watchers and swarm.lessees and swarm.history_revisions and swarm.changes and swarm.transactions
+    )
+
+
+def all_together(swarm: Swarm) -> Swarm:
+    """All that concerns the store at once, whatever the seed would have drawn."""
+    return replace(
+        swarm,
+        keys=6,
+        history_revisions=5,
+        snapshot_interval=20,
+        changes=True,
+        watchers=3,
+        lessees=3,
+        transactions=True,
+        range_deletes=True,
+        compacting=True,
     )
 
 
