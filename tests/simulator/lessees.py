@@ -111,6 +111,8 @@ class Lessee(SimulatedClient):
         elif result[0] == protocol.OK:
             self._on_result(result)
         else:
+            if result[0] == protocol.SESSION_EXPIRED:
+                self._lose_session()
             self._lease = 0
         self._next()
 

@@ -54,7 +54,9 @@ class StoreModel:
         self.compactions = 0
         self.keys: dict[bytes, list[Change]] = {}  # all changes of each key, in order of revision
         self.changes: list[tuple[int, bytes, Record | None]] = []  # the same, in one list
-        self._sessions: dict[int, dict[int, list[Any]]] = {}  # results by sequence; none is ever forgotten
+        self.max_sessions = 0  # 0: no bound that anybody would reach
+        # The results by sequence, of which none is ever forgotten; who was used last comes last.
+        self._sessions: dict[int, dict[int, list[Any]]] = {}
         self._floors: dict[int, int] = {}
         self._nonces: dict[bytes, list[Any]] = {}
         self.time_ms = 0
@@ -89,9 +91,9 @@ class StoreModel:
             return self._open(index, arguments[0])
         if session == 0:
             return self._execute(operation, arguments)
-        results = self._sessions.get(session)
-        if results is None:
+        if session not in self._sessions:
             return [protocol.SESSION_EXPIRED]
+        results = self._use(session)
         if sequence in results and sequence >= self._floors[session]:
             self.repeats += 1
             return results[sequence]
@@ -105,11 +107,20 @@ class StoreModel:
     def _open(self, index: int, nonce: bytes) -> list[Any]:
         if nonce in self._nonces:
             self.repeats += 1
+            self._use(self._nonces[nonce][2])
             return self._nonces[nonce]
+        if 0 < self.max_sessions == len(self._sessions):
+            oldest = next(iter(self._sessions))
+            del self._sessions[oldest]
+            self._nonces = {name: opened for name, opened in self._nonces.items() if opened[2] != oldest}
         self._sessions[index] = {}
         self._floors[index] = 1
         result = self._nonces[nonce] = [protocol.OK, self.revision, index]
         return result
+
+    def _use(self, session: int) -> dict[int, list[Any]]:
+        results = self._sessions[session] = self._sessions.pop(session)
+        return results
 
     def _execute(self, operation: int, arguments: list[Any]) -> list[Any]:
         if operation == protocol.PUT:

@@ -71,10 +71,18 @@ class Swarm:
     transactions: bool
     range_deletes: bool
     compacting: bool  # clients give up the past, too
+    # What the store may hold.
+    quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
+    few_sessions: bool  # one less than there are clients
 
     @property
     def election_seconds(self) -> float:
         return self.election_ms / 1000
+
+    @property
+    def max_sessions(self) -> int:
+        """0: as many as in production."""
+        return max(1, self.clients + self.lessees - 1) if self.few_sessions else 0
 
     def describe(self) -> str:
         """Everything that is on."""
@@ -145,6 +153,8 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         transactions=on(),
         range_deletes=on(),
         compacting=on(),
+        quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
+        few_sessions=on(),
     )
 
 
@@ -166,6 +176,8 @@ def bent(swarm: Swarm) -> Swarm:
         transactions=False,
         range_deletes=False,
         compacting=False,
+        quota_bytes=0,
+        few_sessions=False,
     )
 
 
@@ -208,6 +220,8 @@ def all_together(swarm: Swarm) -> Swarm:
         transactions=True,
         range_deletes=True,
         compacting=True,
+        quota_bytes=5000,
+        few_sessions=True,
     )
 
 

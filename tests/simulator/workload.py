@@ -281,7 +281,14 @@ class SimulatedClient:
             return
         if result[0] == protocol.SPACE_EXCEEDED:
             # As a refusal: an earlier attempt may be applied, so it is tried again with the same sequence.
-            self._cluster.trace.counts["space exceeded"] += 1
+            self._cluster.trace.counts["quota exceeded" if "quota" in result[1] else "space exceeded"] += 1
+            return
+        if result[0] == protocol.SESSION_EXPIRED and self._swarm.max_sessions:
+            self._lose_session()
+            command.result = result  # what is not known is whether an earlier attempt was carried out
+            self.pending.remove(command)
+            if not self.pending:
+                self._next()
             return
         if result[0] != protocol.OK:
             self._note_failure(command, result)
@@ -295,6 +302,11 @@ class SimulatedClient:
             self._note(command, command.seen, result)
         if not self.pending:
             self._next()
+
+    def _lose_session(self) -> None:
+        """Others were opened since it was used last; it is to be another one."""
+        self._cluster.trace.counts["session expired"] += 1
+        self._session, self._nonce = 0, self._rng.randbytes(protocol.NONCE_BYTES)
 
     def _note_failure(self, command: Command, result: list[Any]) -> None:
         """One thing alone may be: that the past is compacted, from a later revision on than was asked for.
@@ -312,7 +324,7 @@ class SimulatedClient:
     def _check_late(self, command: Command, result: list[Any]) -> None:
         """A write has one result, however often it was sent; its result may be forgotten by now."""
         self._cluster.trace.counts["late answer"] += 1
-        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED)
+        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED, protocol.SESSION_EXPIRED)
         if command.kind != protocol.WRITE or result[0] in forgetful:
             return
         if command.result is not None and command.result != result:
