@@ -35,7 +35,7 @@ class Seen:
     """One operation of one client. Never returned, as long as `returned` is infinite."""
 
     client: str
-    # "put", "delete", "get" or "past" of one key; "clear", "list", "read txn" or "txn" of a range.
+    # "put", "delete", "get" or "past" of one key; "clear", "list", "children", "read txn" or "txn" of a range.
     kind: str
     key: bytes
     called: float
@@ -105,6 +105,14 @@ class History:
             before = model.at(each.key, each.revision - (1 if each.deleted else 0))
             if (before is not None) != bool(each.deleted):
                 raise Violation(f"{each} deleted {each.deleted}; there was {before}")
+        elif each.kind == "children":
+            rests = [
+                key[len(each.key) :] for key, *_ in model.contents(each.revision) if _concerns(each, key)
+            ]
+            names = sorted({rest.partition(b"/")[0] for rest in rests} - {b""})
+            children = [[n, n in rests, any(rest.startswith(n + b"/") for rest in rests)] for n in names]
+            if each.records != children:
+                raise Violation(f"{each} does not show the children of its revision: {children}")
         else:
             self._check_range(each, model)
 
@@ -171,7 +179,7 @@ def _action(each: Seen, key: bytes) -> Action | None:
         return If(each.expected, is_written, then)
     if each.kind == "txn" and key == each.toggled and is_written:
         return Toggle(each.value, each.existed)
-    if not each.is_done or each.kind == "past":
+    if not each.is_done or each.kind in ("past", "children"):
         return None
     return Get(values[0] if values else None)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from random import Random
 
+# Some have what looks like a child and is none, and some children have no parent that is a key.
+PATHS = (b"/k", b"/k/0", b"/k/0/1", b"/k-1", b"/k1/0", b"/k1/0/2")
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 7)
 
 
@@ -74,10 +76,21 @@ class Swarm:
     # What the store may hold.
     quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
     few_sessions: bool  # one less than there are clients
+    trees: bool  # keys are paths, and clients ask for children and watch trees
 
     @property
     def election_seconds(self) -> float:
         return self.election_ms / 1000
+
+    @property
+    def key_names(self) -> list[bytes]:
+        """In their order."""
+        return sorted(PATHS[: self.keys]) if self.trees else [b"k%d" % number for number in range(self.keys)]
+
+    @property
+    def all_keys(self) -> tuple[bytes, bytes]:
+        """The range of these."""
+        return (b"/k", b"/l") if self.trees else (b"k", b"l")
 
     @property
     def max_sessions(self) -> int:
@@ -155,6 +168,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         compacting=on(),
         quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
         few_sessions=on(),
+        trees=on(),
     )
 
 
@@ -222,6 +236,7 @@ def all_together(swarm: Swarm) -> Swarm:
         compacting=True,
         quota_bytes=5000,
         few_sessions=True,
+        trees=True,
     )
 
 

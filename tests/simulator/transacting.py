@@ -15,8 +15,11 @@ from tests.simulator.history import Seen
 from tests.simulator.model import Record
 from tests.simulator.tracing import Violation
 
-ALL_KEYS = protocol.prefix_range(b"k")
-_READ_ALL = (RANGE, *ALL_KEYS, 0, 0, 0)
+Span = tuple[bytes, bytes]
+
+
+def read_all(span: Span) -> bytes:
+    return encode_list([(RANGE, *span, 0, 0, 0)])
 
 
 def is_there(key: bytes) -> bytes:
@@ -25,6 +28,7 @@ def is_there(key: bytes) -> bytes:
 
 def swap_body(
     header: tuple[int, int, int],
+    span: Span,
     known: Record | None,
     by_value: bool,
     key: bytes,
@@ -42,7 +46,7 @@ def swap_body(
     if toggled:
         remove, put = (DELETE, toggled, b"", PREV_KV), (PUT, toggled, value, 0, 0)
         then.append((TXN, is_there(toggled), encode_list([remove]), encode_list([put])))
-    otherwise = encode_list([_READ_ALL])
+    otherwise = read_all(span)
     return transaction_body(*header, encode_list([compare]), encode_list(then) + otherwise, otherwise)
 
 
@@ -53,9 +57,9 @@ def note_swap(seen: Seen, result: list[Any]) -> None:
         seen.existed = results[1][2]
 
 
-def reading_body(key: bytes) -> bytes:
+def reading_body(span: Span, key: bytes) -> bytes:
     """The key; and all, on both ways of a nested transaction that asks whether it is there."""
-    every = encode_list([_READ_ALL])
+    every = read_all(span)
     items = [(RANGE, key, b"", 0, 0, 0), (TXN, is_there(key), every, every)]
     return read_transaction_body(b"", encode_list(items), b"")
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from actors import MemoryClient
 from kvstore import protocol
+from kvstore.paths import below
 from kvstore.protocol import Refusal, Results
 from tests.simulator.cluster import Cluster, client_endpoint
 from tests.simulator.history import History, Seen
 from tests.simulator.model import Record
 from tests.simulator.oracles import Oracles
 from tests.simulator.tracing import Violation
-from tests.simulator.transacting import ALL_KEYS, note_reading, note_swap, reading_body, swap_body
+from tests.simulator.transacting import note_reading, note_swap, reading_body, swap_body
 
 ATTEMPT_TIMEOUTS = (0.4, 3.0)  # how long an attempt is waited for, in election timeouts, drawn each time
 BACKOFF_SECONDS = 0.03
@@ -119,7 +120,7 @@ class SimulatedClient:
     def _invent(self) -> list[Command]:
         rng, swarm = self._rng, self._swarm
         draw = rng.random()
-        keys = [b"k%d" % number for number in range(swarm.keys)]
+        keys = swarm.key_names
         if draw < 0.45:
             most = min(len(keys), 3) if swarm.batches else 1
             return [self._put(key) for key in rng.sample(keys, rng.randint(1, most))]
@@ -131,16 +132,20 @@ class SimulatedClient:
             return [self._transact(*rng.sample(keys, min(len(keys), 2)))]
         if draw < 0.73 and swarm.transactions:
             key = rng.choice(keys)
-            return [self._command(protocol.READ, reading_body(key), "read txn", *ALL_KEYS, compared=key)]
+            body = reading_body(swarm.all_keys, key)
+            return [self._command(protocol.READ, body, "read txn", *swarm.all_keys, compared=key)]
         if 0.73 <= draw < 0.76 and swarm.range_deletes:
-            return [self._clear(*sorted(rng.sample([*keys, b"l"], 2)))]
+            return [self._clear(*sorted(rng.sample([*keys, swarm.all_keys[1]], 2)))]
         if 0.76 <= draw < 0.775 and swarm.compacting:
             return [self._compact()]
         if draw < 0.92:
             key = rng.choice(keys)
             return [self._command(protocol.READ, protocol.range_body(key), "get", key)]
-        body = protocol.range_body(*ALL_KEYS)
-        return [self._command(protocol.READ, body, "list", *ALL_KEYS)]
+        if draw > 0.96 and swarm.trees:
+            path = rng.choice([b"", b"/k", b"/k/0", b"/k1"])
+            return [self._command(protocol.READ, protocol.children_body(path), "children", *below(path))]
+        body = protocol.range_body(*swarm.all_keys)
+        return [self._command(protocol.READ, body, "list", *swarm.all_keys)]
 
     def _look_back(self, key: bytes) -> Command:
         """Read the key as it was a while ago: exactly that, or that it is compacted."""
@@ -184,13 +189,13 @@ class SimulatedClient:
         self._sequence += 1
         known, value = self._known.get(key), f"{self.name}-{self._writes}".encode()
         header = (self._session, self._sequence, self._floor())
-        body = swap_body(header, known, self._rng.random() < 0.5, key, toggled, value)
+        body = swap_body(header, self._swarm.all_keys, known, self._rng.random() < 0.5, key, toggled, value)
         expected = None if known is None else known[1]
         return self._command(
             protocol.WRITE,
             body,
             "txn",
-            *ALL_KEYS,
+            *self._swarm.all_keys,
             value=value,
             compared=key,
             toggled=toggled,
@@ -358,6 +363,8 @@ class SimulatedClient:
             self._workload.oldest_revision = max(self._workload.oldest_revision, seen.past)
         elif seen.kind in ("get", "past"):
             seen.records = result[4]
+        elif seen.kind == "children":
+            seen.records = result[3]
         else:
             if seen.kind == "list":
                 seen.records = result[4]
