@@ -35,7 +35,7 @@ class Seen:
     """One operation of one client. Never returned, as long as `returned` is infinite."""
 
     client: str
-    # "put", "delete", "get" or "past" of one key; "clear", "list", "children", "read txn" or "txn" of a range.
+    # "put", "delete", "get" or "past" of one key; of a range "clear", "list", "children", "read txn", "txn".
     kind: str
     key: bytes
     called: float
@@ -106,11 +106,7 @@ class History:
             if (before is not None) != bool(each.deleted):
                 raise Violation(f"{each} deleted {each.deleted}; there was {before}")
         elif each.kind == "children":
-            rests = [
-                key[len(each.key) :] for key, *_ in model.contents(each.revision) if _concerns(each, key)
-            ]
-            names = sorted({rest.partition(b"/")[0] for rest in rests} - {b""})
-            children = [[n, n in rests, any(rest.startswith(n + b"/") for rest in rests)] for n in names]
+            children = _children(each.key, [record[0] for record in model.contents(each.revision)])
             if each.records != children:
                 raise Violation(f"{each} does not show the children of its revision: {children}")
         else:
@@ -154,6 +150,13 @@ class History:
                 if verdict is Verdict.NOT_LINEARIZABLE:
                     raise Violation(f"the history of {key!r} is not linearizable ({len(part)} operations)")
                 self.undecided += verdict is Verdict.UNDECIDED
+
+
+def _children(prefix: bytes, keys: list[bytes]) -> list[Record]:
+    """[name, has a value, has children] of all names right behind the prefix."""
+    rests = [key[len(prefix) :] for key in keys if key.startswith(prefix)]
+    names = sorted({rest.partition(b"/")[0] for rest in rests} - {b""})
+    return [[name, name in rests, any(rest.startswith(name + b"/") for rest in rests)] for name in names]
 
 
 def _is_of_one_key(each: Seen) -> bool:
