@@ -172,10 +172,23 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
     )
 
 
+def plain(swarm: Swarm) -> Swarm:
+    """Clients that put, read, and delete one key, and a store without bounds: for tests of one thing."""
+    return replace(
+        swarm,
+        transactions=False,
+        range_deletes=False,
+        compacting=False,
+        quota_bytes=0,
+        few_sessions=False,
+        trees=False,
+    )
+
+
 def bent(swarm: Swarm) -> Swarm:
     """One node's memory goes bad, among three or more; and nothing that would make its state anew."""
     return replace(
-        swarm,
+        plain(swarm),
         size=max(3, swarm.size),
         kills=False,
         power=False,
@@ -187,11 +200,6 @@ def bent(swarm: Swarm) -> Swarm:
         watchers=0,
         lessees=0,
         bends=True,
-        transactions=False,
-        range_deletes=False,
-        compacting=False,
-        quota_bytes=0,
-        few_sessions=False,
     )
 
 
@@ -244,7 +252,7 @@ def peaceful(swarm: Swarm) -> Swarm:
     """Three nodes and busy clients whom nothing befalls but a partition now and then: for tests that need a
     run with much in it, whatever the seed would have drawn."""
     return replace(
-        swarm,
+        plain(swarm),
         size=3,
         loss=0.0,
         delay_seconds=0.002,
