@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kvstore import hierarchy
+from kvstore.client.results import WatchBatch
 from kvstore.client.trees import TreeWatch
-from kvstore.client.watch import Watch, WatchBatch
+from kvstore.client.watch import Watch
 from kvstore.quota import Quota
 from kvstore.sessions import Sessions
 from kvstore.store import Store
@@ -103,7 +104,7 @@ def neighbours_of_a_tree(patch: pytest.MonkeyPatch) -> None:
 
 
 def children_that_are_all_parents(patch: pytest.MonkeyPatch) -> None:
-    def there_is(*arguments: Any) -> Iterator[Any]:
+    def there_is(*arguments: Any) -> Generator[None, None, bool]:
         yield from ()
         return True
 
