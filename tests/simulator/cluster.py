@@ -16,6 +16,7 @@ from typing import cast
 from actors import System
 from actors.memory import MemoryFrame
 from kvstore.founding import Origin
+from kvstore.gateway_actor import GatewayActor
 from kvstore.node import LIMITS, build_system
 from kvstore.protocol_admin import join_address
 from kvstore.settings import NodeSettings
@@ -27,7 +28,7 @@ from raft.guard import Guard
 from raft.replication_actor import ReplicationActor
 from raft.storage import Storage, StorageFailed
 from tests.raft.disk import PowerLoss
-from tests.simulator.bounds import bounds_of
+from tests.simulator.bounds import bound_store, bounds_of
 from tests.simulator.clocks import NodeClock, Schedule
 from tests.simulator.disk import HostileDisk, directory_of
 from tests.simulator.network import FaultyNetwork
@@ -37,7 +38,6 @@ from tests.simulator.watched import WatchedMachine, WatchedStorage, Watcher
 
 CLUSTER_ID = 7
 CHECK_EVERY = 16  # entries between two fingerprints: runs are short
-FEW_VERSIONS = 5  # looked at for one page of the history, in runs with tiny windows
 TURN_SECONDS = 0.001  # what a turn costs at least; what arrives meanwhile is the next turn's batch
 
 
@@ -187,13 +187,13 @@ class Cluster:
             fence=directory.fence(),
         )
         actors = {name: cell.actor for name, cell in node.system._by_name.items()}
-        replication, applier = actors["replication"], actors["applier"]
-        assert isinstance(replication, ReplicationActor) and isinstance(applier, ApplierActor)
+        gateway, replication, applier = actors["gateway"], actors["replication"], actors["applier"]
+        assert isinstance(gateway, GatewayActor) and isinstance(applier, ApplierActor)
+        assert isinstance(replication, ReplicationActor)
         node.core, node.applier = replication._core, applier
         node.core.config = bounds_of(node.core.config, swarm)
         machine = cast(StoreMachine, applier._machine)
-        if swarm.tiny_windows:
-            machine._max_scanned_versions = FEW_VERSIONS
+        bound_store(machine, applier, gateway, swarm)
         if swarm.slow_apply:
             node.slow_apply = swarm.slow_apply * node.rng.choice([0.0, 1.0])
         node.machine = WatchedMachine(machine, node, self._watcher)
