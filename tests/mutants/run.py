@@ -29,6 +29,7 @@ TOPS = (
     "tests",
     "bin",
     "bench",
+    "examples",
     "docs",
     "setup.cfg",
     "pyproject.toml",
