@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import math
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from bench.svg import COLOURS, Axis, Line, figure
 from raft.core import Core, Role
 from raft.entries import NodeId
 from raft.membership import Configuration
@@ -145,48 +145,19 @@ def table(results: dict[tuple[int, int], list[float]]) -> str:
     return "\n".join(lines)
 
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 360, 60, 320, 20
 DECADES = (10, 100, 1000, 10_000)
-COLOURS = ("#7f1d1d", "#c2410c", "#ca8a04", "#15803d", "#0e7490", "#1d4ed8")
-
-
-def _x(time_ms: float) -> float:
-    """A logarithmic scale from 10 ms to GIVE_UP_MS."""
-    span = math.log10(GIVE_UP_MS / DECADES[0])
-    return LEFT + (WIDTH - LEFT - 20) * math.log10(max(time_ms, DECADES[0]) / DECADES[0]) / span
-
-
-def _y(share: float) -> float:
-    return BOTTOM - (BOTTOM - TOP) * share
+TIMES = Axis(DECADES[0], GIVE_UP_MS, [(each, f"{each} ms") for each in DECADES], is_logarithmic=True)
+SHARES = Axis(0.0, 1.0, [(percent / 100, f"{percent} %") for percent in (0, 25, 50, 75, 100)])
 
 
 def svg(results: dict[tuple[int, int], list[float]]) -> str:
     """For each spread the share of crashes after which there was a leader by that time."""
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
-        ' font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-    ]
-    for time_ms in DECADES:
-        x = _x(time_ms)
-        parts.append(f'<line x1="{x:.0f}" y1="{TOP}" x2="{x:.0f}" y2="{BOTTOM}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.0f}" y="{BOTTOM + 16}" text-anchor="middle">{time_ms} ms</text>')
-    for percent in (0, 25, 50, 75, 100):
-        y = _y(percent / 100)
-        parts.append(f'<line x1="{LEFT}" y1="{y:.0f}" x2="{WIDTH - 20}" y2="{y:.0f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">{percent} %</text>')
+    lines = []
     for number, ((low, high), times) in enumerate(results.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(
-            f"{_x(percentile(times, percent)):.1f},{_y(percent / 100):.1f}"
-            for percent in range(101)
-            if percentile(times, percent) < GIVE_UP_MS
-        )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        y = BOTTOM - 100 + 15 * number
-        parts.append(f'<text x="{WIDTH - 120}" y="{y}" fill="{colour}">{low} to {high} ms</text>')
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
+        found = [(percentile(times, percent), percent / 100) for percent in range(101)]
+        points = [(time_ms, share) for time_ms, share in found if time_ms < GIVE_UP_MS]
+        lines.append(Line(f"{low} to {high} ms", points, COLOURS[number % len(COLOURS)]))
+    return figure(TIMES, SHARES, lines)
 
 
 def main(arguments: list[str]) -> int:

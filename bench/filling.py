@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.harness import say
 from bench.processes import ClusterFailed, ProcessCluster
 from kvstore.client.load import LoadResult, LoadSettings, run_load
+from raft.directory import LOG_NAME
+from raft.lull import LULL_SECONDS
+from raft.snapshot import DRAFT_NAME
 
 FILL_CONNECTIONS = 4
 FILL_IN_FLIGHT = 256
 _CHUNK_KEYS = 100_000
 _CHUNK_SECONDS = 120.0
+# A node begins a snapshot in a lull a second or so after it began to be one.
+QUIET_SECONDS = LULL_SECONDS + 2.0
+_SETTLE_SECONDS = 300.0
+_LOOK_SECONDS = 0.1
 _BLOCK_BYTES = 512  # what st_blocks counts in, whatever the file system
 
 
@@ -56,6 +64,19 @@ def puts(
     if result.errors:
         raise ClusterFailed(f"{result.errors} of {total} puts failed: {result.failures}")
     return result
+
+
+def settle(cluster: ProcessCluster, quiet_seconds: float | None = None) -> None:
+    """Until no node had a snapshot in the making for so long: what was written has no more consequences."""
+    quiet_seconds = QUIET_SECONDS if quiet_seconds is None else quiet_seconds
+    drafts = [cluster.data_directory(name) / LOG_NAME / DRAFT_NAME for name in cluster.names]
+    quiet_since = begun = time.monotonic()
+    while (now := time.monotonic()) - quiet_since < quiet_seconds:
+        if now - begun > _SETTLE_SECONDS:
+            raise ClusterFailed(f"snapshots are still being taken after {_SETTLE_SECONDS} s")
+        if any(map(os.path.exists, drafts)):
+            quiet_since = now
+        time.sleep(_LOOK_SECONDS)
 
 
 def disk_bytes(directory: Path) -> int:

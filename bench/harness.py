@@ -50,7 +50,7 @@ class Row:
         bound = "at least" if self.is_rate else "at most"
         if self.limit is not None:
             return f"{bound} {self.limit:g} {self.unit}  {self.verdict}"
-        return f"{bound} {self.target:.1f}  {self.verdict}".rstrip() if self.target is not None else ""
+        return f"{bound} {self.target:g}  {self.verdict}".rstrip() if self.target is not None else ""
 
 
 def row(
@@ -106,6 +106,14 @@ def end_orderly() -> None:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def keep_bytecode() -> None:
+    """Nodes find their modules compiled when they are started again, as those of an installation do.
+
+    Without it, where the environment says so, each start compiles all of them: seconds that no other has.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def say(text: str) -> None:

@@ -170,6 +170,11 @@ class ProcessCluster:
     def resident_bytes(self, name: str) -> int:
         return int(psutil.Process(self.pid(name)).memory_info().rss)
 
+    def cpu_seconds(self, name: str) -> float:
+        """Of processor time since it began, as the system counts it: a busy node answers late."""
+        times = psutil.Process(self.pid(name)).cpu_times()
+        return float(times.user + times.system)
+
     def data_directory(self, name: str) -> Path:
         return self.directory / name
 

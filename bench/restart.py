@@ -21,7 +21,7 @@ from statistics import median
 import msgpack
 
 from bench.filling import fill, key_of
-from bench.harness import Row, data_directory, end_orderly, exit_code, row, say, write_rows
+from bench.harness import Row, data_directory, end_orderly, exit_code, keep_bytecode, row, say, write_rows
 from bench.machine import machine
 from bench.processes import ROOT, ClusterFailed, ProcessCluster
 from kvstore.client import Client
@@ -149,6 +149,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(look(chosen.look, chosen.name)))
         return 0
     end_orderly()
+    keep_bytecode()
     with data_directory(chosen.directory) as directory, ProcessCluster(directory / "nodes", 1) as cluster:
         facts = machine(directory)
         [name] = cluster.names

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from bench.harness import LATEST, Row, data_directory, end_orderly, exit_code, row, say, write_rows
 from bench.machine import machine
+from bench.mixed import PUT_EVERY, mixed_load
 from bench.peers.etcd_cluster import EtcdCluster, etcd_version, find_etcd
-from bench.peers.etcd_load import EtcdLoadResult, etcd_load
+from bench.peers.etcd_load import etcd_load, etcd_mixed_load
 from bench.processes import ProcessCluster
-from kvstore.client.load import LoadKind, LoadResult, LoadSettings, run_load
+from kvstore.client.load import LoadKind, LoadSettings, run_load
 
 VALUE_BYTES = 256
 LOAD_SECONDS = 120.0
@@ -35,11 +36,12 @@ METRICS = {
 
 @dataclass(slots=True, frozen=True)
 class Workload:
-    kind: LoadKind
+    kind: LoadKind | Literal["mixed"]
     connections: int
     in_flight: int
     total: int
     targets: dict[str, float] = field(default_factory=dict)  # by metric: the ratio to etcd that is asked for
+    value_bytes: int = VALUE_BYTES
 
     @property
     def name(self) -> str:
@@ -47,27 +49,52 @@ class Workload:
 
 
 WORKLOADS = [
-    Workload("put", 1, 1, 3_000, {"p50_ms": 1.0}),
-    Workload("put", 16, 16, 60_000, {"ops_per_second": 1.0}),
-    Workload("put", 100, 10, 60_000),
+    Workload("put", 1, 1, 3_000, {"p50_ms": 0.7}),
+    Workload("put", 16, 16, 60_000, {"ops_per_second": 2.0, "p99_ms": 0.7}),
+    Workload("put", 100, 10, 60_000, {"ops_per_second": 2.0, "p99_ms": 0.7}),
     Workload("get", 1, 1, 5_000),
-    Workload("get", 16, 16, 80_000),
-    Workload("get", 100, 10, 80_000),
-    Workload("local-get", 16, 16, 80_000),
+    Workload("get", 16, 16, 80_000, {"ops_per_second": 1.0}),
+    Workload("get", 100, 10, 80_000, {"ops_per_second": 1.0}),
+    Workload("local-get", 16, 16, 80_000, {"ops_per_second": 1.0}),
+    Workload("mixed", 16, 16, 80_000, {"ops_per_second": 1.2}),
 ]
 WARM_UP = Workload("put", 16, 16, 3_000)
 
-Measured: TypeAlias = LoadResult | EtcdLoadResult
+
+class Measured(Protocol):
+    """What a load of either side came to."""
+
+    @property
+    def ops_per_second(self) -> float: ...
+    @property
+    def p50_ms(self) -> float: ...
+    @property
+    def p99_ms(self) -> float: ...
+    @property
+    def p999_ms(self) -> float: ...
+    @property
+    def errors(self) -> int: ...
+
+
 Measure: TypeAlias = Callable[[Workload], Measured]
 Side: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[Measure]]
 """Starts a cluster below a directory, and gives what runs a workload on it."""
 
 
 @contextlib.contextmanager
-def assent_side(directory: Path) -> Iterator[Measure]:
-    with ProcessCluster(directory) as cluster:
+def assent_side(directory: Path, size: int = 3) -> Iterator[Measure]:
+    with ProcessCluster(directory, size) as cluster:
 
         def measure(work: Workload) -> Measured:
+            if work.kind == "mixed":
+                return mixed_load(
+                    cluster.endpoints,
+                    work.connections,
+                    work.in_flight,
+                    work.total,
+                    value_bytes=work.value_bytes,
+                    timeout_seconds=LOAD_SECONDS,
+                )
             # Local gets all ask one node, as they do on etcd's side; asking all three is another figure.
             one = [cluster.client_endpoints[cluster.wait_for_leader()]]
             return run_load(
@@ -76,7 +103,7 @@ def assent_side(directory: Path) -> Iterator[Measure]:
                     endpoints=one if work.kind == "local-get" else cluster.endpoints,
                     connections=work.connections,
                     in_flight=work.in_flight,
-                    value_bytes=VALUE_BYTES,
+                    value_bytes=work.value_bytes,
                     total=work.total,
                     timeout_seconds=LOAD_SECONDS,
                 )
@@ -85,20 +112,30 @@ def assent_side(directory: Path) -> Iterator[Measure]:
         yield measure
 
 
-def etcd_side(binary: Path) -> Side:
+def etcd_side(binary: Path, size: int = 3) -> Side:
     @contextlib.contextmanager
     def side(directory: Path) -> Iterator[Measure]:
-        with EtcdCluster(binary, directory) as cluster:
+        with EtcdCluster(binary, directory, size) as cluster:
 
             def measure(work: Workload) -> Measured:
                 url = cluster.urls[cluster.wait_for_leader(10.0)]
+                if work.kind == "mixed":
+                    return etcd_mixed_load(
+                        work.connections,
+                        work.in_flight,
+                        work.total,
+                        url,
+                        put_every=PUT_EVERY,
+                        value_bytes=work.value_bytes,
+                        timeout_seconds=LOAD_SECONDS,
+                    )
                 return etcd_load(
                     work.kind,
                     work.connections,
                     work.in_flight,
                     work.total,
                     url,
-                    value_bytes=VALUE_BYTES,
+                    value_bytes=work.value_bytes,
                     timeout_seconds=LOAD_SECONDS,
                 )
 
@@ -121,7 +158,7 @@ def measure_in_turns(
                     results.setdefault((side_name, work.name), []).append(result)
                     rate, errors = result.ops_per_second, f", {result.errors} ERRORS" if result.errors else ""
                     say(
-                        f"round {number}/{rounds} {side_name:6} {work.name:15} {rate:9.0f} ops/s, "
+                        f"round {number}/{rounds} {side_name:9} {work.name:15} {rate:9.0f} ops/s, "
                         f"p50 {result.p50_ms:.2f}, p99 {result.p99_ms:.2f} ms{errors}"
                     )
     return results

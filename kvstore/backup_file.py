@@ -17,6 +17,8 @@ from raft.snapshot import SnapshotReader
 from raft.storage import CorruptSnapshot
 
 PARTIAL_SUFFIX = ".partial"
+USE_ANOTHER = "Use another backup; nothing was changed."
+SAVE_ELSEWHERE = "Save it elsewhere: this disk does not keep what is written to it."
 
 
 class BackupRefused(AssentError):
@@ -34,9 +36,8 @@ class DamagedBackup(CorruptSnapshot):
 
     __slots__ = ()
 
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(file, reason)
-        self.remedy = "Use another backup; nothing was changed."
+    def __init__(self, file: Path, reason: str, remedy: str = USE_ANOTHER) -> None:
+        super().__init__(file, reason, remedy=remedy)
 
 
 class BackupFile:
@@ -64,7 +65,7 @@ class BackupFile:
         assert descriptor is not None, f"{partial} is closed"
         disk.call(partial, disk.files.fdatasync, descriptor)
         disk.call(partial, disk.files.forget_cached, descriptor)
-        with reading(partial):
+        with reading(partial, SAVE_ELSEWHERE):
             self._check_name()
         disk.call(partial, disk.files.rename, partial, self.path)
         disk.call(self.path.parent, disk.files.fsync_directory, self.path.parent)
@@ -123,17 +124,17 @@ class _ReadOnly(OsFiles):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[SnapshotReader]:
+def reading(path: Path, remedy: str = USE_ANOTHER) -> Iterator[SnapshotReader]:
     """The snapshot in the file at `path`, once every byte of it was checked. Raises DamagedBackup."""
     try:
         reader = SnapshotReader(path, FailStop(_ReadOnly()), None)
     except CorruptSnapshot as error:
-        raise DamagedBackup(path, error.reason) from None
+        raise DamagedBackup(path, error.reason, remedy) from None
     try:
         try:
             reader.verify()
         except CorruptSnapshot as error:
-            raise DamagedBackup(path, error.reason) from None
+            raise DamagedBackup(path, error.reason, remedy) from None
         yield reader
     finally:
         reader.close()

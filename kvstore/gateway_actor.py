@@ -415,6 +415,7 @@ class GatewayActor(Actor):
     def _on_fenced(self, message: NodeFenced) -> None:
         self._fence = message
         log.error("event=out_of_service reason=%r remedy=%r", message.reason, remedy_for(self.node))
+        self._space.fall_silent()
         self._decide_on_service()
 
     def _decide_on_service(self) -> None:
@@ -481,9 +482,8 @@ class GatewayActor(Actor):
 
     def _refuse_frame(self, connection: bytes, first: int, size: int, code: int, text: str) -> None:
         leader = self._leader_id
-        frame = protocol.encode_refused(
-            first, size, code, text, leader, self._neighbours.client_endpoint(leader)
-        )
+        endpoint = self._neighbours.client_endpoint(leader)
+        frame = protocol.encode_refused(first, size, code, text, leader, endpoint)
         self.send_frame(CLIENT_PORT, connection, frame)
 
     def _expire(self, now: float) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 from kvstore import protocol
+from kvstore.paths import AFTER
 from kvstore.protocol import Event
 from kvstore.versions import ALL_FROM_KEY
 from kvstore.watch_streams import Stream
 
-MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix
+MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix nor a tree
 
 Item = TypeVar("Item")
 
@@ -72,6 +73,7 @@ class Interests:
         self._all: dict[bytes, Stream] = {}  # by topic; each is in one of the following, too
         self._exact: dict[bytes, Stream] = {}
         self._by_prefix: PrefixTable[Stream] = PrefixTable()
+        self._by_root: PrefixTable[Stream] = PrefixTable()  # of trees; not all that begins so is in one
         self._scanned: dict[bytes, Stream] = {}  # by topic
 
     def __bool__(self) -> bool:
@@ -84,6 +86,8 @@ class Interests:
             self._exact[stream.key] = stream
         elif prefix is not None:
             self._by_prefix.add(prefix, stream)
+        elif is_tree(stream.key, stream.range_end):
+            self._by_root.add(stream.key, stream)
         elif len(self._scanned) < MAX_SCANNED_STREAMS:
             self._scanned[stream.topic] = stream
         else:
@@ -97,6 +101,8 @@ class Interests:
             del self._exact[stream.key]
         elif prefix is not None:
             self._by_prefix.discard(prefix)
+        elif is_tree(stream.key, stream.range_end):
+            self._by_root.discard(stream.key)
         else:
             del self._scanned[stream.topic]
         del self._all[stream.topic]
@@ -107,6 +113,8 @@ class Interests:
         exact = self._exact.get(key)
         if exact is not None:
             found.append(exact)
+        if self._by_root:
+            found.extend(stream for stream in self._by_root.of(key) if stream.concerns(key))
         if self._scanned:
             found.extend(stream for stream in self._scanned.values() if stream.concerns(key))
         return found
@@ -147,3 +155,8 @@ def prefix_of(key: bytes, range_end: bytes) -> bytes | None:
     if key == range_end == ALL_FROM_KEY:
         return b""
     return key if range_end and protocol.prefix_range(key) == (key, range_end) else None
+
+
+def is_tree(key: bytes, range_end: bytes) -> bool:
+    """A path and all that is below it, and what begins with the path and a byte before the separator."""
+    return range_end == key + AFTER

@@ -21,7 +21,8 @@ from kvstore.store_builder import ImpossibleStore, StoreBuilder
 
 
 def state_fingerprint(applied_index: int, store: Store, sessions: Sessions, leases: Leases) -> int:
-    """64 bits of all that replicas which have applied the same must agree on.
+    """64 bits that replicas which have applied the same must agree on: of what is, not of what was. What
+    keys were before is not in it, nor is each result that a session remembers.
 
     Where no lease ever was it is what it was before there were any: older snapshots tell it so.
     """

@@ -21,7 +21,7 @@ from raft.inspection import Inspection, ReadOnlyFiles
 from raft.salvage import Remains, find_remains
 from raft.snapshot import CHUNK_BYTES, SnapshotHeader, encode_chunk
 from raft.state_machine import restore_all
-from raft.storage import CorruptLog, CorruptSnapshot, StorageError
+from raft.storage import REPLACE_THE_MEMBER, CorruptLog, CorruptSnapshot, StorageError
 
 ENTRIES_AT_ONCE: Final = 1000
 
@@ -30,7 +30,8 @@ class Salvaged(NamedTuple):
     """What was saved, and what was wrong with the rest."""
 
     cluster_id: str
-    node: str
+    node: str  # empty if nothing that could be read says it
+    fenced: str | None  # why it had fenced itself, and what may be wrong because of that
     log_index: int
     term: int
     revision: int
@@ -41,11 +42,13 @@ class Salvaged(NamedTuple):
 def salvage(directory: Path, file: Path, *, overwrite: bool = False) -> Salvaged:
     """Write all that can be believed of the data directory, or log, of a node that does not run to `file`.
 
+    Of a node that had fenced itself `fenced` says so: then another member's directory is to be preferred.
+
     Raises BackupRefused, DirectoryInUse, and if nothing is left, what is wrong with the log. Takes as much
     memory as the node.
     """
-    with closing(Inspection(directory)) as inspection:
-        remains = find_remains(inspection)
+    with closing(Inspection(directory, makes_do=True)) as inspection:
+        mark, remains = inspection.fence(), find_remains(inspection)
         cluster_id, node = inspection.identity.cluster_id, inspection.identity.node_id
         machine = _rebuilt(remains, cluster_id)
         term, index = remains.end
@@ -53,16 +56,16 @@ def salvage(directory: Path, file: Path, *, overwrite: bool = False) -> Salvaged
     status = machine.status()
     revision, keys = status["revision"], status["keys"]
     assert isinstance(revision, int) and isinstance(keys, int)
-    return Salvaged(
-        cluster_id, node, index, term, revision, keys, [_place(damage) for damage in remains.damages]
-    )
+    fenced = None if mark is None else mark.warning()
+    damages = [_place(damage) for damage in remains.damages]
+    return Salvaged(cluster_id, node, fenced, index, term, revision, keys, damages)
 
 
 def _place(damage: StorageError) -> str:
     """Where and what it is, without what is advised to those who have another copy."""
     if isinstance(damage, CorruptLog | CorruptSnapshot):
         return f"{damage.file} at byte {damage.offset}, log index {damage.index}: {damage.reason}"
-    return str(damage)
+    return str(damage).removesuffix(f". {REPLACE_THE_MEMBER}")
 
 
 def _rebuilt(remains: Remains, cluster_id: str) -> StoreMachine:

@@ -1,9 +1,9 @@
 """Writes while a disk is nearly full, or the store is above its quota: which of them go on.
 
 May know: operations, and the time as it is passed in; nothing of files, connections or Raft. One member
-without room is enough to stop growth: its log takes what every other one takes. Of the quota the leader
-judges alone, by its own settings and its own store. Bodies are decoded here, and
-only here at the edge, and only while the alarm is on.
+without room is enough to stop growth: its log takes what every other one takes. A fenced one does not count.
+Of the quota the leader judges alone, by its own settings and its own store. Bodies are decoded here, and only
+here at the edge, and only while the alarm is on.
 """
 
 from __future__ import annotations
@@ -56,17 +56,25 @@ class SpaceGate:
         self._quota = Quota(quota_bytes)
         self._low: dict[str, float] = {}  # the nodes with too little room, and when they said so last
         self._notice: SpaceNotice | None = None  # what the others are to be told
+        self._is_silent = False  # they are not told any more how this node is
         self.is_closed = False  # some member has too little room, or the store is too large: it may not grow
 
     def note(self, node: str, notice: SpaceNotice, now: float) -> None:
         """A member, or this node, says how it is."""
-        if node == self._own:
+        if node == self._own and not self._is_silent:
             self._notice = notice
         if notice.is_low:
             self._low[node] = now
         else:
             self._low.pop(node, None)
         self._judge()
+
+    def fall_silent(self) -> None:
+        """The node is fenced: its disk cannot but fill, and the others do without it. What it said is taken
+        back."""
+        self._is_silent = True
+        if self._notice is not None:
+            self._notice = replace(self._notice, is_low=False)
 
     def sweep(self, members: Container[str], now: float) -> None:
         """Forget who is silent, or no member any more."""

@@ -63,15 +63,13 @@ from raft.state_machine import LongAnswer
 DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
-SWEEP_VERSIONS: Final = (
-    1024  # of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond
-)
+# Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
+SWEEP_VERSIONS: Final = 1024
 QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
 SMALL_RANGE_KEYS: Final = 64  # a range of no more is answered at once, whatever others ask for
 SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
-QUERY_BYTES: Final = (
-    8 << 20
-)  # answered by it, of results that are not small; small ranges have as much beside
+# Answered by it, of results that are not small; small ranges have as much beside.
+QUERY_BYTES: Final = 8 << 20
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
@@ -166,6 +164,16 @@ class StoreMachine:
 
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         """Applies consecutive entries; one result each, None for an entry without a command."""
+        return self.apply_some(first_index, bodies)
+
+    def apply_some(
+        self,
+        first_index: int,
+        bodies: Sequence[bytes | None],
+        *,
+        is_time_up: Callable[[], bool] = lambda: False,
+    ) -> list[bytes | None]:
+        """The same of the first of them, until the time is up behind another command than a put."""
         assert first_index == self.applied_index + 1, f"entry {first_index} after {self.applied_index}"
         commands, admit, remember = self._commands, self._sessions.admit, self._sessions.remember
         leases = self._leases
@@ -194,9 +202,11 @@ class StoreMachine:
                     result = execute(command)
                     remember(session, sequence, result)
                     append(result)
-        self.applied_index += len(bodies)
+            if operation != PUT and is_time_up():
+                break
+        self.applied_index += len(results)
         self._tell_watchers()
-        self._give_back(SWEEP_VERSIONS + 2 * len(bodies))
+        self._give_back(SWEEP_VERSIONS + 2 * len(results))
         return results
 
     def _tell_watchers(self) -> None:

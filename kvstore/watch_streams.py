@@ -12,11 +12,12 @@ from typing import Final
 
 from kvstore.history import range_filter
 
-# One message to one subscriber takes a node, its kernel included, 4 to 12 microseconds: so one stream takes a
-# twelfth of a core at most, until the pause is the longest.
-PAUSE_SECONDS_PER_SUBSCRIBER: Final = 0.000_15
+# One message to one subscriber takes a node, its kernel included, 4 to 12 microseconds, and the subscriber
+# itself more than that: so one stream takes a twenty-fifth of a core of its node at most, until the pause is
+# the longest.
+PAUSE_SECONDS_PER_SUBSCRIBER: Final = 0.000_3
 LEAST_PAUSE_SECONDS: Final = 0.005  # a shorter one would not be worth it
-MOST_PAUSE_SECONDS: Final = 0.05
+MOST_PAUSE_SECONDS: Final = 0.1
 
 
 class Stream:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raft.ready import Forgotten
+from raft.space_messages import ApplierBehind as ApplierBehind
 from raft.space_messages import SpaceChanged as SpaceChanged
 from raft.space_messages import StateSize as StateSize
 
@@ -489,4 +490,5 @@ LOCAL_MESSAGES: tuple[type, ...] = (
     SnapshotGivenUp,
     SpaceChanged,
     StateSize,
+    ApplierBehind,
 )

@@ -12,11 +12,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from actors import Actor, Address
 from raft.actor_messages import (
     Applied,
+    ApplierBehind,
     Committed,
     LocalRead,
     LogForgotten,
@@ -53,11 +54,13 @@ from raft.state_machine import (
     Announcer,
     Frame,
     Housekeeper,
+    Interruptible,
     LongAnswer,
     Restorer,
     Silent,
     StateMachine,
 )
+from raft.unapplied import APPLY_SECONDS, Ordered, Unapplied
 
 log = logging.getLogger("assent.applier")
 
@@ -97,6 +100,8 @@ class ApplierActor(Actor):
         self._guard = Guard(machine, fence if fence is not None else MemoryFence(), check_every=check_every)
         # All entries up to here are in the machine, or were dropped behind the fence; never falls.
         self.applied_index = applied_index
+        self._unapplied = Unapplied.nothing()
+        self._is_interruptible = callable(getattr(machine, "apply_some", None))
         self._slices: Slices | None = None  # of the snapshot that is being taken
         self._slices_index = 0  # what was applied when it was
         self._restoring: RestoreSnapshot | None = None  # nothing is applied until it is done
@@ -113,16 +118,16 @@ class ApplierActor(Actor):
         self._tick_at = 0.0  # of the next tick; the deadline may be earlier
         self._results: list[tuple[int, int, int, bytes]] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Committed: self._apply,
+            Committed: self._in_order,
             ReadReady: self._waiting_reads.append,
             LocalRead: self._answer_now,
             QueryStatus: self._report,
             RoleChanged: self._change_role,
             MembershipChanged: self._follow_members,
-            TakeSnapshot: self._take_snapshot,
+            TakeSnapshot: self._in_order,
             NextSlice: self._give_slice,
             SnapshotGivenUp: self._drop_slices,
-            RestoreSnapshot: self._begin_restoring,
+            RestoreSnapshot: self._in_order,
             SnapshotPart: self._take_part,
             LogForgotten: self._fence_forgetful,
             MemberHealth: self._follow_health,
@@ -137,6 +142,10 @@ class ApplierActor(Actor):
             self.set_deadline(self._tick_at)
 
     def on_deadline(self) -> None:
+        if self._unapplied.waiting:
+            self._unapplied.work_until = None
+            self._heed(self._work_off)
+            self._conclude()
         if self._long_answers:
             self._go_on_answering()
         if self._ticks and self.now() >= self._tick_at:
@@ -144,8 +153,8 @@ class ApplierActor(Actor):
         self._schedule()
 
     def _schedule(self) -> None:
-        """While answers are unfinished each turn goes on with them."""
-        if self._long_answers:
+        """While commands wait, or answers are unfinished, each turn goes on with them."""
+        if self._long_answers or self._unapplied.waiting:
             self.set_deadline(self.now())
         elif self._ticks:
             self.set_deadline(self._tick_at)
@@ -175,18 +184,26 @@ class ApplierActor(Actor):
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
+        self._unapplied.work_until = None
         for sender, message in batch:
             if type(message) is StateReport:
                 self._hear(sender.node, message)
                 continue
             handler = self._handlers.get(type(message))
             if handler is not None:
-                try:
-                    handler(message)
-                except StateDamaged as damage:
-                    self._put_up_fence(self._guard.judge_damage(self.applied_index, damage))
-                    if type(message) is Committed:
-                        self._pass_over(message)
+                self._heed(handler, message)
+        self._conclude()
+        if self._unapplied.waiting:
+            self._schedule()
+
+    def _heed(self, handler: Callable[..., None], *message: object) -> None:
+        try:
+            handler(*message)
+        except StateDamaged as damage:
+            self._put_up_fence(self._guard.judge_damage(self.applied_index, damage))
+
+    def _conclude(self) -> None:
+        """What a turn had for clients and watchers leaves."""
         self._answer_waiting()
         if self._results:
             self.send_local("gateway", Applied(self._results))
@@ -197,37 +214,78 @@ class ApplierActor(Actor):
         if self._announces:
             self._publish(self._announcer.announcements())
 
-    def _apply(self, message: Committed) -> None:
-        assert message.first_index == self.applied_index + 1, (
+    def _apply_piece(self, bodies: list[bytes | None]) -> list[bytes | None]:
+        """At least the first of them."""
+        first_index = self.applied_index + 1
+        if self._is_interruptible:
+            machine = cast(Interruptible, self._machine)
+            return machine.apply_some(first_index, bodies, is_time_up=self._is_time_up)
+        return self._machine.apply(first_index, bodies)
+
+    def _in_order(self, message: Ordered) -> None:
+        """Behind what is still to be applied, if anything is."""
+        waiting = self._unapplied.waiting
+        waiting.append(message)
+        if len(waiting) == 1:
+            self._work_off()
+
+    def _work_off(self) -> None:
+        """What waits, until the time of this turn is up; meanwhile nothing more is handed out."""
+        waiting = self._unapplied.waiting
+        while waiting:
+            message = waiting[0]
+            if type(message) is Committed:
+                if not self._apply(message):
+                    break
+            elif type(message) is RestoreSnapshot:
+                self._begin_restoring(message)
+            else:
+                self._take_snapshot()
+            waiting.popleft()
+        self._tell_behind()
+
+    def _tell_behind(self) -> None:
+        is_behind = bool(self._unapplied.waiting)
+        if is_behind is not self._unapplied.is_told:
+            self._unapplied.is_told = is_behind
+            self.send_local("replication", ApplierBehind(is_behind))
+
+    def _is_time_up(self) -> bool:
+        """Asked by the machine after each command that may have taken long."""
+        now, unapplied = self.now(), self._unapplied
+        if unapplied.work_until is None:
+            unapplied.work_until = now + APPLY_SECONDS
+        return now >= unapplied.work_until
+
+    def _apply(self, message: Committed) -> bool:
+        """False if it is not applied to its end: the time is up, or there is a fence now.
+
+        All nodes stop at the same indexes, to compare what they have become; nobody goes on from a state that
+        turns out to be wrong.
+        """
+        guard, bodies, results = self._guard, message.bodies, self._unapplied.results
+        assert message.first_index + len(results) == self.applied_index + 1, (
             f"entry {message.first_index} was handed over while {self.applied_index} is the last applied"
         )
-        last_index = self.applied_index + len(message.bodies)
-        if last_index < self._guard.next_check:
-            results = self._machine.apply(message.first_index, message.bodies)
-            self.applied_index = last_index
-        else:
-            results = self._apply_in_pieces(message.bodies)
-            if self._guard.verdict is not None:
-                self._put_up_fence(self._guard.verdict)
-                self._pass_over(message)
-                return
+        while len(results) < len(bodies):
+            at, until_check = len(results), guard.next_check - self.applied_index
+            is_whole = not at and len(bodies) < until_check
+            piece = bodies if is_whole else bodies[at : at + until_check]
+            some = self._apply_piece(piece)
+            results += some
+            self.applied_index += len(some)
+            if self.applied_index == guard.next_check:
+                guard.passed(self.applied_index)
+                if guard.verdict is not None:
+                    self._put_up_fence(guard.verdict)
+                    return False
+            if len(some) < len(piece):
+                return False
+        self._unapplied.results = []
         for (ticket, offset, count), start in zip(message.slices, message.starts):
             joined = b"".join(results[start : start + count])  # type: ignore[arg-type]  # commands have results
             self._results.append((ticket, offset, count, joined))
-
-    def _apply_in_pieces(self, bodies: list[bytes | None]) -> list[bytes | None]:
-        """All nodes stop at the same indexes, to compare what they have become; nobody goes on from a state
-        that turns out to be wrong."""
-        results: list[bytes | None] = []
-        guard, at = self._guard, 0
-        while at < len(bodies) and guard.verdict is None:
-            piece = bodies[at : at + guard.next_check - self.applied_index]
-            results += self._machine.apply(self.applied_index + 1, piece)
-            self.applied_index += len(piece)
-            at += len(piece)
-            if self.applied_index == guard.next_check:
-                guard.passed(self.applied_index)
-        return results
+        return True
 
     def _answer_waiting(self) -> None:
         """A read waits until its index is applied here (dissertation 6.4, step 4)."""
@@ -266,7 +324,7 @@ class ApplierActor(Actor):
 
     # -- snapshots -------------------------------------------------------------------------------------
 
-    def _take_snapshot(self, _: TakeSnapshot) -> None:
+    def _take_snapshot(self) -> None:
         """Of this very moment, though it is read slice by slice while entries are applied."""
         if self._restoring is None:
             self._slices, self._slices_index = Slices(self._machine.snapshot()), self.applied_index
@@ -356,8 +414,16 @@ class ApplierActor(Actor):
         if self._restoring is not None:
             self._pass_over_snapshot(self._restoring)
             self._restoring = self._restorer = None
+        for waiting in self._unapplied.waiting:
+            self._handlers.get(type(waiting), self._ignore)(waiting)
+        self._unapplied.waiting.clear()
+        self._unapplied.results = []
+        self._tell_behind()
         for actor in ("replication", "gateway"):
             self.send_local(actor, NodeFenced(*mark))
+
+    def _ignore(self, _: object) -> None:
+        """Nobody takes a snapshot behind the fence."""
 
     def _pass_over(self, message: Committed) -> None:
         self.applied_index = message.first_index + len(message.bodies) - 1

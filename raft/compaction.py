@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from raft.core import Core
 
 
+# A restart reads the newest snapshot and applies the log after it, an entry of which takes several times as
+# long as a key of a snapshot. So a snapshot is due before the log is as large as the one that it replaces.
+SNAPSHOT_BYTES_PER_LOG_BYTE = 2
+SNAPSHOT_BYTES_PER_LOG_BYTE_IN_LULL = 8  # while hardly anything is written, so that it is in nobody's way
+
+
 class Snapshots:
     """Owned by one core."""
 
@@ -34,6 +40,7 @@ class Snapshots:
         "has_work",
         "index",
         "installation",
+        "is_applier_behind",
         "is_restoring",
         "is_short_of_room",
         "log_bytes",
@@ -52,6 +59,8 @@ class Snapshots:
         self.installation = Installation(core)
         # An installed one is on its way into the state machine: until it is there, nothing is handed out.
         self.is_restoring = False
+        # The state machine has enough to do for now: nothing is handed out either.
+        self.is_applier_behind = False
         # The disk is nearly full: no entries are kept merely because a peer might come to need them.
         self.is_short_of_room = False
         # Collected for the next Ready.
@@ -59,6 +68,11 @@ class Snapshots:
         self._installed: SnapshotMeta | None = None
         self._chunks: list[tuple[NodeId, InstallSnapshot]] = []
         self.has_work = False  # is anything in these? A flag, since it is asked at every turn
+
+    @property
+    def holds_back(self) -> bool:
+        """Is nothing handed out to be applied, though it is committed?"""
+        return self.is_restoring or self.is_applier_behind
 
     @property
     def awaits_installation(self) -> bool:
@@ -97,11 +111,11 @@ class Snapshots:
         """Not while a leader is about to replace all of this."""
         return not (self.installation.is_under_way or self.is_restoring)
 
-    def is_due(self) -> bool:
-        """Dissertation 5.1.3: once the log has grown as large as the snapshot that it would replace.
+    def is_due(self, in_lull: bool = False) -> bool:
+        """Dissertation 5.1.3: once the log has grown half as large as the snapshot that it would replace.
 
         So the work of writing snapshots stays in proportion to that of writing the log, however large the
-        state is; and a log is never kept that is both long and larger than the state.
+        state is; and so does the length of a restart to the size of the state.
         """
         config = self._core.config
         if not self.may_take():
@@ -109,7 +123,8 @@ class Snapshots:
         if self.log_bytes >= config.max_log_bytes:
             return self._core.delivered_index > self.index
         entries = self._core.delivered_index - self.index
-        least_bytes = 0 if self.newest is None else self.newest.size_bytes
+        share = SNAPSHOT_BYTES_PER_LOG_BYTE_IN_LULL if in_lull else SNAPSHOT_BYTES_PER_LOG_BYTE
+        least_bytes = 0 if self.newest is None else self.newest.size_bytes // share
         return entries >= config.snapshot_interval_entries and self.log_bytes >= least_bytes
 
     def note_begun(self) -> None:

@@ -28,7 +28,7 @@ class RaftConfig:
     # Overloaded.
     max_waiting_reads: int = 65536
     # A snapshot is taken after so many entries at the earliest, and not before the log since the last one is
-    # as large as that one; but at once when the log is larger than max_log_bytes.
+    # half as large as that one; but at once when the log is larger than max_log_bytes.
     snapshot_interval_entries: int = 100_000
     max_log_bytes: int = 256 * MEBIBYTE
     # Entries before a snapshot that are kept, for peers that are only a little behind.

@@ -407,7 +407,7 @@ class Core:
             self._messages
             or self._messages_after_sync
             or self.log.has_unpersisted()
-            or (self.delivered_index < self.commit_index and not self.snapshots.is_restoring)
+            or (self.delivered_index < self.commit_index and not self.snapshots.holds_back)
             or self._role.has_work()
             or self._reads
             or self._refused_reads
@@ -478,7 +478,7 @@ class Core:
     def _take_committed(self) -> EntryBatch | None:
         """The next committed entries; they always follow those given out before."""
         first_index = self.delivered_index + 1
-        if first_index > self.commit_index or self.snapshots.is_restoring:
+        if first_index > self.commit_index or self.snapshots.holds_back:
             return None
         last_index = min(self.commit_index, first_index + self.config.max_committed_entries_per_ready - 1)
         entries = self.log.slice(first_index, last_index)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from raft.fence import FileFence
+from raft.fence import FENCE_DRAFT_NAME, FENCE_NAME, FileFence
 from raft.fields import decode_fields, decode_plain_fields, write_fields
 from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.membership import has_bytes
 from raft.segment import MAX_ID_BYTES, Identity
 from raft.storage import (
     A_LATER_VERSION,
+    REPLACE_THE_MEMBER,
+    RESTORE_AGAIN,
     DamagedIdentity,
     DirectoryInUse,
     DiskFull,
@@ -34,6 +36,7 @@ LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 DRAFT_NAME = "identity.tmp"
 LOG_NAME = "wal"
+RESTORING_NAME = "restoring"  # until there is an identity: the directory is being made of a snapshot
 # What a start that broke off may leave behind, and what a file system brings along.
 OWN_NAMES = frozenset({LOCK_NAME, DRAFT_NAME, LOG_NAME, "lost+found"})
 LONGEST_PID_DIGITS = 10
@@ -97,8 +100,14 @@ class DataDirectory:
         self._disk.call(path.parent, self._files.fsync_directory, path.parent)
         self._lock: Descriptor | None = None
         try:
+            names = self._names()
+            if LOCK_NAME not in names:
+                self._check(names)  # or somebody else's directory would be given one
             self._take_lock()
-            self._claim()
+            names = self._names()
+            self._check(names)  # and what is called so may still be somebody else's file
+            self._sign_lock()
+            self._claim(names)
         except BaseException:
             self.close()
             raise
@@ -129,21 +138,37 @@ class DataDirectory:
         self._lock = disk.call(path, lock)
         if self._lock is None:
             raise DirectoryInUse(self.path, _number(disk.call(path, files.read, path)))
-        disk.call(path, files.truncate, self._lock, 0)
-        with suppress(DiskFull):  # a message to others is no reason not to start
-            disk.attempt_write(path, self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _claim(self) -> None:
-        """Check that the directory is this node's; make it so if it is nobody's."""
-        names = self._disk.call(self.path, self._files.list_directory, self.path)
+    def _sign_lock(self) -> None:
+        path, disk, descriptor = self.path / LOCK_NAME, self._disk, self._lock
+        assert descriptor is not None, f"{path} is not held"
+        disk.call(path, self._files.truncate, descriptor, 0)
+        with suppress(DiskFull):  # a message to others is no reason not to start
+            disk.attempt_write(path, descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def _names(self) -> list[str]:
+        return self._disk.call(self.path, self._files.list_directory, self.path)
+
+    def _check(self, names: Collection[str]) -> None:
+        """Refuse a directory that is another one's, and leave it as it is."""
         if IDENTITY_NAME in names:
             self._compare()
             return
         strangers = sorted(name for name in names if name not in OWN_NAMES and not name.startswith("."))
+        if not {RESTORING_NAME, FENCE_NAME, FENCE_DRAFT_NAME}.isdisjoint(strangers):
+            raise _why_without_identity(self.path, names)
         if strangers:
             raise WrongDirectory(self.path, "content", expected="an empty directory", found=strangers[0])
-        WriteAheadLog.create(self.path / LOG_NAME, self._files, self.identity)
-        self._write_identity(draft_is_there=DRAFT_NAME in names)
+
+    def _claim(self, names: Collection[str]) -> None:
+        """Make the directory this node's if it is nobody's yet."""
+        if IDENTITY_NAME not in names:
+            WriteAheadLog.create(self.path / LOG_NAME, self._files, self.identity)
+            self._write_identity(draft_is_there=DRAFT_NAME in names)
+            return
+        # A start that broke off may have given the file its name and not made the name durable: a loss of
+        # power would take it, and leave a log without an owner.
+        self._disk.call(self.path, self._files.fsync_directory, self.path)
 
     def _compare(self) -> None:
         found = _read(self.path, self._disk)
@@ -152,9 +177,6 @@ class DataDirectory:
             if is_there != expected:
                 name = field.replace("_", " ")
                 raise WrongDirectory(self.path, name, expected=expected, found=is_there)
-        # A start that broke off may have given the file its name and not made the name durable: a loss of
-        # power would take it, and leave a log without an owner.
-        self._disk.call(self.path, self._files.fsync_directory, self.path)
         self.founding = found.founding
 
     def _write_identity(self, *, draft_is_there: bool) -> None:
@@ -169,11 +191,23 @@ class DataDirectory:
         write_fields(disk, self.path, IDENTITY_NAME, content)
 
 
+def _why_without_identity(path: Path, names: Collection[str]) -> WrongDirectory:
+    """Of a directory that was a node's, or was to become one's."""
+    if RESTORING_NAME in names:
+        return WrongDirectory(
+            path, "content", expected="a finished restore", found=RESTORING_NAME, remedy=RESTORE_AGAIN
+        )
+    return WrongDirectory(
+        path, "identity", expected="a file of that name", found=None, remedy=REPLACE_THE_MEMBER
+    )
+
+
 def read_identity(path: Path, files: Files) -> Identity:
     """Whose directory it is, for somebody who only looks. Raises WrongDirectory if that cannot be told."""
     disk = FailStop(files)
-    if IDENTITY_NAME not in disk.call(path, files.list_directory, path):
-        raise WrongDirectory(path, "identity", expected="a file of that name", found=None)
+    names = disk.call(path, files.list_directory, path)
+    if IDENTITY_NAME not in names:
+        raise _why_without_identity(path, names)
     return _read(path, disk).identity
 
 

@@ -28,11 +28,11 @@ class Discarded:
     def __init__(self, directory: Path, disk: FailStop) -> None:
         self._directory = directory
         self._disk = disk
-        self._files: list[tuple[Path, Descriptor, int]] = []  # with at most so many bytes left
+        self._files: list[tuple[Path, Descriptor, int]] = []  # with so many bytes left
         self._name_is_gone = True  # durably, of the file that was added last; if not, it may come back
 
     def add(self, path: Path, most_bytes: int) -> None:
-        """Take its name away. The file has no more than `most_bytes`, or the first step takes longer."""
+        """Take its name away. The file has no more than `most_bytes`, or this takes longer."""
         self.sync_name()
         disk, files = self._disk, self._disk.files
         self._name_is_gone = False
@@ -41,9 +41,12 @@ class Discarded:
             return
         descriptor = disk.call(path, files.open, path)
         self._files.append((path, descriptor, most_bytes))
-        is_large = bool(disk.call(path, files.pread, descriptor, 1, STEP_BYTES))
+        # Not by a read: a bad sector in what nobody needs any more must not end the node.
+        left_bytes = disk.call(path, files.size_bytes, descriptor)
         disk.call(path, files.unlink, path)
-        if not is_large:
+        if left_bytes > STEP_BYTES:
+            self._files[-1] = path, descriptor, left_bytes
+        else:
             self._files.pop()
             disk.close(descriptor)
 
@@ -64,7 +67,7 @@ class Discarded:
             return False
         disk, files = self._disk, self._disk.files
         path, descriptor, left_bytes = self._files.pop()
-        left_bytes = max(0, left_bytes - STEP_BYTES)
+        left_bytes = (left_bytes - 1) // STEP_BYTES * STEP_BYTES  # a cut within a block would read that block
         self._files.append((path, descriptor, left_bytes))
         disk.call(path, files.truncate, descriptor, left_bytes)
         if not left_bytes:

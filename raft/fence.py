@@ -53,6 +53,14 @@ class FenceMark(NamedTuple):
             "reason": self.reason,
         }
 
+    def warning(self) -> str:
+        """For whoever looks at what such a node has on its disk. One that has forgotten may have been wrong
+        before: there is only one mark."""
+        where = f" at index {self.index}" if self.index else ""
+        log = "its log may lack what was acknowledged, and " if self.has_forgotten else ""
+        what = f"{log}its state may be wrong, its snapshots too"
+        return f"this node had fenced itself{where}: {self.reason}; {what}"
+
 
 class Fence(Protocol):
     """Owned by a node's applier."""

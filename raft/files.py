@@ -53,6 +53,9 @@ class Files(Protocol):
     def pread(self, descriptor: Descriptor, length_bytes: int, offset: int) -> bytes:
         """Part of it; fewer bytes than asked for only where the file ends."""
 
+    def size_bytes(self, descriptor: Descriptor) -> int:
+        """Where it ends. Nothing that is in it is read."""
+
     def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
         """Returns how many bytes were written: fewer than given if the disk is full."""
 
@@ -116,6 +119,9 @@ class OsFiles:
 
     def pread(self, descriptor: Descriptor, length_bytes: int, offset: int) -> bytes:
         return os.pread(descriptor, length_bytes, offset)
+
+    def size_bytes(self, descriptor: Descriptor) -> int:
+        return os.fstat(descriptor).st_size
 
     def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from raft.directory import IDENTITY_NAME, LOCK_NAME, LOG_NAME, read_identity, read_owner
 from raft.entries import CorruptEntries, Index, SnapshotMeta, decode_entries
+from raft.fence import UNREADABLE, FenceMark, FileFence
 from raft.files import Descriptor, FailStop, OsFiles
 from raft.record import RecordType
 from raft.segment import (
     FORMAT_VERSION,
+    SEGMENT_HEADER_BYTES,
     Ending,
     Identity,
     SegmentHeader,
@@ -29,14 +32,16 @@ from raft.segment import (
 )
 from raft.snapshot import SnapshotReader, place_of
 from raft.storage import (
+    NOTHING_LEFT,
     CorruptSnapshot,
     DirectoryInUse,
     Recovered,
     StorageError,
+    StorageFailed,
     UnknownFormat,
     WrongDirectory,
 )
-from raft.wal import WriteAheadLog, names_in
+from raft.wal import PAGE_BYTES, WriteAheadLog, names_in
 
 
 class ReadOnlyFiles(OsFiles):
@@ -127,6 +132,7 @@ class Report:
 
     directory: Path
     identity: Identity
+    fence: FenceMark | None
     segments: list[Segment] = field(default_factory=list)
     snapshots: list[SnapshotFile] = field(default_factory=list)  # oldest first
     torn: Torn | None = None
@@ -137,27 +143,29 @@ class Report:
 class Inspection:
     """Holds the directory of a node that does not run, so that none starts meanwhile, until close()."""
 
-    def __init__(self, path: Path) -> None:
-        """A data directory, or the log in it, or one that was copied without the rest."""
+    def __init__(self, path: Path, *, makes_do: bool = False) -> None:
+        """A data directory, or the log in it, or one that was copied without the rest. If it `makes_do`, what
+        else is there must make up for an identity that cannot be read."""
+        self.identity_damage: StorageError | None = None  # that was made up for
         self._files = ReadOnlyFiles()
         self._disk = FailStop(self._files)
         self._lock: Descriptor | None = None
+        self._makes_do = makes_do
         names = self._names(path)
         if IDENTITY_NAME in names or LOG_NAME in names:
-            home: Path | None = path
+            self._home, is_at_home = path, True
             self.directory = path / LOG_NAME
         elif any(sequence_of(name) is not None or place_of(name) is not None for name in names):
-            home = path.resolve().parent
+            self._home = path.resolve().parent
+            is_at_home = IDENTITY_NAME in self._names(self._home)
             self.directory = path
-            if IDENTITY_NAME not in self._names(home):
-                home = None
         else:
             found = sorted(names)[:3]
             raise WrongDirectory(path, "content", expected="a node's data or its log", found=found)
-        if home is not None:
-            self._take_lock(home)
+        if is_at_home:
+            self._take_lock()
         try:
-            self.identity = self._own_identity() if home is None else read_identity(home, self._files)
+            self.identity = self._identity_at_home() if is_at_home else self._own_identity()
         except BaseException:
             self.close()
             raise
@@ -169,7 +177,7 @@ class Inspection:
 
     def report(self) -> Report:
         """Everything, whether or not a start would refuse it."""
-        report = Report(self.directory, self.identity)
+        report = Report(self.directory, self.identity, self.fence())
         report.segments = [self._segment(path) for path in self._readable()]
         report.snapshots = self.snapshots()
         log = WriteAheadLog(self.directory, ReadOnlyFiles(), self.identity)
@@ -191,23 +199,25 @@ class Inspection:
             if reader.rest():
                 return
 
+    def fence(self) -> FenceMark | None:
+        """Why the node had fenced itself, if it had. To make do, an unreadable mark is taken for one, too."""
+        try:
+            return FileFence(self._home, self._files).mark
+        except StorageFailed:
+            if not self._makes_do:
+                raise
+            return FenceMark(0, 0, 0, UNREADABLE, True)
+
     def snapshots(self) -> list[SnapshotFile]:
         """All that have a name, each read whole, oldest first."""
         found = []
-        for name in sorted(name for name in self._names(self.directory) if place_of(name) is not None):
-            path = self.directory / name
+        for path in self._snapshot_paths():
             try:
-                reader = SnapshotReader(path, self._disk, self.identity.cluster_id)
-            except (CorruptSnapshot, UnknownFormat) as error:
-                found.append(SnapshotFile(path, None, error))
-                continue
-            try:
-                reader.verify()
+                with closing(self._snapshot(path, self.identity.cluster_id)) as reader:
+                    reader.verify()
                 found.append(SnapshotFile(path, reader.meta, None))
-            except CorruptSnapshot as error:
+            except (CorruptSnapshot, UnknownFormat, StorageFailed) as error:
                 found.append(SnapshotFile(path, None, error))
-            finally:
-                reader.close()
         return found
 
     def sequences(self) -> list[int]:
@@ -216,26 +226,89 @@ class Inspection:
         return sorted(sequence for name in names if (sequence := sequence_of(name)) is not None)
 
     def read(self, path: Path) -> bytes:
-        """All of a file."""
-        return self._disk.call(path, self._files.read, path)
+        """All of a file. One that cannot be read is no reason to read no other."""
+        return FailStop(self._files).call(path, self._files.read, path)
+
+    def read_what_comes(self, path: Path) -> tuple[bytes, StorageFailed | None]:
+        """All of a file, and how the disk refused to give some of it. Zeros stand for that: where nothing had
+        been written they are right, and else a checksum tells."""
+        try:
+            return self.read(path), None
+        except StorageFailed as error:
+            failure = error
+        disk = FailStop(self._files)
+        descriptor = disk.call(path, self._files.open, path)
+        data = bytearray(disk.call(path, self._files.size_bytes, descriptor))
+        missing: list[int] = []
+        for place in range(0, len(data), PAGE_BYTES):
+            try:
+                page = self._files.pread(descriptor, PAGE_BYTES, place)
+            except OSError:
+                missing.append(place)
+            else:
+                data[place : place + len(page)] = page
+        disk.close(descriptor)
+        if not missing:
+            return bytes(data), None  # this time it was all there
+        cause = f"{failure.cause}: {len(missing)} times {PAGE_BYTES} bytes, the first at byte {missing[0]}"
+        return bytes(data), StorageFailed(failure.action, path, cause)
 
     def _names(self, path: Path) -> list[str]:
         return names_in(self._disk, path)
 
-    def _take_lock(self, home: Path) -> None:
-        path = home / LOCK_NAME
+    def _snapshot_paths(self) -> list[Path]:
+        """Oldest first."""
+        names = sorted(self._names(self.directory))
+        return [self.directory / name for name in names if place_of(name) is not None]
+
+    def _snapshot(self, path: Path, cluster_id: str | None) -> SnapshotReader:
+        return SnapshotReader(path, FailStop(self._files), cluster_id)
+
+    def _take_lock(self) -> None:
+        path = self._home / LOCK_NAME
         try:
             self._lock = self._files.lock(path)
         except BlockingIOError:
-            raise DirectoryInUse(home, read_owner(path, self._files)) from None
+            raise DirectoryInUse(self._home, read_owner(path, self._files)) from None
         except FileNotFoundError:
             pass  # a copy that nobody has started a node on
 
+    def _identity_at_home(self) -> Identity:
+        try:
+            return read_identity(self._home, self._files)
+        except (WrongDirectory, StorageFailed) as error:
+            is_lost = isinstance(error, StorageFailed) or error.field == IDENTITY_NAME
+            if not (self._makes_do and is_lost):
+                raise
+            self.identity_damage = error
+        return self._own_identity()
+
     def _own_identity(self) -> Identity:
-        """Of a log that was taken out of its directory: what its first readable segment says."""
-        for path in self._readable():
-            return self._reader(path).header.identity
-        raise WrongDirectory(self.directory, "identity", expected="a segment that can be read", found=None)
+        """What the log says by itself: its first segment that can be read, or else a snapshot, which has the
+        cluster's name and not the node's."""
+        for sequence in self.sequences():
+            with suppress(StorageFailed):
+                header = decode_segment_header(self._beginning(self.directory / segment_name(sequence)))
+                if not isinstance(header, str):
+                    return header.identity
+        for path in self._snapshot_paths():
+            with suppress(StorageError), closing(self._snapshot(path, None)) as reader:
+                return Identity(reader.header.cluster_id, "")
+        raise WrongDirectory(
+            self.directory,
+            "identity",
+            expected="a segment or a snapshot that can be read",
+            found=None,
+            remedy=NOTHING_LEFT,
+        )
+
+    def _beginning(self, path: Path) -> bytes:
+        disk = FailStop(self._files)
+        descriptor = disk.call(path, self._files.open, path)
+        try:
+            return disk.call(path, self._files.pread, descriptor, SEGMENT_HEADER_BYTES, 0)
+        finally:
+            disk.close(descriptor)
 
     def _readable(self) -> Iterator[Path]:
         """The segments in order, up to a gap, or one whose header says nothing."""

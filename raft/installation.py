@@ -3,10 +3,12 @@
 May know the core, the messages and nothing of disks: the core's owner writes each chunk that was taken. Only
 the chunk that comes next is taken, so order and duplicates need no memory; every other one is answered with
 the offset that is wanted. What was received is given up for a newer snapshot, and forgotten by a restart.
+Only the whole has a checksum: what came damaged is received anew from its start, after a pause.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -18,11 +20,25 @@ from raft.ready import ReceivedChunk
 if TYPE_CHECKING:
     from raft.core import Core
 
+log = logging.getLogger("assent.snapshot")
+
+# How often resume() is called, at most, before what came damaged is received once more.
+MOST_PAUSES = 64
+
 
 class Installation:
     """Owned by a core's Snapshots, over all leaders: the next one may go on where the last one ended."""
 
-    __slots__ = ("_checksum", "_configuration", "_core", "_leader_term", "_meta", "_offset", "is_suspended")
+    __slots__ = (
+        "_checksum",
+        "_configuration",
+        "_core",
+        "_leader_term",
+        "_meta",
+        "_next_pauses",
+        "_offset",
+        "_pauses",
+    )
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -31,13 +47,22 @@ class Installation:
         self._leader_term = 0  # of the leader whose chunk was taken last
         self._offset = 0  # all before it was taken
         self._checksum = 0  # CRC-32 of that
-        # The core's owner has no room for chunks; every one is passed over, as though it were lost.
-        self.is_suspended = False
+        self._pauses = 0  # so often is resume() to be called before a chunk is taken again
+        self._next_pauses = 1  # after the next whole that is damaged
 
-    def suspend(self) -> None:
-        """What was received could not be kept. The leader hears of it once is_suspended is taken back."""
+    @property
+    def is_suspended(self) -> bool:
+        """Is every chunk passed over, as though it were lost?"""
+        return self._pauses > 0
+
+    def suspend(self, pauses: int = 1) -> None:
+        """What was received could not be kept. The leader hears of it once that is over."""
         self._meta, self._offset, self._checksum = None, 0, 0
-        self.is_suspended = True
+        self._pauses = pauses
+
+    def resume(self) -> None:
+        """To be called every second or so: there may be room by now, or time for another try."""
+        self._pauses = max(0, self._pauses - 1)
 
     @property
     def is_under_way(self) -> bool:
@@ -117,10 +142,25 @@ class Installation:
         self._meta = None
         if self._checksum != meta.checksum:
             core.ignored_messages += 1
-            core.send(leader_id, InstallSnapshotResponse(core.term, message.index, 0))
+            self._refuse_whole(leader_id, meta)
             return None
+        self._next_pauses = 1
         core.snapshots.install(meta, self._configuration)
         return meta.index
+
+    def _refuse_whole(self, leader_id: NodeId, meta: SnapshotMeta) -> None:
+        """Whatever damages one may damage the next: all of it comes again, ever more rarely."""
+        log.warning(
+            "a snapshot came damaged index=%d from=%s bytes=%d checksum=%08x expected=%08x pause_seconds=%d",
+            meta.index,
+            leader_id,
+            meta.size_bytes,
+            self._checksum,
+            meta.checksum,
+            self._next_pauses,
+        )
+        self.suspend(self._next_pauses)
+        self._next_pauses = min(2 * self._next_pauses, MOST_PAUSES)
 
 
 def _is_well_formed(message: InstallSnapshot) -> bool:

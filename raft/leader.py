@@ -130,6 +130,9 @@ class Leader:
         assert bodies, "0 bodies are no proposal"
         if self.transfer is not None:
             raise Transferring(self.transfer.target)
+        if core.snapshots.is_applier_behind and core.delivered_index < core.commit_index:
+            # What is committed is not bounded by what is uncommitted: it waits for the state machine here.
+            raise Overloaded(core.commit_index - core.delivered_index, 0)
         size = sum(map(len, bodies)) + ENTRY_OVERHEAD_BYTES * len(bodies)
         total = self.uncommitted_bytes + size
         # With nothing under way any size passes, or a large proposal could never be made.

@@ -15,6 +15,7 @@ from itertools import count
 from actors import Actor, Address
 from raft.actor_messages import (
     Abandoned,
+    ApplierBehind,
     Campaign,
     ChangeConfiguration,
     CheckQuorumDue,
@@ -157,6 +158,7 @@ class ReplicationActor(Actor):
             SnapshotSlice: self._take_slice,
             PartWanted: self._want_part,
             SnapshotRestored: self._keeper.note_restored,
+            ApplierBehind: self._hold_back,
             NodeFenced: self._fence,
         }
 
@@ -347,6 +349,9 @@ class ReplicationActor(Actor):
 
     def _take_slice(self, message: SnapshotSlice) -> None:
         self._keeper.take_slice(message, self.now())
+
+    def _hold_back(self, message: ApplierBehind) -> None:
+        self._core.snapshots.is_applier_behind = message.is_behind
 
     def _want_part(self, message: PartWanted) -> None:
         self._keeper.want_part(message, self.now())

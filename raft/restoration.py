@@ -7,16 +7,22 @@ starts in it, and which lets the making begin again from nothing. docs/operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from raft.directory import DRAFT_NAME, IDENTITY_NAME, LOCK_NAME, LOG_NAME, DataDirectory
+from raft.directory import (
+    DRAFT_NAME,
+    IDENTITY_NAME,
+    LOCK_NAME,
+    LOG_NAME,
+    RESTORING_NAME,
+    DataDirectory,
+)
 from raft.entries import HardState, SnapshotMeta
 from raft.files import Files
 from raft.storage import CorruptSnapshot, StorageError, WrongDirectory
 from raft.wal import WriteAheadLog
 
-RESTORING_NAME = "restoring"
 NAME_ANOTHER = "Nothing was changed: name a directory that is empty, or not there yet."
 
 
@@ -56,27 +62,27 @@ class _InTheMaking(DataDirectory):
         # The log has the members, so the node is told of none to begin with.
         super().__init__(path, cluster_id, node_id, files, storage_id=storage_id, members={})
 
-    def _claim(self) -> None:
+    def _check(self, names: Collection[str]) -> None:
+        leftovers = {LOG_NAME, DRAFT_NAME, RESTORING_NAME} if _is_in_the_making(names) else set()
+        strangers = sorted(set(names) - leftovers - {LOCK_NAME, "lost+found"})
+        if strangers:
+            raise WrongDirectory(
+                self.path, "content", expected="an empty directory", found=strangers[0], remedy=NAME_ANOTHER
+            )
+
+    def _claim(self, names: Collection[str]) -> None:
         path, disk, files = self.path, self._disk, self._files
-        self._begin()
+        self._begin(names)
         self._fill()
         self._write_identity(draft_is_there=False)
         disk.call(path, files.unlink, path / RESTORING_NAME)
         disk.call(path, files.fsync_directory, path)
 
-    def _begin(self) -> None:
+    def _begin(self, names: Collection[str]) -> None:
         """Say durably that the directory is in the making; what an earlier try left behind goes."""
         path, disk, files = self.path, self._disk, self._files
-        names = set(disk.call(path, files.list_directory, path))
-        is_in_the_making = RESTORING_NAME in names and IDENTITY_NAME not in names
-        leftovers = {LOG_NAME, DRAFT_NAME, RESTORING_NAME} if is_in_the_making else set()
-        strangers = sorted(names - leftovers - {LOCK_NAME, "lost+found"})
-        if strangers:
-            raise WrongDirectory(
-                path, "content", expected="an empty directory", found=strangers[0], remedy=NAME_ANOTHER
-            )
         marker, log, draft = path / RESTORING_NAME, path / LOG_NAME, path / DRAFT_NAME
-        if not is_in_the_making:
+        if not _is_in_the_making(names):
             disk.close(disk.call(marker, files.create, marker))
         # A try that broke off may have given the file its name and not made the name durable.
         disk.call(path, files.fsync_directory, path)
@@ -106,3 +112,7 @@ class _InTheMaking(DataDirectory):
             raise
         # Whatever else ends this ends the process: then nothing more is done to the disk.
         log.close()
+
+
+def _is_in_the_making(names: Collection[str]) -> bool:
+    return RESTORING_NAME in names and IDENTITY_NAME not in names

@@ -18,7 +18,15 @@ from raft.membership import Configuration
 from raft.replay import Replay
 from raft.segment import segment_name
 from raft.snapshot import SnapshotReader
-from raft.storage import CorruptLog, Recovered, StorageError, WrongDirectory
+from raft.storage import (
+    NOTHING_LEFT,
+    REPLACE_THE_MEMBER,
+    CorruptLog,
+    CorruptSnapshot,
+    Recovered,
+    StorageError,
+    WrongDirectory,
+)
 
 _SLICE_BYTES = 256 << 10
 
@@ -28,7 +36,7 @@ class Remains(NamedTuple):
 
     recovered: Recovered  # snapshot and entries; its hard state is no promise of anything any more
     snapshot: SnapshotFile | None
-    damages: list[StorageError]  # all that a start could have refused, in the order of the log
+    damages: list[StorageError]  # all that a start could have refused: identity, snapshots, then the log
 
     @property
     def end(self) -> tuple[Term, Index]:
@@ -89,12 +97,23 @@ def find_remains(inspection: Inspection) -> Remains:
         if best is None or _up_to_date(joined) > _up_to_date(best):
             best = joined
     if best is None or best.last_index == 0:
-        if damages:
-            raise damages[0]
-        if not inspection.sequences():
-            raise CorruptLog(inspection.directory, 0, 1, "no segment of it is there, and no snapshot")
-        raise WrongDirectory(inspection.directory, "content", expected="entries or a snapshot", found=None)
+        raise _why_nothing(inspection, damages)
+    if inspection.identity_damage is not None:
+        damages.insert(0, inspection.identity_damage)
     return Remains(best, newest, damages)
+
+
+def _why_nothing(inspection: Inspection, damages: list[StorageError]) -> StorageError:
+    """What is advised elsewhere is what was tried here."""
+    if damages:
+        error = damages[0]
+    elif not inspection.sequences():
+        error = CorruptLog(inspection.directory, 0, 1, "no segment of it is there, and no snapshot")
+    else:
+        error = WrongDirectory(inspection.directory, "content", expected="entries or a snapshot", found=None)
+    if isinstance(error, CorruptLog | CorruptSnapshot) and error.remedy == REPLACE_THE_MEMBER:
+        error.remedy = NOTHING_LEFT
+    return error
 
 
 def _up_to_date(recovered: Recovered) -> tuple[Term, Index]:
@@ -118,7 +137,10 @@ def _runs(
                 if sequence != due:
                     raise CorruptLog(path, 0, replay.next_index, "this segment is missing")
                 place, due = place + 1, due + 1
-                replay.segment(path, sequence, inspection.read(path), is_last=place == len(sequences))
+                data, failure = inspection.read_what_comes(path)
+                if failure is not None:
+                    damages.append(failure)
+                replay.segment(path, sequence, data, is_last=place == len(sequences))
         except StorageError as damage:
             damages.append(damage)
         joined = replay.joined(snapshot)

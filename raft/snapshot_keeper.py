@@ -22,6 +22,7 @@ from raft.actor_messages import (
 )
 from raft.core import Core
 from raft.entries import Index, NodeId
+from raft.lull import Lull
 from raft.messages import InstallSnapshot
 from raft.ready import Ready, SnapshotWork
 from raft.relief import Relief
@@ -71,15 +72,16 @@ class SnapshotKeeper:
         # A snapshot was given up for want of room; none is begun before the next check_room().
         self._waits_for_room = False
         self._relief = Relief(core)
+        self._lull = Lull()
         self.due_at: float | None = None  # when on_time() has something to do; None: nothing
         self.streams = SnapshotStreams(core, storage, send_local, lambda: self._written_bytes, self._release)
 
-    def consider(self) -> None:
+    def consider(self, *, in_lull: bool = False) -> None:
         """Entries were handed out to be applied, or somebody asks: is it time for a snapshot?"""
         snapshots = self._core.snapshots
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
         may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
-        if may_begin and (is_wanted or (snapshots.is_due() and not self._relief.is_hopeless())):
+        if may_begin and (is_wanted or (snapshots.is_due(in_lull) and not self._relief.is_hopeless())):
             self._begin()
 
     def _begin(self) -> None:
@@ -91,12 +93,13 @@ class SnapshotKeeper:
         """What was given up for want of room may find some by now; and where there is too little, some is to
         be made. To be called every second or so."""
         snapshots, relief = self._core.snapshots, self._relief
-        self._waits_for_room = snapshots.installation.is_suspended = False
+        self._waits_for_room = False
+        snapshots.installation.resume()
         snapshots.is_short_of_room = is_low
         is_new = relief.note(is_low=is_low, free_bytes=free_bytes, now=now, is_taking=self._is_taking)
         if is_new and not self._is_fenced:
             self._release()  # first of all what is behind the newest snapshot already
-        self.consider()
+        self.consider(in_lull=self._lull.lasts(self._core.delivered_index, now))
         if not (self._is_taking or self._is_fenced) and relief.is_due(spent_segments, now):
             relief.note_begun(now)
             self._yield_room(True)

@@ -49,16 +49,18 @@ class Spare:
         disk.attempt(path, disk.files.start_writeback, self._descriptor, start, self.filled - start)
         return True
 
-    def name(self, sequence: int, begin: Begin, minimum_bytes: int) -> tuple[SegmentWriter, Descriptor, int]:
+    def name(
+        self, sequence: int, begin: Begin, goal_bytes: int, least_bytes: int = 1
+    ) -> tuple[SegmentWriter, Descriptor, int]:
         """Make it a segment of the log, durably; its writer and descriptor, and how many bytes are filled.
 
         Head and zeros are synced before the name is given: a named segment without its head, or shorter than
         its head says, is damaged. Raises DiskFull, and it has not got its name then.
         """
         try:
-            self.fill(minimum_bytes)
+            self.fill(goal_bytes)
         except DiskFull:
-            if not self.filled:
+            if self.filled < least_bytes:
                 raise  # else a short one has to do
         disk, path = self._disk, self._directory / SPARE_NAME
         descriptor, filled = self._descriptor, self.filled

@@ -146,6 +146,19 @@ class Tidying(Protocol):
         """
 
 
+class Interruptible(Protocol):
+    """What a state machine may have beside, if some of its commands take long."""
+
+    def apply_some(
+        self, first_index: int, bodies: Sequence[bytes | None], *, is_time_up: Callable[[], bool]
+    ) -> list[bytes | None]:
+        """Called in place of apply(): as that, but it may end early, after at least one of the bodies.
+
+        It asks `is_time_up` after each command that may have taken long, and ends if so; the rest comes in
+        another call, soon. What it has applied by then must depend on nothing but the log.
+        """
+
+
 class Unhurried(Protocol):
     """What a state machine may have beside, if some of its reads take long."""
 

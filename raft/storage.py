@@ -28,6 +28,12 @@ TAKE_ITS_OWN = (
     "Give this node the directory that it was started with before; a new node needs an empty one, and a name "
     "that the cluster has not known yet."
 )
+RESTORE_AGAIN = (
+    "A restore into it was interrupted: run the same `assent snapshot restore` again, and it begins anew."
+)
+NOTHING_LEFT = (
+    "Nothing is left here that could be believed: restore a backup, or salvage another member's directory."
+)
 TAKE_ANOTHER_COPY = "Nothing in this file can be relied on: use another copy of it."
 A_LATER_VERSION = "Start this node with the version of Assent that wrote it, or with a later one."
 

@@ -82,10 +82,17 @@ class Supply:
         except DiskFull as full:
             self.note(full)
 
-    def name(self, sequence: int, begin: Begin, minimum_bytes: int) -> tuple[SegmentWriter, Descriptor, int]:
-        """The next segment, durable under its name: its writer, and how many bytes of it are filled."""
+    def name(
+        self, sequence: int, begin: Begin, goal_bytes: int, needed_bytes: int = 1
+    ) -> tuple[SegmentWriter, Descriptor, int]:
+        """The next segment, durable under its name: its writer, and how many bytes of it are filled.
+
+        As many as are needed at once: a spare that a full disk leaves with fewer gives its room back, and the
+        reserve serves. Where there is no reserve any spare has to do, and grows if it can.
+        """
+        least_bytes = needed_bytes if self._reserve.is_whole else 1
         try:
-            return self._spare.name(sequence, begin, minimum_bytes)
+            return self._spare.name(sequence, begin, goal_bytes, least_bytes)
         except DiskFull as full:
             self.note(full)
             self._spare.discard()

@@ -358,8 +358,9 @@ class WriteAheadLog:
         self._sequence += 1
         identity, sequence, state = self._identity, self._sequence, self._state
         begin = partial(SegmentWriter.begin, identity, sequence, self._last_index + 1, old.last_crc, state)
-        least_bytes = max(self._first_fill_bytes, head_bytes(state) + size_bytes + SEAL_BYTES)
-        writer, self._descriptor, filled = self._supply.name(sequence, begin, least_bytes)
+        needed_bytes = head_bytes(state) + size_bytes + SEAL_BYTES
+        goal_bytes = max(self._first_fill_bytes, needed_bytes)
+        writer, self._descriptor, filled = self._supply.name(sequence, begin, goal_bytes, needed_bytes)
         self._seal(self._path, descriptor, old, self._sequence, writer.header_crc)
         self._segments.append((self._sequence, self._last_index + 1))
         self._commit_unwritten = False

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from bench.ports import free_ports
 
 START_SECONDS = 30.0
@@ -106,7 +108,7 @@ class EtcdCluster:
         members = ",".join(f"{member}={url}" for member, url in self._peer_urls.items())
         flags = {
             "--name": name,
-            "--data-dir": str(self.directory / name),
+            "--data-dir": str(self.data_directory(name)),
             "--listen-client-urls": client,
             "--advertise-client-urls": client,
             "--listen-peer-urls": peer,
@@ -138,6 +140,12 @@ class EtcdCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS)
+
+    def data_directory(self, name: str) -> Path:
+        return self.directory / name
+
+    def resident_bytes(self, name: str) -> int:
+        return int(psutil.Process(self._processes[name].pid).memory_info().rss)
 
     def leader(self) -> str | None:
         """The name of the node that says it leads, or None."""

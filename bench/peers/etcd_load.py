@@ -4,6 +4,9 @@ Knows the protobuf form of two requests and h2load's log. h2load is written in C
 without being a gRPC client, so it takes less of the shared cores than any real client of etcd would: the
 comparison leans etcd's way.
 
+A mixed load is two of them at once, one for reads and one for puts, since an h2load has one body to send. It
+reads the very key that it writes, where Assent's load draws from many: that leans etcd's way too.
+
 By hand: `python -m bench.peers.etcd_load put 16 16 40000 http://127.0.0.1:2379`
 """
 
@@ -15,14 +18,21 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.peers.etcd_cluster import EtcdFailed, call, encoded
 from kvstore.client.load import percentile_ms
 
 KEY = b"/bench/k0001"  # h2load repeats one body, so etcd has one key where Assent's load has many
-METHODS = {"put": "Put", "get": "Range", "local-get": "Range"}
+NO_KEY = b"/none/k0001"  # nobody writes it
+METHODS = {"put": "Put", "get": "Range", "local-get": "Range", "nothing": "DeleteRange"}
+# So many requests in flight of a mixed load have one put among them. That is more than its share of all
+# requests: a put takes about three times as long as a read, so both are through at about the same time.
+_IN_FLIGHT_A_PUT = 4
 
 
 @dataclass(slots=True)
@@ -36,21 +46,40 @@ class EtcdLoadResult:
     errors: int
 
 
+def _varint(number: int) -> bytes:
+    """Seven bits to a byte, the lowest first; all but the last have the eighth bit set."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
 def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited protobuf field; lengths below 16 KiB take one or two bytes here."""
-    length = len(data)
-    size = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
-    return bytes([number << 3 | 2]) + size + data
+    """A length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
 
 def request_body(kind: str, value_bytes: int) -> bytes:
-    """PutRequest{key = 1, value = 2} or RangeRequest{key = 1, serializable = 7} in a gRPC message frame."""
-    message = _field(1, KEY)
+    """PutRequest{key = 1, value = 2} or RangeRequest{key = 1, serializable = 7} in a gRPC message frame.
+
+    Of "nothing" it is DeleteRangeRequest{key = 1}, of a key that is not there.
+    """
+    message = _field(1, NO_KEY if kind == "nothing" else KEY)
     if kind == "put":
         message += _field(2, b"v" * value_bytes)
     elif kind == "local-get":
         message += bytes([7 << 3, 1])
     return b"\0" + struct.pack(">I", len(message)) + message
+
+
+class Part(NamedTuple):
+    """What one h2load does."""
+
+    kind: str
+    connections: int
+    in_flight: int
+    total: int
 
 
 def etcd_load(
@@ -63,52 +92,133 @@ def etcd_load(
     value_bytes: int = 256,
     timeout_seconds: float = 120.0,
 ) -> EtcdLoadResult:
-    """One run of `total` requests.
+    """One run of `total` requests."""
+    parts = [Part(kind, connections, in_flight, total)]
+    [(output, log)], wrong = _run(parts, url, value_bytes, timeout_seconds)
+    result = _parse(output, log)
+    result.errors += wrong
+    return result
+
+
+def etcd_mixed_load(
+    connections: int,
+    in_flight: int,
+    total: int,
+    url: str,
+    *,
+    put_every: int,
+    value_bytes: int = 256,
+    timeout_seconds: float = 120.0,
+) -> EtcdLoadResult:
+    """One run of `total` requests: one put in `put_every` of them, the others linearizable reads."""
+    parts = mixed_parts(connections, in_flight, total, put_every)
+    ran, wrong = _run(parts, url, value_bytes, timeout_seconds)
+    result = together([log for _, log in ran])
+    result.errors += wrong
+    return result
+
+
+def lengthen_log(total: int, url: str, timeout_seconds: float = 120.0) -> None:
+    """So many entries more in etcd's log, which change nothing: it takes its snapshots by their number."""
+    before = int(call(url, "maintenance/status", {})["raftIndex"])
+    with tempfile.TemporaryDirectory(prefix="assent-bench-h2load-") as work:
+        body, log = Path(work) / "body", Path(work) / "log"
+        body.write_bytes(request_body("nothing", 0))
+        command = _command(Part("nothing", 16, 16, total), url, body, log)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds)
+    done = int(call(url, "maintenance/status", {})["raftIndex"]) - before
+    if ran.returncode != 0 or done < total:
+        raise EtcdFailed(f"{done} entries were written, not {total}: {ran.stderr[-500:]}")
+
+
+def mixed_parts(connections: int, in_flight: int, total: int, put_every: int) -> list[Part]:
+    """The requests in flight are shared between the two; each kind has as many connections as asked for."""
+    puts, puts_in_flight = max(1, total // put_every), max(1, in_flight // _IN_FLIGHT_A_PUT)
+    return [
+        Part("put", connections, puts_in_flight, puts),
+        Part("get", connections, max(1, in_flight - puts_in_flight), total - puts),
+    ]
+
+
+def _run(
+    parts: Sequence[Part], url: str, value_bytes: int, timeout_seconds: float
+) -> tuple[list[tuple[str, str]], int]:
+    """All parts at once: summary and log of each, and by how many the puts done are not those asked for.
 
     What was done is checked, since gRPC reports a failed call with HTTP status 200: puts by the revision
     that they must have reached, gets by the bytes that must have come back.
     """
+    mark = {"key": encoded(KEY), "value": encoded(b"v" * value_bytes)}
+    before = int(call(url, "kv/put", mark)["header"]["revision"])
+    with tempfile.TemporaryDirectory(prefix="assent-bench-h2load-") as work, ExitStack() as stack:
+        running = []
+        for part in parts:
+            body, log = Path(work) / f"{part.kind}.body", Path(work) / f"{part.kind}.log"
+            body.write_bytes(request_body(part.kind, value_bytes))
+            command = _command(part, url, body, log)
+            process = stack.enter_context(
+                subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
+            stack.callback(process.kill)  # before it is waited for; to one that has ended it does nothing
+            running.append((process, log))
+        ran = [(process.communicate(timeout=timeout_seconds)[0], log) for process, log in running]
+        for (process, _), (output, _) in zip(running, ran):
+            if process.returncode != 0:
+                raise EtcdFailed(f"h2load ended with {process.returncode}: {output[-500:]}")
+        texts = [(output, log.read_text()) for output, log in ran]
+    done = int(call(url, "kv/put", mark)["header"]["revision"]) - 1 - before
+    for part, (output, _) in zip(parts, texts):
+        if part.kind != "put" and _data_bytes(output) < part.total * value_bytes:
+            raise EtcdFailed(f"{part.kind}: fewer bytes came back than {part.total} values have")
+    return texts, abs(done - sum(part.total for part in parts if part.kind == "put"))
+
+
+def _command(part: Part, url: str, body: Path, log: Path) -> list[str]:
     binary = shutil.which("h2load")
     if binary is None:
         raise EtcdFailed("h2load was not found: it comes with the package nghttp2-client")
-    mark = {"key": encoded(KEY), "value": encoded(b"v" * value_bytes)}
-    before = int(call(url, "kv/put", mark)["header"]["revision"])
-    with tempfile.TemporaryDirectory(prefix="assent-bench-h2load-") as work:
-        body, log = Path(work) / "body", Path(work) / "log"
-        body.write_bytes(request_body(kind, value_bytes))
-        shape = ["-n", str(total), "-c", str(connections), "-m", str(in_flight), "-t", "1"]
-        headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-        target = f"{url}/etcdserverpb.KV/{METHODS[kind]}"
-        command = [binary, *shape, *headers, "-d", str(body), f"--log-file={log}", target]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds)
-        if ran.returncode != 0:
-            raise EtcdFailed(f"h2load ended with {ran.returncode}: {ran.stderr[-500:]}")
-        result = _parse(ran.stdout, log.read_text())
-    after = int(call(url, "kv/put", mark)["header"]["revision"]) - 1
-    if kind == "put":
-        result.errors += abs(total - (after - before))
-    elif _data_bytes(ran.stdout) < total * value_bytes:
-        raise EtcdFailed(f"{kind}: fewer bytes came back than {total} values have")
-    return result
+    shape = ["-n", str(part.total), "-c", str(part.connections), "-m", str(part.in_flight), "-t", "1"]
+    headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    target = f"{url}/etcdserverpb.KV/{METHODS[part.kind]}"
+    return [binary, *shape, *headers, "-d", str(body), f"--log-file={log}", target]
 
 
 def _parse(output: str, log: str) -> EtcdLoadResult:
-    """The summary has no percentiles; the log has start, HTTP status and microseconds of each request."""
+    """One h2load. The rate is that of its summary, which has no percentiles; those are in the log."""
     rate = re.search(r"finished in .*?, ([\d.]+) req/s", output)
     if rate is None:
         raise EtcdFailed(f"h2load's summary was not understood: {output[-500:]}")
+    return _result(_requests(log), float(rate[1]))
+
+
+def together(logs: Sequence[str]) -> EtcdLoadResult:
+    """Several that ran at once. The rate is over the time from the first request to the last answer."""
+    requests = [request for log in logs for request in _requests(log)]
+    seconds = max(begun + took for begun, _, took in requests) - min(begun for begun, _, _ in requests)
+    answered = sum(status == "200" for _, status, _ in requests)
+    return _result(requests, answered / max(seconds, 1e-6))
+
+
+def _requests(log: str) -> list[tuple[float, str, float]]:
+    """Of each request the start in seconds, HTTP status, and seconds that it took."""
     rows = [line.split("\t") for line in log.splitlines()]
-    latencies = sorted(int(row[2]) / 1e6 for row in rows if row[1] == "200")
+    if not rows:
+        raise EtcdFailed("h2load has no request in its log")
+    return [(int(row[0]) / 1e6, row[1], int(row[2]) / 1e6) for row in rows]
+
+
+def _result(requests: Sequence[tuple[float, str, float]], rate: float) -> EtcdLoadResult:
+    latencies = sorted(took for _, status, took in requests if status == "200")
     if not latencies:
-        raise EtcdFailed(f"no request of h2load was answered: {output[-500:]}")
+        raise EtcdFailed("no request of h2load was answered")
     return EtcdLoadResult(
-        ops_per_second=float(rate[1]),
+        ops_per_second=rate,
         p50_ms=percentile_ms(latencies, 0.5),
         p99_ms=percentile_ms(latencies, 0.99),
         p999_ms=percentile_ms(latencies, 0.999),
         max_ms=percentile_ms(latencies, 1.0),
         completed=len(latencies),
-        errors=len(rows) - len(latencies),
+        errors=len(requests) - len(latencies),
     )
 
 
@@ -118,7 +228,7 @@ def _data_bytes(output: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 5 or arguments[0] not in METHODS:
+    if len(arguments) != 5 or arguments[0] not in ("put", "get", "local-get"):
         print("usage: etcd_load.py put|get|local-get CONNECTIONS IN_FLIGHT TOTAL URL", file=sys.stderr)
         return 2
     connections, in_flight, total = map(int, arguments[1:4])

@@ -155,16 +155,19 @@ def _show_saved(invocation: Invocation, file: Path, saved: SavedSnapshot) -> Non
 
 
 def _show_salvaged(invocation: Invocation, file: Path, found: Salvaged) -> None:
-    facts = {
+    facts: dict[str, object] = {
         "file": str(file),
         "cluster_id": found.cluster_id,
         "node": found.node,
+        "fenced": found.fenced,
         "index": found.log_index,
         "term": found.term,
         "revision": found.revision,
         "keys": found.keys,
         "damages": found.damages,
     }
+    if found.fenced is not None:
+        click.echo(f"assent: {found.fenced}", err=True)
     for damage in found.damages:
         click.echo(f"assent: left out: {damage}", err=True)
     _show(invocation, facts, f"found {found.keys} keys at revision {found.revision}, saved to {file}")

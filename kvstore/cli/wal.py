@@ -58,6 +58,8 @@ def check(ctx: click.Context, directory: Path, no_restore: bool) -> None:
         report = inspection.report()
         if not no_restore:
             _restore_snapshots(report)
+    if report.fence is not None:
+        click.echo(f"assent: {report.fence.warning()}", err=True)
     if ctx.obj.write_out == "json":
         output.write_json(_facts(report) | {"segments": [_segment(segment) for segment in report.segments]})
     else:
@@ -79,7 +81,6 @@ def _restore_snapshots(report: Report) -> None:
     """Adds what the store has against those whose every byte checks. A start restores the newest one that
     goes with the log, and behind a fence none."""
     from kvstore.unusable import why_unusable
-    from raft.fence import FENCE_NAME
     from raft.inspection import ReadOnlyFiles
 
     for place, found in enumerate(report.snapshots):
@@ -90,7 +91,7 @@ def _restore_snapshots(report: Report) -> None:
             continue
         report.snapshots[place] = found._replace(meta=None, damage=damage)
         is_used = report.recovered is not None and report.recovered.snapshot == found.meta
-        if is_used and not (report.directory.parent / FENCE_NAME).exists():
+        if is_used and report.fence is None:
             report.refusal = damage
 
 
@@ -162,6 +163,7 @@ def _facts(report: Report) -> dict[str, Any]:
         "directory": str(report.directory),
         "cluster_id": report.identity.cluster_id,
         "node_id": report.identity.node_id,
+        "fenced": report.fence and report.fence.warning(),
     }
     recovered = report.recovered
     if recovered is not None:

@@ -105,8 +105,9 @@ class BlockingCluster(Cluster[Membership]):
         """Writes all keys as of one moment, which is not before this call, to a file: docs/operations.md.
 
         It is read from the node at `endpoint`, or from the first one that answers. `timeout_seconds` is for
-        each answer; all of it takes as long as it takes. At a path there is a whole file or none in the end;
-        to a file object the bytes are written as they come, and after an error they are of no use.
+        each answer, and for a node that gets no further before it sends, after which the next one is asked;
+        all of it takes as long as it takes. At a path there is a whole file or none in the end; to a file
+        object the bytes are written as they come, and after an error they are of no use.
         Raises SnapshotBroken, SnapshotDamaged, BackupRefused, or what a request raises.
         """
         from kvstore.client.saving import drive, save_steps, saving_to

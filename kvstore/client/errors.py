@@ -42,7 +42,7 @@ class SnapshotBroken(NotApplied):
     __slots__ = ("cause", "endpoint", "read_bytes", "size_bytes")
 
     def __init__(self, endpoint: str, read_bytes: int, size_bytes: int, cause: Exception) -> None:
-        how_far = f"{read_bytes} of {size_bytes} bytes" if size_bytes else "it was opened"
+        how_far = f"{read_bytes} of {size_bytes} bytes" if size_bytes else "it was begun"
         super().__init__(f"the snapshot of {endpoint} broke off after {how_far}: {cause}. Save it again")
         self.endpoint = endpoint
         self.read_bytes = read_bytes

@@ -98,17 +98,13 @@ def save_steps(
     now: Callable[[], float],
     on_progress: Progress | None,
 ) -> Steps:
-    """`timeout_seconds` is for a node to open a snapshot at all, and then for each of its answers."""
+    """`timeout_seconds` is for a node to open a snapshot at all, while it takes one for getting any further
+    with that, and then for each of its answers."""
     tell = on_progress if on_progress is not None else _tell_nobody
     nonce = secrets.token_bytes(NONCE_BYTES)
-    endpoint, first = yield from _find(endpoints, nonce, timeout_seconds, now)
-    opened: Opened | None = None
+    endpoint, opened = yield from _open(endpoints, nonce, timeout_seconds, now, tell)
     read_bytes = 0
     try:
-        while isinstance(first, Pending):
-            tell(first.written_bytes, 0)
-            first = yield Ask(endpoint, snapshot_call(Open(nonce)), timeout_seconds)
-        opened = first
         header = _header_of(opened)
         sink(header.encode())
         file_bytes = len(header.encode())
@@ -128,8 +124,7 @@ def save_steps(
     except (SnapshotDamaged, SnapshotBroken):
         raise
     except AssentError as error:
-        size_bytes = 0 if opened is None else opened.size_bytes
-        raise SnapshotBroken(endpoint, read_bytes, size_bytes, error) from error
+        raise SnapshotBroken(endpoint, read_bytes, opened.size_bytes, error) from error
     yield from _close(endpoint, nonce)
     return SavedSnapshot(
         opened.cluster_id,
@@ -142,6 +137,51 @@ def save_steps(
         checksum,
         file_bytes,
     )
+
+
+def _open(
+    endpoints: tuple[str, ...], nonce: bytes, timeout_seconds: float, now: Callable[[], float], tell: Progress
+) -> Generator[Ask | Wait, Any, tuple[str, Opened]]:
+    """A snapshot that can be read. Nothing of it has come yet, so for a node that breaks off, or gets no
+    further, one of the others is asked."""
+    broken: SnapshotBroken | None = None
+    while endpoints:
+        try:
+            endpoint, answer = yield from _find(endpoints, nonce, timeout_seconds, now)
+        except AssentError as error:
+            if broken is None:
+                raise
+            raise broken from error  # one that answered says more
+        try:
+            return endpoint, (yield from _outwait(endpoint, answer, nonce, timeout_seconds, now, tell))
+        except AssentError as error:
+            broken = SnapshotBroken(endpoint, 0, 0, error)
+        yield from _close(endpoint, nonce)
+        endpoints = tuple(each for each in endpoints if each != endpoint)
+    assert broken is not None, "nobody was asked"
+    raise broken from broken.cause
+
+
+def _outwait(
+    endpoint: str,
+    answer: Opened | Pending,
+    nonce: bytes,
+    timeout_seconds: float,
+    now: Callable[[], float],
+    tell: Progress,
+) -> Generator[Ask | Wait, Any, Opened]:
+    """However long it takes, as long as it goes on: a node that was cut off from its leader never has all
+    that the snapshot is to have, and says again and again that it is to come."""
+    moved_at, written_bytes = now(), -1
+    while isinstance(answer, Pending):
+        if answer.written_bytes != written_bytes:
+            moved_at, written_bytes = now(), answer.written_bytes
+        elif now() - moved_at >= timeout_seconds:
+            reason = f"for {timeout_seconds:g} s it got no further than {written_bytes} bytes"
+            raise DeadlineExceeded(reason)
+        tell(written_bytes, 0)
+        answer = yield Ask(endpoint, snapshot_call(Open(nonce)), timeout_seconds)
+    return answer
 
 
 def _find(

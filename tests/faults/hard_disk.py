@@ -170,6 +170,9 @@ class HardDisk(SimulatedDisk):
         self._arrive("pread", points.START + "read", self._path_of(descriptor))
         return self._files.pread(self._real[descriptor], length_bytes, offset)
 
+    def size_bytes(self, descriptor: int) -> int:
+        return self._files.size_bytes(self._real[descriptor])
+
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
         path, inode = self._open_file(descriptor)
         point = points.point_of_write(path, data, offset, is_first=self._is_first)

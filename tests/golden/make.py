@@ -74,6 +74,43 @@ def make_log(target: Path) -> dict[str, object]:
     }
 
 
+def make_installed(target: Path) -> dict[str, object]:
+    """A data directory with a snapshot that took the place of its log, as a leader sends it or a restore
+    makes it: the mark says that what stands before it is void."""
+    directory = DataDirectory(target, CLUSTER, NODE, storage_id=STORAGE, members=ADDRESSES)
+    log = directory.open_log(segment_bytes=SEGMENT_BYTES)
+    log.load()
+    void = [(1, NO_OP, b""), (1, CONFIGURED, CONFIGURATION.encode()), (1, COMMAND, b"void")]
+    log.append(HardState(1, None, 2), EntryBatch(1, void))
+    log.sync()
+    log.append(HardState(4, None, 2), None)
+    log.begin_snapshot(20, 3, CONFIGURATION.encode())
+    log.append_snapshot(CONTENT)
+    log.commit_snapshot(replaces_log=True)
+    entries = []
+    for number in range(8):
+        entries.append((4, COMMAND, b"%d " % number * 300))
+        log.append(HardState(4, None, 20), EntryBatch(20 + len(entries), entries[-1:]))
+        log.sync()
+    log.close()
+    directory.close()
+    (target / LOCK_NAME).unlink()
+    return {
+        "cluster_id": CLUSTER,
+        "node_id": NODE,
+        "storage_id": STORAGE,
+        "members": ADDRESSES,
+        "term": 4,
+        "voted_for": None,
+        "commit_index": 20,
+        "first_index": 21,
+        "entries": [{"term": term, "kind": kind, "body": body.hex()} for term, kind, body in entries],
+        "snapshot": {"index": 20, "term": 3, "voters": ["n1", "n2"], "learners": ["n3"]},
+        "content": CONTENT.hex(),
+        "segments": len(list((target / "wal").glob("*.wal"))),
+    }
+
+
 def make_state(target: Path) -> dict[str, object]:
     """The content of a snapshot of the store: records, deleted ones, leases, and sessions with what they
     remember."""
@@ -133,6 +170,7 @@ def make_fence(target: Path) -> dict[str, object]:
 
 MAKERS: dict[str, Callable[[Path], dict[str, object]]] = {
     f"log-{LOG_VERSION}": make_log,
+    f"installed-{LOG_VERSION}": make_installed,
     f"state-{STATE_VERSION}.bin": make_state,
     f"identity-{IDENTITY_VERSION}": make_identity,
     f"fenced-{FENCE_VERSION}": make_fence,

@@ -26,6 +26,7 @@ from tests.kvstore.machine_log import Log
 
 HERE = Path(__file__).parent
 LOGS = sorted(path.stem for path in HERE.glob("log-*.json"))
+INSTALLED = sorted(path.stem for path in HERE.glob("installed-*.json"))
 STATES = sorted(path.stem for path in HERE.glob("state-*.json"))
 IDENTITIES = sorted(path.stem for path in HERE.glob("identity-*.json"))
 FENCES = sorted(path.stem for path in HERE.glob("fenced-*.json"))
@@ -43,6 +44,7 @@ def a_copy(name: str, tmp_path: Path) -> Path:
 
 def test_each_format_that_is_written_has_its_golden_files() -> None:
     assert [f"log-{version}" for version in range(1, segment.FORMAT_VERSION + 1)] == LOGS
+    assert [f"installed-{version}" for version in range(3, segment.FORMAT_VERSION + 1)] == INSTALLED
     assert [f"state-{version}" for version in range(1, snapshots.FORMAT_VERSION + 1)] == STATES
     for names, kind, newest_version in (
         (IDENTITIES, "identity", directory.FORMAT_VERSION),
@@ -51,13 +53,14 @@ def test_each_format_that_is_written_has_its_golden_files() -> None:
         versions = range(1, newest_version + 1)
         assert [f"{kind}-{version}" for version in versions] == names
         assert [json.loads((HERE / name).read_bytes())["format"] for name in names] == list(versions)
-    newest = HERE / LOGS[-1]
     for pattern, version in (("*.wal", segment.FORMAT_VERSION), ("snapshot-*", snapshot.FORMAT_VERSION)):
-        for path in (newest / "wal").glob(pattern):
+        newest = [path for name in (LOGS[-1], INSTALLED[-1]) for path in (HERE / name / "wal").glob(pattern)]
+        assert newest
+        for path in newest:
             assert int.from_bytes(path.read_bytes()[8:12], "little") == version
 
 
-@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("name", LOGS + INSTALLED)
 def test_a_data_directory_of_each_version_is_read_to_the_last_byte(name: str, tmp_path: Path) -> None:
     content = described(name)
     data = DataDirectory(a_copy(name, tmp_path), content["cluster_id"], content["node_id"])
@@ -67,7 +70,7 @@ def test_a_data_directory_of_each_version_is_read_to_the_last_byte(name: str, tm
     recovered = log.load()
     assert recovered.hard_state == HardState(content["term"], content["voted_for"], content["commit_index"])
     entries = [(entry["term"], entry["kind"], bytes.fromhex(entry["body"])) for entry in content["entries"]]
-    assert (recovered.first_index, recovered.entries) == (1, entries)
+    assert (recovered.first_index, recovered.entries) == (content.get("first_index", 1), entries)
     meta = recovered.snapshot
     assert meta is not None
     configuration = Configuration.decode(meta.configuration)
@@ -83,20 +86,20 @@ def test_a_data_directory_of_each_version_is_read_to_the_last_byte(name: str, tm
     data.close()
 
 
-@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("name", LOGS + INSTALLED)
 def test_a_log_of_each_version_is_gone_on_with(name: str, tmp_path: Path) -> None:
     """Over several segments, and read again."""
     content = described(name)
     path = a_copy(name, tmp_path)
     bodies = [b"later %d " % number * 200 for number in range(12)]
-    index = len(content["entries"])
+    index = content.get("first_index", 1) - 1 + len(content["entries"])
     for first in range(0, len(bodies), 4):
         data = DataDirectory(path, content["cluster_id"], content["node_id"])
         log = data.open_log(segment_bytes=4096)
         assert log.load().last_index == index
         for body in bodies[first : first + 4]:
             index += 1
-            log.append(HardState(6, None, 7), EntryBatch(index, [(6, 1, body)]))
+            log.append(HardState(6, None, content["commit_index"]), EntryBatch(index, [(6, 1, body)]))
             log.sync()
         log.close()
         data.close()

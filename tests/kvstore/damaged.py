@@ -39,13 +39,14 @@ def make_directory(
     compacted_at: int = 0,
     snapshot_at: int = 0,
     content: bytes | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> None:
     """A log of several segments and 24 entries of term 2, all of them puts but the first.
 
     With `content`, that is what is in its snapshots, instead of the store's state."""
     cluster_id = f"{derive_cluster_id(members):016x}"
     directory = DataDirectory(path, cluster_id, node, storage_id=STORAGE_ID, members=members)
-    log, machine = directory.open_log(segment_bytes=SEGMENT_BYTES), Log().machine
+    log, machine = directory.open_log(segment_bytes=segment_bytes), Log().machine
     log.load()
     for index in range(1, ENTRIES + 1):
         entry = (2, 1, put_at(index)) if index > 1 else (2, 0, b"")

@@ -70,6 +70,26 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(tmp_path: Pa
         file.commit()
     file.abandon()
     assert path.read_bytes() == b"precious" and names(tmp_path) == ["f"]
+
+
+def test_a_save_that_cannot_be_read_back_is_not_advised_to_use_another_backup(tmp_path: Path) -> None:
+    """It was this one that was to be made."""
+    path = tmp_path / "f"
+    file = BackupFile(path)
+    file.write(file_bytes())
+    flipped = bytearray((tmp_path / "f.partial").read_bytes())
+    flipped[-10] ^= 1
+    (tmp_path / "f.partial").write_bytes(flipped)
+    with pytest.raises(DamagedBackup, match="Save it elsewhere: this disk") as caught:
+        file.commit()
+    assert "another backup" not in str(caught.value)
+    file.abandon()
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_replaced_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"precious")
     file = BackupFile(path, overwrite=True)
     file.write(file_bytes())
     file.commit()

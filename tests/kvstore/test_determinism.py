@@ -78,6 +78,24 @@ def test_g14_so_it_is_with_a_long_log(seed: int) -> None:
     check_equal(states_of(log, None), states_of(log, Random(seed)))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_g14_in_whatever_pieces_it_is_applied_it_is_the_same(seed: int) -> None:
+    """The time may be up behind any command but a put, at another one on each node."""
+    log, chance = log_of(seed, 500), Random(seed)
+    whole, in_pieces = new_machine(), new_machine()
+    results: list[bytes | None] = []
+    shortened = 0
+    while len(results) < len(log):
+        piece = log[len(results) : len(results) + chance.randint(1, 64)]
+        some = in_pieces.apply_some(len(results) + 1, piece, is_time_up=lambda: chance.random() < 0.3)
+        assert 1 <= len(some) <= len(piece)
+        shortened += len(some) < len(piece)
+        results += some
+    assert shortened > 5
+    assert results == whole.apply(1, log)
+    assert (in_pieces.fingerprint(), in_pieces.digest()) == (whole.fingerprint(), whole.digest())
+
+
 SCRIPT = """
 import sys, msgpack
 from random import Random

@@ -7,12 +7,15 @@ from zlib import crc32
 import pytest
 
 import kvstore.node
+import tests.kvstore.memory_cluster
 from kvstore import protocol, watch_frames
 from kvstore.protocol import Refusal, Results
 from kvstore.protocol_admin import ListMembers, Member, ReplaceMember, encode_admin
 from kvstore.protocol_snapshot import Open, encode_snapshot_request
 from kvstore.state_machine import StoreMachine
 from raft.divergence import CHECK_EVERY
+from raft.fence import FenceMark
+from raft.storage import MemoryStorage, Space
 from tests.kvstore.memory_cluster import MemoryCluster, peer_of
 
 
@@ -181,6 +184,73 @@ def test_a_fenced_node_starts_fenced(cluster: FencedCluster) -> None:
     assert isinstance(refusal, Refusal) and refusal.code == protocol.FENCED
     leader = cluster.leader()
     assert cluster.status(bent)["last_index"] == cluster.status(leader)["last_index"], "its log goes on"
+
+
+class Bounded(MemoryStorage):
+    """A disk that can be nearly full."""
+
+    is_full = False
+
+    def check_space(self) -> Space:
+        return Space(free_bytes=0 if self.is_full else 1 << 40, wanted_bytes=1, gave_up=False)
+
+
+@pytest.fixture
+def bounded_cluster(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FencedCluster:
+    monkeypatch.setattr(tests.kvstore.memory_cluster, "MemoryStorage", Bounded)
+    made: FencedCluster = request.getfixturevalue("cluster")
+    return made
+
+
+def fill_disk(cluster: MemoryCluster, name: str) -> None:
+    disk = cluster.disks[name]
+    assert isinstance(disk, Bounded)
+    disk.is_full = True
+    cluster.run(2.5)
+    assert cluster.status(name)["space"] == "low"
+
+
+def low_at_leader(cluster: MemoryCluster) -> object:
+    return cluster.status(cluster.leader())["space_low"]
+
+
+def test_a_fenced_node_without_room_stops_nobody(bounded_cluster: FencedCluster) -> None:
+    """It can release nothing of its log, so its disk must run low one day: the leader refused all puts then,
+    for as long as the fenced node ran."""
+    cluster = bounded_cluster
+    bent = follower_of(cluster)
+    cluster.fence(bent)
+    fill_disk(cluster, bent)
+    assert low_at_leader(cluster) == []
+    cluster.write(10)
+
+
+def test_a_node_without_room_that_is_fenced_stops_nobody_any_more(bounded_cluster: FencedCluster) -> None:
+    """What it had said before is taken back at once, and not when it is forgotten."""
+    cluster = bounded_cluster
+    bent = follower_of(cluster)
+    fill_disk(cluster, bent)
+    assert low_at_leader(cluster) == [bent]
+    cluster.bend(bent)
+    caller = cluster.client(cluster.leader())
+    for _ in range(CHECK_EVERY):
+        assert caller.call(protocol.WRITE, [protocol.delete_body(0, 0, 0, b"/a")])[0][0] == protocol.OK
+    cluster.run(2.0)
+    assert cluster.is_fenced(bent)
+    assert low_at_leader(cluster) == []
+    cluster.write(10)
+
+
+def test_a_node_that_has_forgotten_and_has_no_room_stops_nobody(bounded_cluster: FencedCluster) -> None:
+    """The cluster does without it as though it were down."""
+    cluster = bounded_cluster
+    forgetful = follower_of(cluster)
+    cluster.crash(forgetful)
+    cluster.fences[forgetful].put_up(FenceMark(5, 0, 0, "an old copy", has_forgotten=True))
+    cluster.start(forgetful)
+    fill_disk(cluster, forgetful)
+    assert low_at_leader(cluster) == []
+    cluster.write(10)
 
 
 def test_two_nodes_that_differ_say_so_and_both_serve(monkeypatch: pytest.MonkeyPatch) -> None:

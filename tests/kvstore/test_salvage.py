@@ -21,6 +21,8 @@ from kvstore.state_machine import StoreMachine
 from kvstore.watch_plane import WatchPlane
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
+from raft.fence import FenceMark, FileFence
+from raft.files import OsFiles
 from raft.membership import Configuration
 from raft.segment import decode_segment_header
 from raft.state_machine import restore_all
@@ -194,6 +196,86 @@ def test_whatever_a_start_refuses_gives_a_file_that_is_whole_or_none(tmp_path: P
         assert "assent: left out: " in result.stderr
         machine = restored(file)
         assert machine.fingerprint() == whole(facts["index"])
+
+
+@pytest.mark.parametrize("log", [".", "wal"])
+@pytest.mark.parametrize("first_segment_is_damaged", [False, True])
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_lost_identity_costs_nothing_of_a_whole_log(
+    tmp_path: Path, is_missing: bool, first_segment_is_damaged: bool, log: str
+) -> None:
+    """Nothing else says whose the directory is but its segments; the log is whole, or as far as it goes."""
+    home, file = tmp_path / "data", tmp_path / "file"
+    make_directory(home, MEMBERS, snapshot_at=14)
+    if is_missing:
+        (home / "identity").unlink()
+    else:
+        flip(home / "identity", 40)
+    if first_segment_is_damaged:
+        flip(segments_in(home)[0], 20)
+    found = salvage(home / log, file)
+    check(found, file, ENTRIES)
+    assert found.node == "n1" and found.cluster_id == f"{derive_cluster_id(MEMBERS):016x}"
+    damages = found.damages
+    if not (
+        is_missing and log == "wal"
+    ):  # of a log that was taken out of its directory no identity is missed
+        told, *damages = damages
+        where = f"data directory {home}: identity is None" if is_missing else f"{home}/identity is damaged"
+        assert told.startswith(where) and "remove this member" not in told
+    assert len(damages) == first_segment_is_damaged
+
+
+def test_a_snapshot_alone_says_of_which_cluster_it_is(tmp_path: Path) -> None:
+    """Every segment and the identity are damaged; which node's it is, nothing tells any more."""
+    home, file = tmp_path / "data", tmp_path / "file"
+    make_directory(home, MEMBERS, snapshot_at=14)
+    for path in (home / "identity", *segments_in(home)):
+        flip(path, 20)
+    found = salvage(home, file)
+    check(found, file, 14)
+    assert (found.node, found.cluster_id) == ("", f"{derive_cluster_id(MEMBERS):016x}")
+
+
+def test_a_salvage_that_finds_nothing_does_not_advise_a_salvage(tmp_path: Path) -> None:
+    home, file = tmp_path / "data", tmp_path / "file"
+    make_directory(home, MEMBERS)
+    first, *others = segments_in(home)
+    flip(first, 20)
+    result = run("snapshot", "salvage", home, file, expect=exits.CORRUPT)
+    assert "snapshot salvage" not in result.stderr and "restore a backup" in result.stderr
+    for path in others:
+        flip(path, 20)
+    flip(home / "identity", 20)
+    result = run("snapshot", "salvage", home, file, expect=exits.DATA_DIRECTORY)
+    assert "snapshot salvage" not in result.stderr and "restore a backup" in result.stderr
+
+
+@pytest.mark.parametrize("log", [".", "wal"])
+@pytest.mark.parametrize("command", ["salvage", "check"])
+def test_of_a_node_that_had_fenced_itself_that_is_said_first(tmp_path: Path, command: str, log: str) -> None:
+    """What was wrong may be in its snapshots, too."""
+    home = tmp_path / "data"
+    make_directory(home, MEMBERS)
+    words: dict[str, list[str | Path]] = {
+        "salvage": ["snapshot", "salvage", home / log, tmp_path / "file", "--force"],
+        "check": ["wal", "check", home / log],
+    }
+    result = run("-w", "json", *words[command])
+    assert json.loads(result.stdout)["fenced"] is None and "fenced" not in result.stderr
+    fence = FileFence(home, OsFiles())
+    fence.put_up(FenceMark(20, 1, 2, "another state than a majority"))
+    flip(segments_in(home)[1], 1500)
+    result = CliRunner().invoke(cli, ["-w", "json", *map(str, words[command])])
+    said = "this node had fenced itself at index 20: another state than a majority; its state may be wrong"
+    assert json.loads(result.stdout)["fenced"].startswith(said)
+    assert result.stderr.startswith(f"assent: {said}")
+    fence.put_up(FenceMark(30, 0, 0, "its log was cut", True))
+    result = CliRunner().invoke(cli, ["-w", "json", *map(str, words[command])])
+    assert "index 30: its log was cut; its log may lack what was acknowledged" in result.stderr
+    flip(home / "fenced", 3)
+    result = CliRunner().invoke(cli, ["-w", "json", *map(str, words[command])])
+    assert "fenced itself: the mark cannot be read; its log may lack" in result.stderr
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:

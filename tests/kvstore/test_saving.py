@@ -134,6 +134,60 @@ def test_it_waits_for_the_snapshot_however_long_it_takes() -> None:
     assert {endpoint for endpoint, _ in nodes.asked} == {A}
 
 
+def stuck_at(nodes: Nodes, stuck: str, written_bytes: int = 7) -> None:
+    """This node is asked for a snapshot, and gets no further with it."""
+
+    def fault(endpoint: str, request: SnapshotRequest) -> object:
+        assert len(nodes.asked) < 1000, "it waits for ever"
+        if endpoint != stuck or not isinstance(request, Open):
+            return None
+        nodes.seconds += 0.5
+        return Pending(written_bytes)
+
+    nodes.fault = fault
+
+
+@pytest.mark.parametrize("written_bytes", [0, 7])
+def test_a_node_that_gets_no_further_with_its_snapshot_is_given_up(written_bytes: int) -> None:
+    """A follower that was cut off never has all that it is to have; each of its answers was a reason to wait
+    for the next one, for ever."""
+    nodes = Nodes()
+    stuck_at(nodes, A, written_bytes)
+    with pytest.raises(SnapshotBroken) as caught:
+        nodes.save(lambda data: None)
+    assert isinstance(caught.value.cause, DeadlineExceeded) and 5.0 <= nodes.seconds < 7.0
+    assert nodes.kinds()[-1] == (A, "Close")  # nothing is kept for it
+
+
+def test_another_node_is_asked_if_the_first_gets_no_further() -> None:
+    nodes = Nodes()
+    stuck_at(nodes, A)
+    written: list[bytes] = []
+    nodes.save(written.append, A, B)
+    assert nodes.kinds()[-6:] == [(A, "Close"), (B, "Open"), *[(B, "Read")] * 3, (B, "Close")]
+    assert len(written) == 4 and nodes.seconds < 7.0
+
+
+@pytest.mark.parametrize("cause", [Unreachable((A,)), SnapshotGone("full"), DeadlineExceeded("")], ids=repr)
+def test_another_node_is_asked_if_the_first_breaks_off_before_it_has_begun(cause: AssentError) -> None:
+    """Nothing of its snapshot was written yet."""
+    nodes = Nodes()
+    answers: list[object] = [Pending(1), cause]
+    nodes.fault = lambda endpoint, _: answers.pop(0) if answers and endpoint == A else None
+    nodes.save(lambda data: None, A, B)
+    assert nodes.kinds()[:4] == [(A, "Open"), (A, "Open"), (A, "Close"), (B, "Open")]
+
+
+def test_of_a_node_that_gets_no_further_and_one_that_is_gone_the_first_is_told_of() -> None:
+    nodes = Nodes()
+    stuck_at(nodes, A)
+    of_a = nodes.fault
+    nodes.fault = lambda endpoint, request: Unreachable((B,)) if endpoint == B else of_a(endpoint, request)
+    with pytest.raises(SnapshotBroken) as caught:
+        nodes.save(lambda data: None, A, B)
+    assert caught.value.endpoint == A
+
+
 @pytest.mark.parametrize(
     "reason",
     [

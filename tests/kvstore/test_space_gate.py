@@ -48,6 +48,24 @@ def test_the_others_are_told_again_and_again_and_once_that_it_is_over() -> None:
     assert [gate.take_notice(), gate.take_notice()] == [ENOUGH, None]
 
 
+def test_a_node_that_falls_silent_takes_back_what_it_said_and_says_no_more() -> None:
+    gate = SpaceGate("n1")
+    gate.note("n1", LOW, 1.0)
+    assert gate.take_notice() == LOW
+    gate.fall_silent()
+    gate.note("n1", LOW, 2.0)
+    assert [gate.take_notice(), gate.take_notice()] == [SpaceNotice(False, LOW.free_bytes), None]
+    gate.note("n1", LOW, 3.0)
+    assert gate.take_notice() is None and gate.nodes() == ["n1"]
+
+
+def test_a_node_that_falls_silent_takes_nothing_back_that_it_never_said() -> None:
+    gate = SpaceGate("n1")
+    gate.fall_silent()
+    gate.note("n1", LOW, 1.0)
+    assert gate.take_notice() is None
+
+
 def test_a_refusal_is_final_and_names_the_node() -> None:
     gate = SpaceGate("n1")
     gate.note("n2", LOW, 1.0)

@@ -54,7 +54,9 @@ def test_what_follows_closely_comes_in_one_message_at_the_end_of_the_pause() -> 
     assert plane.plane.due_at() is None and plane.later(1.0) == []
 
 
-@pytest.mark.parametrize("subscriptions", [1, int(LEAST_PAUSE_SECONDS / 0.000_15) - 1])
+@pytest.mark.parametrize(
+    "subscriptions", [1, int(LEAST_PAUSE_SECONDS / watch_streams.PAUSE_SECONDS_PER_SUBSCRIBER) - 1]
+)
 def test_for_few_subscribers_nothing_is_held(subscriptions: int) -> None:
     plane = Crowded(subscriptions)
     assert [len(plane.put(b"/app/a")) for _ in range(5)] == [1] * 5

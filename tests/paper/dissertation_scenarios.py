@@ -150,8 +150,8 @@ DISSERTATION = (
     ),
     Scenario(
         "5.1",
-        "when a snapshot is taken: when the log is as large as the last one",
-        (f"{SENDING}::test_a_snapshot_is_due_when_the_log_is_long_and_as_large_as_the_last_one",),
+        "when a snapshot is taken: when the log has grown in proportion to the last one",
+        (f"{SENDING}::test_a_snapshot_is_due_when_the_log_is_long_and_half_as_large_as_the_last_one",),
     ),
     Scenario(
         "5.1.3",

@@ -203,6 +203,9 @@ class SimulatedDisk:
         self._step("pread")
         return bytes(self._open[descriptor][1].cached[offset : offset + length_bytes])
 
+    def size_bytes(self, descriptor: int) -> int:
+        return len(self._open[descriptor][1].cached)
+
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
         short = self._step("pwrite")
         inode = self._open[descriptor][1]

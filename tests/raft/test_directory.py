@@ -216,6 +216,26 @@ def test_a_directory_full_of_other_things_is_refused_and_left_alone(tmp_path: Pa
     assert not (home / "identity").exists()
 
 
+@pytest.mark.parametrize("lock", [None, b"held by a mail program"])
+def test_a_directory_of_somebody_else_keeps_its_lock_or_gets_none(tmp_path: Path, lock: bytes | None) -> None:
+    """A file of that name is nothing special: it was emptied, and our number written into it."""
+    (tmp_path / "letter.txt").write_text("dear")
+    if lock is not None:
+        (tmp_path / "lock").write_bytes(lock)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(WrongDirectory):
+        DataDirectory(tmp_path, "cluster", "n1")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_directory_of_another_node_keeps_the_number_of_its_last_owner(tmp_path: Path) -> None:
+    DataDirectory(tmp_path / "data", "cluster", "n1").close()
+    (tmp_path / "data" / "lock").write_text("77\n")
+    with pytest.raises(WrongDirectory):
+        DataDirectory(tmp_path / "data", "cluster", "n2")
+    assert (tmp_path / "data" / "lock").read_text() == "77\n"
+
+
 def test_a_fresh_file_system_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     (tmp_path / ".keep").write_text("")
@@ -231,6 +251,22 @@ def test_a_log_that_lost_its_identity_is_not_taken_over(tmp_path: Path) -> None:
         DataDirectory(tmp_path / "data", "cluster", "n1")
     with pytest.raises(CorruptLog, match="identity"):
         DataDirectory(tmp_path / "data", "cluster", "n2")
+
+
+def test_a_lost_identity_is_named_and_not_what_lies_beside_it(tmp_path: Path) -> None:
+    """Of a node that was started once: to give it an empty directory is the worst that could be advised."""
+    directory = DataDirectory(tmp_path / "data", "cluster", "n1")
+    write_something(directory)
+    directory.fence().keep_room()
+    directory.close()
+    (tmp_path / "data" / "identity").unlink()
+    for look in (
+        lambda path: DataDirectory(path, "cluster", "n1"),
+        lambda path: read_identity(path, OsFiles()),
+    ):
+        with pytest.raises(WrongDirectory, match="identity is None") as caught:
+            look(tmp_path / "data")
+        assert caught.value.remedy == REPLACE_THE_MEMBER
 
 
 def test_an_identity_that_lost_its_log_is_not_a_new_node(tmp_path: Path) -> None:

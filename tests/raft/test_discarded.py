@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from random import Random
 
@@ -34,7 +36,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_gives_back_no_more_than_its_share() -> None:
     disk = SimulatedDisk({HOME / "a": bytes(2500), HOME / "b": bytes(900), HOME / "c": bytes(999)})
     bin_ = Discarded(HOME, FailStop(disk))
-    bin_.add(HOME / "a", 2600)
+    bin_.add(HOME / "a", 3600)  # and so is this one
     bin_.add(HOME / "b", 900)
     bin_.add(HOME / "c", 5000)  # it is smaller than it might have been
     assert disk.contents() == {} and len(disk._open) == 1
@@ -49,7 +51,7 @@ def test_a_step_gives_back_no_more_than_its_share() -> None:
     left = []
     while bin_.step():
         left += [len(inode.cached) for _, inode in disk._open.values()]
-    assert left == [2500, 1600, 600] and not disk._open
+    assert left == [2500, 2000, 1000] and not disk._open
     assert disk.calls[before:] == ["fsync_directory", "truncate", "truncate", "truncate"]
     assert not bin_.step()
 
@@ -61,6 +63,22 @@ def test_what_is_left_at_the_end_is_left_to_the_system(tmp_path: Path) -> None:
     assert bin_.step() and list(tmp_path.iterdir()) == []
     bin_.close()
     assert not bin_.step()
+
+
+def test_a_bad_sector_in_what_nobody_needs_any_more_ends_nothing() -> None:
+    """It was read for its length only."""
+
+    class BadSectors(SimulatedDisk):
+        def pread(self, descriptor: int, length_bytes: int, offset: int) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    disk = BadSectors({HOME / "a": bytes(2500), HOME / "b": bytes(900)})
+    bin_ = Discarded(HOME, FailStop(disk))
+    bin_.add(HOME / "a", 2500)
+    bin_.add(HOME / "b", 5000)
+    while bin_.step():
+        pass
+    assert disk.contents() == {} and not disk._open
 
 
 def life(disk: SimulatedDisk) -> None:

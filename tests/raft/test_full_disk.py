@@ -410,6 +410,32 @@ def test_a_short_spare_has_to_do_where_nothing_else_is() -> None:
     assert not isinstance(header, str) and header.filled_bytes == 2048
 
 
+def test_a_spare_that_is_too_short_for_the_record_gives_way_to_the_reserve() -> None:
+    """The record would have grown it beyond what is left of the disk, with a whole reserve beside it."""
+    disk = SimulatedDisk()
+    log = DataDirectory(HOME, "cluster", "n1", disk).open_log(segment_bytes=1 << 20)
+    log.load()
+    for _ in range(6):
+        log.check_space()  # the reserve is filled
+    index = 0
+
+    def turn(size: int) -> None:
+        nonlocal index
+        index += 1
+        log.append(HardState(1, "n1", 0), EntryBatch(index, [(1, 1, body(index, size))]))
+        log.sync()
+
+    turn(300 << 10)
+    sizes = {path.name: len(content) >> 10 for path, content in disk.contents().items()}
+    assert (sizes[SPARE_NAME], sizes[RESERVE_NAME]) == (512, 1024)
+    full_at(disk)
+    turn(800 << 10)
+    assert not {SPARE_NAME, RESERVE_NAME} & set(disk.list_directory(WAL))
+    disk.kill_process()
+    recovered = DataDirectory(HOME, "cluster", "n1", disk).open_log(segment_bytes=1 << 20).load()
+    assert [len(entry[2]) >> 10 for entry in recovered.entries] == [300, 800]
+
+
 def test_drafts_of_a_reserve_are_thrown_away() -> None:
     node = ready_node()
     node.log.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raft.actor_messages import (
@@ -16,8 +18,10 @@ from raft.actor_messages import (
 )
 from raft.config import RaftConfig
 from raft.core import Core
-from raft.entries import HardState
+from raft.entries import EntryBatch, EntryKind, HardState
+from raft.lull import FEW_ENTRIES_PER_SECOND, LULL_SECONDS, Lull
 from raft.membership import Configuration
+from raft.messages import AppendEntries
 from raft.slices import SLICE_BYTES, Slices
 from raft.snapshot_keeper import (
     COMPACTION_STEP_ENTRIES,
@@ -98,6 +102,20 @@ def install(bench: Bench, terms: list[int], term: int) -> None:
     bench.storage.append(ready.hard_state, ready.batch)
     bench.storage.sync()
     bench.core.advance()
+
+
+def test_what_came_damaged_is_received_again_after_the_next_check() -> None:
+    bench = Bench()
+    terms = [1] * 10 + [2] * 20
+    *_, last = chunks_of(terms, term=3)
+    for chunk in chunks_of(terms, term=3):
+        bench.core.step("b", replace(chunk, data=b"?" * len(chunk.data)) if chunk == last else chunk)
+    bench.keeper.write(bench.core.ready())
+    bench.core.advance()
+    assert bench.core.snapshots.installation.is_suspended
+    bench.keeper.check_room(False, 1 << 40, 0, bench.now)
+    install(bench, terms, term=3)
+    assert bench.core.snapshots.index == 30
 
 
 @pytest.mark.parametrize("has_slice", [True, False])
@@ -247,3 +265,45 @@ def test_a_fenced_node_begins_no_snapshot() -> None:
     bench.keeper.fence()
     bench.keeper.consider()
     assert bench.take() == []
+
+
+def test_a_node_that_comes_to_rest_takes_a_snapshot_sooner_so_that_a_restart_is_short() -> None:
+    """Under load it is due when the log is half as large as the last one; in a lull, an eighth."""
+    bench = Bench()
+    snapshots, keeper = bench.core.snapshots, bench.keeper
+
+    def rest(seconds: int) -> list[object]:
+        for _ in range(seconds):
+            bench.now += 1.0
+            keeper.check_room(False, 1 << 40, 0, bench.now)
+        return bench.take()
+
+    keeper.consider()
+    bench.take()
+    keeper.take_slice(SnapshotSlice(10, 0, bytes(80_000), True), bench.now)
+    hand_out(bench, 10, size_bytes=1500)
+    assert 80_000 / 8 < snapshots.log_bytes < 80_000 / 2
+    assert rest(int(LULL_SECONDS) - 1) == []
+    assert rest(2) == [TakeSnapshot()]
+
+
+def test_the_few_entries_of_a_cluster_at_rest_end_no_lull() -> None:
+    lull = Lull()
+    assert not any(lull.lasts(1000 * second, float(second)) for second in range(1, 20))
+    assert lull.lasts(20_000 + FEW_ENTRIES_PER_SECOND, 20.0) is False
+    quiet = [lull.lasts(20_000 + FEW_ENTRIES_PER_SECOND * second, 20.0 + second) for second in range(1, 8)]
+    assert quiet == [False] * 4 + [True] * 3
+    assert not lull.lasts(40_000, 28.0)
+
+
+def hand_out(bench: Bench, count: int, size_bytes: int) -> None:
+    """So many more entries, committed and handed out."""
+    core = bench.core
+    first = core.last_index + 1
+    batch = EntryBatch(first, [(1, EntryKind.COMMAND, bytes(size_bytes))] * count)
+    core.step("b", AppendEntries(1, first - 1, 1, first + count - 1, batch))
+    while core.has_ready():
+        ready = core.ready()
+        bench.storage.append(ready.hard_state, ready.batch)
+        bench.storage.sync()
+        core.advance()

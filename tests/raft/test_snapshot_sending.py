@@ -129,7 +129,7 @@ def test_late_answers_of_an_earlier_transfer_move_nothing() -> None:
 # -- when to take one, and how far to compact ------------------------------------------------------------
 
 
-def test_a_snapshot_is_due_when_the_log_is_long_and_as_large_as_the_last_one() -> None:
+def test_a_snapshot_is_due_when_the_log_is_long_and_half_as_large_as_the_last_one() -> None:
     """Dissertation 5.1.3; and whatever the count, when it is too large to be kept."""
     config = replace(SMALL, snapshot_interval_entries=5, max_log_bytes=2000)
     network = SnapshotNetwork("a", config=config)
@@ -142,9 +142,11 @@ def test_a_snapshot_is_due_when_the_log_is_long_and_as_large_as_the_last_one() -
     network.propose("a", bytes(300))
     meta = network.snapshot("a")
     assert meta.size_bytes > 300 and not snapshots.is_due()
-    network.propose("a", *BODIES[:8])
-    assert not snapshots.is_due()  # eight entries are less than it has bytes
-    network.propose("a", bytes(400))
+    network.propose("a", *BODIES[:6])
+    assert snapshots.log_bytes < meta.size_bytes / 2
+    assert not snapshots.is_due()  # six entries are less than half of its bytes
+    network.propose("a", bytes(meta.size_bytes // 2))
+    assert snapshots.log_bytes < meta.size_bytes
     assert snapshots.is_due()
     network.snapshot("a")
     network.propose("a", bytes(2000))

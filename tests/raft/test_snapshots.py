@@ -23,7 +23,7 @@ from raft.messages import (
 from raft.progress import ProgressState
 from raft.ready import Ready
 from raft.storage import MemoryStorage
-from tests.raft.network import drain, entries_of, make_core, outgoing
+from tests.raft.network import Mail, drain, entries_of, make_core, outgoing
 from tests.raft.snapshot_network import (
     BODIES,
     WHO,
@@ -275,15 +275,69 @@ def test_a_new_leader_goes_on_where_the_old_one_was_if_it_has_the_very_same_snap
     assert core.commit_index == 3
 
 
-def test_a_whole_whose_checksum_is_wrong_is_received_again() -> None:
+def damaged(chunks: list[InstallSnapshot]) -> list[InstallSnapshot]:
+    return [*chunks[:-1], replace(chunks[-1], data=b"?" * len(chunks[-1].data))]
+
+
+def test_a_whole_whose_checksum_is_wrong_is_received_again(caplog: pytest.LogCaptureFixture) -> None:
     core = make_core(term=4)
     chunks = chunks_of([1, 2, 3], term=4)
-    bad = [*chunks[:-1], replace(chunks[-1], data=b"?" * len(chunks[-1].data))]
-    ready = install(core, bad)
-    assert offsets(ready)[-1] == 0 and core.commit_index == 0 and core.ignored_messages == 1
+    ready = install(core, damaged(chunks))
+    assert core.commit_index == 0 and core.ignored_messages == 1
     assert ready.snapshots is not None and ready.snapshots.installed is None
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "index=3 from=b" in record.getMessage()
+    core.snapshots.installation.resume()
     install(core, chunks)
     assert core.commit_index == 3
+
+
+def test_a_snapshot_that_comes_damaged_again_and_again_is_received_ever_more_rarely() -> None:
+    """On a bad path, or from a leader whose memory is bad, each transfer was followed by the next one, for
+    ever and without a word."""
+    core = make_core(term=4)
+    installation = core.snapshots.installation
+    chunks = chunks_of([1, 2, 3], term=4)
+    pauses = []
+    for _ in range(10):
+        assert offsets(install(core, damaged(chunks)))[0] == 30
+        pauses.append(0)
+        while installation.is_suspended:
+            assert offsets(install(core, chunks)) == []  # passed over
+            installation.resume()
+            pauses[-1] += 1
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64, 64, 64]
+    install(core, chunks)
+    assert core.commit_index == 3
+    install(core, damaged(chunks_of([1, 2, 3, 4], term=4)))
+    installation.resume()
+    assert not installation.is_suspended  # what came whole ends the series
+
+
+def test_a_leader_sends_a_damaged_snapshot_anew_once_the_follower_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Meanwhile it asks with each second heartbeat, and sends nothing else."""
+    network = behind()
+    deliver = network.deliver
+
+    def damage(mail: Mail) -> None:
+        sender, receiver, message = mail
+        if isinstance(message, InstallSnapshot) and message.offset:
+            message = replace(message, data=b"?" * len(message.data))
+        deliver((sender, receiver, message))
+
+    monkeypatch.setattr(network, "deliver", damage)
+    for _ in range(5):
+        network.beat("a")
+    assert network["c"].snapshots.installation.is_suspended
+    whole = len(network.sent(InstallSnapshot, "a", "c"))
+    for _ in range(10):
+        network.beat("a")
+    assert whole > 5 and len(network.sent(InstallSnapshot, "a", "c")) <= whole + 10
+    monkeypatch.undo()
+    network["c"].snapshots.installation.resume()
+    converge(network)
 
 
 @pytest.mark.parametrize(

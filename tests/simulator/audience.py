@@ -15,10 +15,11 @@ from random import Random
 from typing import Protocol
 
 from actors.memory import MemoryClient, MemorySubscriber
-from kvstore import errors, protocol
+from kvstore import errors
 from kvstore.client import watch as watching
 from kvstore.client import watched
 from kvstore.client.core import ClientCore
+from kvstore.client.trees import TreeWatch
 from kvstore.client.watch import Watch, Watches
 from tests.simulator.cluster import Cluster, SimulatedNode, client_endpoint
 from tests.simulator.oracles import Oracles
@@ -314,35 +315,44 @@ class Spectator:
     def begin(self) -> None:
         """Watch something, from some revision on."""
         rng, newest = self._rng, self._audience.newest_told()
+        swarm = self._cluster.swarm
+        bounds = (b"/k/0", b"/k1", b"/k-") if swarm.trees else (b"k0", b"k2", b"k1")
         spans = [
-            protocol.prefix_range(b"k"),
+            swarm.all_keys,
             (b"\x00", b"\x00"),
-            (b"k0", b""),
-            (b"k0", b"k2"),
-            (b"k1", b"\x00"),
+            (bounds[0], b""),
+            (swarm.key_names[0], bounds[1]),
+            (bounds[2], b"\x00"),
         ]
         start = rng.choice([0, 0, 1, max(1, newest - rng.randint(0, 30)), newest + rng.randint(1, 10)])
-        self._begin(*rng.choice(spans), start)
+        span, path = rng.choice(spans), b""
+        if swarm.trees and rng.random() < 0.4:
+            path = rng.choice([b"/k", b"/k/0", b"/k1"])
+        self._begin(*span, start, path)
 
-    def _begin(self, key: bytes, range_end: bytes, start_revision: int) -> None:
+    def _begin(self, key: bytes, range_end: bytes, start_revision: int, path: bytes = b"") -> None:
+        """Of a path, the tree is watched, and no other range."""
         rng = self._rng
         previous = rng.random() < 0.4
         puts, deletes = rng.choice([(True, True), (True, True), (True, False), (False, True)])
-        watch = Watch(
-            key,
-            range_end,
-            start_revision,
-            progress=rng.random() < 0.5,
-            previous=previous,
-            puts=puts,
-            deletes=deletes,
-        )
+        options = {
+            "progress": rng.random() < 0.5,
+            "previous": previous,
+            "puts": puts,
+            "deletes": deletes,
+        }
+        if path:
+            self._cluster.trace.counts["watch of a tree"] += 1
+            watch: Watch = TreeWatch(path, start_revision, **options)
+        else:
+            watch = Watch(key, range_end, start_revision, **options)
         name = f"{self.name}.{len(self.records) + 1} from {start_revision} on"
         self.records.append(
             Recorded(
-                key,
-                range_end,
+                watch.key,
+                watch.range_end,
                 start_revision,
+                path=path,
                 wants_previous=previous,
                 no_puts=not puts,
                 no_deletes=not deletes,
@@ -357,6 +367,11 @@ class Spectator:
         election_seconds = self._cluster.swarm.election_seconds
         self._cluster.schedule.after(election_seconds * rng.uniform(1, 60), lambda: self._break_off(watch))
         self._client.turn()
+
+    def _begin_again(self, start_revision: int) -> None:
+        """The same keys as before."""
+        last = self._record
+        self._begin(last.key, last.range_end, start_revision, last.path)
 
     def _registered(self) -> None:
         """Called first when the history was answered: what was "now" for a watch from now on."""
@@ -404,7 +419,7 @@ class Spectator:
         self._cluster.trace.say(self.name, "watch compacted", f"oldest={watch.error.compact_revision}")
         start = self._rng.choice([0, watch.error.compact_revision])
         self._watch = None
-        self._cluster.schedule.after(0.01, lambda: self._begin(watch.key, watch.range_end, start))
+        self._cluster.schedule.after(0.01, lambda: self._begin_again(start))
 
     def _break_off(self, watch: Watch) -> None:
         """Go on where this one was, now and then with another client; or watch something else."""
@@ -420,7 +435,7 @@ class Spectator:
             self._client = Client(self._cluster, self._rng, self.look)
         if self._rng.random() < 0.7 and watch.is_established:
             self._cluster.trace.counts["watch resumed"] += 1
-            self._begin(watch.key, watch.range_end, revision + 1)
+            self._begin_again(revision + 1)
         else:
             self.begin()
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol, cast
+from typing import cast
 
 from actors import System
 from actors.memory import MemoryFrame
 from kvstore.founding import Origin
+from kvstore.gateway_actor import GatewayActor
 from kvstore.node import LIMITS, build_system
 from kvstore.protocol_admin import join_address
 from kvstore.settings import NodeSettings
@@ -23,140 +24,25 @@ from kvstore.state_machine import StoreMachine
 from raft.applier_actor import ApplierActor
 from raft.core import Core, Role
 from raft.directory import DataDirectory
-from raft.entries import EntryBatch, HardState, Index, SnapshotMeta, Term
 from raft.guard import Guard
 from raft.replication_actor import ReplicationActor
-from raft.state_machine import Restorer
-from raft.storage import Recovered, Storage, StorageFailed
+from raft.storage import Storage, StorageFailed
 from tests.raft.disk import PowerLoss
-from tests.simulator.bounds import bounds_of
+from tests.simulator.bounds import bound_store, bounds_of
 from tests.simulator.clocks import NodeClock, Schedule
 from tests.simulator.disk import HostileDisk, directory_of
 from tests.simulator.network import FaultyNetwork
 from tests.simulator.swarm import Swarm
 from tests.simulator.tracing import Trace, Violation, summary
+from tests.simulator.watched import WatchedMachine, WatchedStorage, Watcher
 
 CLUSTER_ID = 7
 CHECK_EVERY = 16  # entries between two fingerprints: runs are short
-FEW_VERSIONS = 5  # looked at for one page of the history, in runs with tiny windows
 TURN_SECONDS = 0.001  # what a turn costs at least; what arrives meanwhile is the next turn's batch
 
 
 class Killed(Exception):
     """The process ends here, in the middle of its turn. Nothing may catch this but the cluster."""
-
-
-class Watcher(Protocol):
-    """What is told of every step. The oracles, in a run; raises Violation."""
-
-    def recovered(self, node: SimulatedNode, recovered: Recovered) -> None: ...
-
-    def appended(
-        self, node: SimulatedNode, hard_state: HardState | None, batch: EntryBatch | None
-    ) -> None: ...
-
-    def synced(self, node: SimulatedNode) -> None: ...
-
-    def snapshot_begun(self, node: SimulatedNode, index: Index, *, replaces_log: bool) -> None: ...
-
-    def snapshot_stored(self, node: SimulatedNode, index: Index) -> None: ...
-
-    def restored(self, node: SimulatedNode) -> None: ...
-
-    def sent(self, node: SimulatedNode, to: str, message: object) -> None: ...
-
-    def applied(
-        self, node: SimulatedNode, first_index: int, bodies: list[bytes | None], results: list[bytes | None]
-    ) -> None: ...
-
-    def turned(self, node: SimulatedNode) -> None: ...
-
-    def fenced(self, node: SimulatedNode) -> None: ...
-
-    def answered(self, node: SimulatedNode, payload: bytes) -> None: ...
-
-    def died(self, node: SimulatedNode) -> None: ...
-
-
-class WatchedStorage:
-    """The production log, and a witness of all that it is asked to keep."""
-
-    def __init__(self, inner: Storage, node: SimulatedNode, watcher: Watcher) -> None:
-        self._inner = inner
-        self._node = node
-        self._watcher = watcher
-        self._snapshot_index = 0  # of the one that was begun last
-
-    def load(self) -> Recovered:
-        recovered = self._inner.load()
-        self._watcher.recovered(self._node, recovered)
-        return recovered
-
-    def append(self, hard_state: HardState | None, batch: EntryBatch | None) -> None:
-        self._watcher.appended(self._node, hard_state, batch)
-        self._inner.append(hard_state, batch)
-
-    def sync(self) -> None:
-        self._inner.sync()
-        self._watcher.synced(self._node)
-
-    def begin_snapshot(self, index: Index, term: Term, configuration: bytes) -> None:
-        self._snapshot_index = index
-        self._inner.begin_snapshot(index, term, configuration)
-
-    def commit_snapshot(self, *, replaces_log: bool) -> SnapshotMeta:
-        self._watcher.snapshot_begun(self._node, self._snapshot_index, replaces_log=replaces_log)
-        meta = self._inner.commit_snapshot(replaces_log=replaces_log)
-        self._watcher.snapshot_stored(self._node, meta.index)
-        return meta
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class WatchedRestorer:
-    """That of the production store, and a witness of its end."""
-
-    def __init__(self, inner: Restorer, on_finish: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_finish = on_finish
-
-    def feed(self, data: bytes) -> None:
-        self._inner.feed(data)
-
-    def finish(self) -> None:
-        self._inner.finish()
-        self._on_finish()
-
-
-class WatchedMachine:
-    """The production store, and a witness of all that it applies. Applies in pieces that end at round
-    indexes, so that all nodes pass through the same states, and their hashes can be compared."""
-
-    PIECE = 32
-
-    def __init__(self, inner: StoreMachine, node: SimulatedNode, watcher: Watcher) -> None:
-        self.inner = inner
-        self._node = node
-        self._watcher = watcher
-
-    def apply(self, first_index: int, bodies: list[bytes | None]) -> list[bytes | None]:
-        results: list[bytes | None] = []
-        at = 0
-        while at < len(bodies):
-            stop = at + self.PIECE - (first_index + at) % self.PIECE
-            piece = bodies[at:stop]
-            given = self.inner.apply(first_index + at, piece)
-            self._watcher.applied(self._node, first_index + at, piece, given)
-            results += given
-            at = stop
-        return results
-
-    def restorer(self) -> Restorer:
-        return WatchedRestorer(self.inner.restorer(), lambda: self._watcher.restored(self._node))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
 
 
 class SimulatedNode:
@@ -173,6 +59,7 @@ class SimulatedNode:
         self.paused = False
         self.busy_until = 0.0
         self.wake_at: float | None = None  # when its next turn is scheduled
+        self.slow_apply = 0.0  # so many of the commands that may take long do, and end a turn of the applier
         self.is_bent = False  # its memory went bad, and it was not started anew since
         self.is_fenced = False
         self.copy_of_term = 0  # an old copy of its disk was put back while this term's leader led
@@ -300,13 +187,15 @@ class Cluster:
             fence=directory.fence(),
         )
         actors = {name: cell.actor for name, cell in node.system._by_name.items()}
-        replication, applier = actors["replication"], actors["applier"]
-        assert isinstance(replication, ReplicationActor) and isinstance(applier, ApplierActor)
+        gateway, replication, applier = actors["gateway"], actors["replication"], actors["applier"]
+        assert isinstance(gateway, GatewayActor) and isinstance(applier, ApplierActor)
+        assert isinstance(replication, ReplicationActor)
         node.core, node.applier = replication._core, applier
         node.core.config = bounds_of(node.core.config, swarm)
         machine = cast(StoreMachine, applier._machine)
-        if swarm.tiny_windows:
-            machine._max_scanned_versions = FEW_VERSIONS
+        bound_store(machine, applier, gateway, swarm)
+        if swarm.slow_apply:
+            node.slow_apply = swarm.slow_apply * node.rng.choice([0.0, 1.0])
         node.machine = WatchedMachine(machine, node, self._watcher)
         applier._machine = cast(StoreMachine, node.machine)
         applier._guard = Guard(node.machine, applier._guard.fence, check_every=CHECK_EVERY)

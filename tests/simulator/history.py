@@ -10,7 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tests.simulator.linearizability import Delete, Get, Operation, Put, Verdict, check, register_step
+from tests.kvstore.plain_transaction import is_in
+from tests.simulator.linearizability import (
+    Action,
+    Delete,
+    Get,
+    If,
+    Operation,
+    Put,
+    Toggle,
+    Verdict,
+    check,
+    register_step,
+)
 from tests.simulator.model import Record, StoreModel
 from tests.simulator.tracing import Violation
 
@@ -23,19 +35,24 @@ class Seen:
     """One operation of one client. Never returned, as long as `returned` is infinite."""
 
     client: str
-    kind: str  # "put", "delete", "get", "list" or "past"
-    key: bytes  # of a list: its prefix
+    # "put", "delete", "get" or "past" of one key; of a range "clear", "list", "children", "read txn", "txn".
+    kind: str
+    key: bytes
     called: float
-    value: bytes = b""  # of a put; no two puts have the same
+    value: bytes = b""  # of what puts; no two have the same for one key
     returned: float = math.inf
     revision: int = 0  # that the answer named
-    records: list[Record] = field(default_factory=list)  # that a read found
+    records: list[Record] = field(default_factory=list)  # that it found, or removed; of a "txn": left behind
     deleted: int = 0
-    past: int = 0  # of a "past": the revision that it asked for
-
-    @property
-    def is_write(self) -> bool:
-        return self.kind in ("put", "delete")
+    past: int = 0  # of a "past": the revision that it asked for; of a "compact": what may be forgotten
+    range_end: bytes = b""
+    # Of a "txn": if `compared` has the value that is expected, it is put, `toggled` is removed if it is there
+    # and else put; then, and if not, the range is read. Of a "read txn": a key that is read, too.
+    compared: bytes = b""
+    expected: bytes | None = None  # the value; None: that it is not there
+    toggled: bytes = b""
+    succeeded: bool = False
+    existed: bool | None = None  # what was to be toggled
 
     @property
     def is_done(self) -> bool:
@@ -75,7 +92,7 @@ class History:
 
     @staticmethod
     def _changes(each: Seen) -> bool:
-        return each.kind == "put" or (each.kind == "delete" and each.deleted > 0)
+        return each.kind == "put" or each.deleted > 0 or each.succeeded
 
     def _check_content(self, each: Seen, model: StoreModel) -> None:
         if each.revision > model.revision:
@@ -88,27 +105,44 @@ class History:
             before = model.at(each.key, each.revision - (1 if each.deleted else 0))
             if (before is not None) != bool(each.deleted):
                 raise Violation(f"{each} deleted {each.deleted}; there was {before}")
+        elif each.kind == "children":
+            children = _children(each.key, [record[0] for record in model.contents(each.revision)])
+            if each.records != children:
+                raise Violation(f"{each} does not show the children of its revision: {children}")
         else:
-            found = [
-                model.at(key, each.past or each.revision)
-                for key in sorted(model.keys)
-                if _concerns(each, key)
-            ]
-            if each.records != [record for record in found if record is not None]:
-                raise Violation(f"{each} does not show what there was at its revision: {found}")
+            self._check_range(each, model)
+
+    @staticmethod
+    def _check_range(each: Seen, model: StoreModel) -> None:
+        """All that it found is of one revision: a transaction's own, or the one before what it cleared."""
+        revision = each.past or each.revision - bool(each.deleted)
+        found = [record for record in model.contents(revision) if _concerns(each, record[0])]
+        if each.records != found:
+            raise Violation(f"{each} does not show what there was at its revision: {found}")
+        if each.kind != "txn":
+            return
+        was = {record[0]: record[1] for record in model.contents(each.revision - each.succeeded)}
+        if (was.get(each.compared) == each.expected) != each.succeeded:
+            raise Violation(f"{each} compares with what was not there: {was}")
+        if not each.succeeded:
+            return
+        written = [record for record in found if record[1] == each.value and record[3] == each.revision]
+        puts = {each.compared} if each.existed else {each.compared, each.toggled} - {b""}
+        if {record[0] for record in written} != puts or each.existed not in (None, each.toggled in was):
+            raise Violation(f"{each} did something else: {found}, before that {was}")
 
     # -- by values -------------------------------------------------------------------------------------
 
     def check_values(self, written: set[bytes]) -> None:
         """`written` settles what became of puts without an answer: those that never came to be are left out,
         since each one left open doubles the work."""
-        keys = sorted({each.key for each in self.operations if each.kind != "list"})
+        keys = sorted({each.compared or each.key for each in self.operations if _is_of_one_key(each)})
         for key in keys:
             operations = [
                 Operation(each.called, each.returned, action)
                 for each in self.operations
                 if _concerns(each, key)
-                and (each.is_done or each.kind != "put" or each.value in written)
+                and (each.is_done or not each.value or each.value in written)
                 and (action := _action(each, key)) is not None
             ]
             for part, initial in _parts(operations):
@@ -118,19 +152,38 @@ class History:
                 self.undecided += verdict is Verdict.UNDECIDED
 
 
+def _children(prefix: bytes, keys: list[bytes]) -> list[Record]:
+    """[name, has a value, has children] of all names right behind the prefix."""
+    rests = [key[len(prefix) :] for key in keys if key.startswith(prefix)]
+    names = sorted({rest.partition(b"/")[0] for rest in rests} - {b""})
+    return [[name, name in rests, any(rest.startswith(name + b"/") for rest in rests)] for name in names]
+
+
+def _is_of_one_key(each: Seen) -> bool:
+    return bool(each.compared) or not each.range_end
+
+
 def _concerns(each: Seen, key: bytes) -> bool:
-    return key.startswith(each.key) if each.kind == "list" else each.key == key
+    return is_in(key, each.key, each.range_end)
 
 
-def _action(each: Seen, key: bytes) -> Put | Delete | Get | None:
+def _action(each: Seen, key: bytes) -> Action | None:
     """What the operation says about one key; None if nothing."""
+    values = [record[1] for record in each.records if record[0] == key]
     if each.kind == "put":
         return Put(each.value)
     if each.kind == "delete":
         return Delete(each.deleted > 0 if each.is_done else None)
-    if not each.is_done or each.kind == "past":
+    if each.kind == "clear":
+        return Delete(bool(values) if each.is_done else None)
+    is_written = each.succeeded or not each.is_done  # without an answer only what was written is asked about
+    if each.kind == "txn" and key == each.compared:
+        then = Put(each.value) if is_written else Get(values[0] if values else None)
+        return If(each.expected, is_written, then)
+    if each.kind == "txn" and key == each.toggled and is_written:
+        return Toggle(each.value, each.existed)
+    if not each.is_done or each.kind in ("past", "children"):
         return None
-    values = [record[1] for record in each.records if record[0] == key]
     return Get(values[0] if values else None)
 
 

@@ -96,7 +96,7 @@ class Lessee(SimulatedClient):
             self._on_result = self._revoked
             self._sequence += 1
             body = protocol_lease.revoke_body(self._session, self._sequence, self._floor(), self._lease)
-        return [Command(protocol.WRITE, body, None, self._workload.newest_revision)]
+        return [Command(protocol.WRITE, body, None, self._workload)]
 
     def _answered(self, command: Command | None, result: list[Any]) -> None:
         if command is None or command not in self.pending:
@@ -111,6 +111,8 @@ class Lessee(SimulatedClient):
         elif result[0] == protocol.OK:
             self._on_result(result)
         else:
+            if result[0] == protocol.SESSION_EXPIRED:
+                self._lose_session()
             self._lease = 0
         self._next()
 

@@ -134,8 +134,32 @@ class Get(NamedTuple):
     value: bytes | None
 
 
-def register_step(state: bytes | None, action: Put | Delete | Get) -> tuple[bool, bytes | None]:
+class Toggle(NamedTuple):
+    """Removes what is there; puts the value where nothing is."""
+
+    value: bytes
+    existed: bool | None  # None: the answer is not known
+
+
+class If(NamedTuple):
+    """A comparison and what it led to, at one moment."""
+
+    expected: bytes | None
+    held: bool
+    then: Put | Get
+
+
+Action = Put | Delete | Get | Toggle | If
+
+
+def register_step(state: bytes | None, action: Action) -> tuple[bool, bytes | None]:
     """One key as a register that may be empty."""
+    if isinstance(action, If):
+        if (state == action.expected) != action.held:
+            return False, state
+        action = action.then
+    if isinstance(action, Toggle):
+        return action.existed in (None, state is not None), action.value if state is None else None
     if isinstance(action, Put):
         return True, action.value
     if isinstance(action, Get):

@@ -21,8 +21,10 @@ from kvstore.codes import (
     LEASE_REVOKE,
     LEASE_TICK,
 )
+from tests.kvstore.plain_transaction import holds, is_in
 
 Record = list[Any]  # [key, value, create_revision, mod_revision, version, lease], as on the wire
+Chosen = tuple[bool, list[list[Any]]]  # whether its compares hold, and the operations of that branch
 
 
 class Change(NamedTuple):
@@ -52,7 +54,9 @@ class StoreModel:
         self.compactions = 0
         self.keys: dict[bytes, list[Change]] = {}  # all changes of each key, in order of revision
         self.changes: list[tuple[int, bytes, Record | None]] = []  # the same, in one list
-        self._sessions: dict[int, dict[int, list[Any]]] = {}  # results by sequence; none is ever forgotten
+        self.max_sessions = 0  # 0: no bound that anybody would reach
+        # The results by sequence, of which none is ever forgotten; who was used last comes last.
+        self._sessions: dict[int, dict[int, list[Any]]] = {}
         self._floors: dict[int, int] = {}
         self._nonces: dict[bytes, list[Any]] = {}
         self.time_ms = 0
@@ -72,8 +76,8 @@ class StoreModel:
 
     def contents(self, revision: int | None = None) -> list[Record]:
         """All keys, now or as of a revision."""
-        of = self.revision if revision is None else revision
-        records = [self.at(key, of) for key in sorted(self.keys)]
+        keys = sorted(self.keys)
+        records = [self.now(key) if revision is None else self.at(key, revision) for key in keys]
         return [record for record in records if record is not None]
 
     def apply(self, index: int, body: bytes) -> list[Any]:
@@ -87,9 +91,9 @@ class StoreModel:
             return self._open(index, arguments[0])
         if session == 0:
             return self._execute(operation, arguments)
-        results = self._sessions.get(session)
-        if results is None:
+        if session not in self._sessions:
             return [protocol.SESSION_EXPIRED]
+        results = self._use(session)
         if sequence in results and sequence >= self._floors[session]:
             self.repeats += 1
             return results[sequence]
@@ -103,15 +107,26 @@ class StoreModel:
     def _open(self, index: int, nonce: bytes) -> list[Any]:
         if nonce in self._nonces:
             self.repeats += 1
+            self._use(self._nonces[nonce][2])
             return self._nonces[nonce]
+        if 0 < self.max_sessions == len(self._sessions):
+            oldest = next(iter(self._sessions))
+            del self._sessions[oldest]
+            self._nonces = {name: opened for name, opened in self._nonces.items() if opened[2] != oldest}
         self._sessions[index] = {}
         self._floors[index] = 1
         result = self._nonces[nonce] = [protocol.OK, self.revision, index]
         return result
 
+    def _use(self, session: int) -> dict[int, list[Any]]:
+        results = self._sessions[session] = self._sessions.pop(session)
+        return results
+
     def _execute(self, operation: int, arguments: list[Any]) -> list[Any]:
         if operation == protocol.PUT:
             return self._put(*arguments)
+        if operation == protocol.TXN:
+            return self._transact(arguments)
         if operation == protocol.COMPACT:
             return self._compact(*arguments)
         if operation == LEASE_GRANT:
@@ -133,12 +148,54 @@ class StoreModel:
         return [protocol.OK, self.revision, before if flags & protocol.PREV_KV else None]
 
     def _delete(self, key: bytes, range_end: bytes, flags: int) -> list[Any]:
-        found = [record for record in self.contents() if _is_in(record[0], key, range_end)]
+        found = [record for record in self.contents() if is_in(record[0], key, range_end)]
         if found:
             self.revision += 1
         for record in found:
             self._change(record[0], None)
         return [protocol.OK, self.revision, len(found), found if flags & protocol.PREV_KV else []]
+
+    def _transact(self, lists: list[bytes]) -> list[Any]:
+        """All compares look at what was before; all that changes does so in one revision."""
+        before, known = self.revision, len(self.changes)
+        results: list[list[Any]] = []
+        whole = self._carry_out(self._choose(lists), results)
+        self.revision = before + (len(self.changes) > known)
+        for result in results:
+            result[1] = self.revision
+        return whole
+
+    def _choose(self, lists: list[bytes]) -> Chosen:
+        compares, *branches = map(_items, lists)
+        contents = {record[0]: record for record in self.contents()}
+        succeeded = all(holds(contents, compare) for compare in compares)
+        operations = branches[0] if succeeded else branches[1]
+        return succeeded, [
+            [protocol.TXN, self._choose(each[1:])] if each[0] == protocol.TXN else each for each in operations
+        ]
+
+    def _carry_out(self, chosen: Chosen, results: list[list[Any]]) -> list[Any]:
+        succeeded, operations = chosen
+        parts = []
+        before = self.revision
+        for operation, *arguments in operations:
+            if operation == protocol.TXN:
+                parts.append(self._carry_out(arguments[0], results))
+            elif operation == protocol.RANGE:
+                parts.append(self._range(*arguments))
+            else:
+                parts.append(self._execute(operation, arguments))
+                assert parts[-1][0] == protocol.OK, f"nobody here makes a transaction fail: {parts[-1]}"
+            self.revision = before
+        results += parts
+        whole = [protocol.OK, 0, succeeded, parts]
+        results.append(whole)
+        return whole
+
+    def _range(self, key: bytes, range_end: bytes, *options: int) -> list[Any]:
+        assert not any(options), "nobody here asks for a part, or for the past"
+        found = [record for record in self.contents() if is_in(record[0], key, range_end)]
+        return [protocol.OK, 0, len(found), False, found]
 
     def _compact(self, revision: int) -> list[Any]:
         """What was before stays known here: it is what a node must not answer any more."""
@@ -205,7 +262,8 @@ def _nobody(lease: int) -> None:
     """Nobody has leases."""
 
 
-def _is_in(name: bytes, key: bytes, range_end: bytes) -> bool:
-    if not range_end:
-        return name == key
-    return key <= name and (range_end == b"\x00" or name < range_end)
+def _items(blob: bytes) -> list[list[Any]]:
+    """The arrays of a list in a transaction."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(blob)
+    return list(unpacker)

@@ -340,6 +340,7 @@ class Oracles:
         if applied < seen.applied_index or not is_in_machine:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
+        self._trace.counts["applier behind"] += bool(node.applier._unapplied.waiting)
         if not self.cluster.swarm.bends and (suspects := node.applier._guard.status()["divergence"]):
             raise Violation(f"{node.name} takes others for different: {suspects}")
         if core.role is Role.LEADER:

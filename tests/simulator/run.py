@@ -24,7 +24,7 @@ from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.lessees import Lessees
 from tests.simulator.nemesis import Nemesis
 from tests.simulator.oracles import Oracles
-from tests.simulator.swarm import Swarm, draw
+from tests.simulator.swarm import Swarm, draw, is_all_together
 from tests.simulator.tracing import Trace, Violation
 from tests.simulator.workload import Workload
 
@@ -86,6 +86,7 @@ class Simulation:
             self.schedule, Random(rng.getrandbits(64)), self.swarm, self.trace, self.oracles
         )
         self.oracles.cluster = self.cluster
+        self.oracles.model.max_sessions = self.swarm.max_sessions
         self.workload = Workload(self.cluster, self.oracles, Random(rng.getrandbits(64)))
         self.nemesis = Nemesis(self.cluster, Random(rng.getrandbits(64)))
         self.cluster.died = self.nemesis.see_to_restart
@@ -114,6 +115,7 @@ class Simulation:
         self.audience.check()
         counts = self.trace.counts
         counts["runs with watches"] += self.swarm.watchers > 0
+        counts["runs of all together"] += is_all_together(self.swarm)
         counts["undecided histories"] += self.workload.history.undecided
         counts["writes"] += self.workload.acknowledged
         counts["reads"] += self.workload.answered_reads
@@ -151,6 +153,7 @@ class Simulation:
         if not self.schedule.run_until(self.schedule.now + LEASE_SECONDS, self.lessees.are_done):
             raise Violation(f"{LEASE_SECONDS:.1f} s after the last renewal there are leases")
         self._wait(CONVERGE_TIMEOUTS, lambda: self._has_converged(spared), "the nodes are not alike")
+        self._wait(CONVERGE_TIMEOUTS, self._has_room, "the quota is exceeded")
         self.oracles.check_equal_states(self._members(spared))
         self.audience.close()
         if not self.schedule.run_until(self.schedule.now + WATCH_SECONDS, self.audience.have_seen_all):
@@ -189,6 +192,13 @@ class Simulation:
         ):
             return False  # its leader has to prove what it has forgotten
         return applied == {len(self.oracles.committed)}
+
+    def _has_room(self) -> bool:
+        """The past is given up: what is present is less than the quota."""
+        leader = self.cluster.leader()
+        if leader is None or not self.swarm.quota_bytes:
+            return leader is not None
+        return leader.machine.inner.size_bytes() <= self.swarm.quota_bytes
 
     def _members(self, spared: list[SimulatedNode]) -> list[SimulatedNode]:
         """Those of these who take part: who was removed need not hear of what happens afterwards."""

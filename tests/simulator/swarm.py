@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from random import Random
 
+# Some have what looks like a child and is none, and some children have no parent that is a key.
+PATHS = (b"/k", b"/k/0", b"/k/0/1", b"/k-1", b"/k1/0", b"/k1/0/2")
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 7)
 
 
@@ -61,15 +63,39 @@ class Swarm:
     batches: bool
     watchers: int  # clients that watch
     lessees: int  # clients with leases
+    slow_apply: float  # the share of the commands other than puts behind which a turn of the applier ends
     # Memory.
     old_copies: bool  # an old copy of one node's disk is put back, where its leader can prove it
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
     # How often troubles begin: mean time between two of one kind, in election timeouts.
     calm: float
+    # What else clients do.
+    transactions: bool
+    range_deletes: bool
+    compacting: bool  # clients give up the past, too
+    # What the store may hold.
+    quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
+    few_sessions: bool  # one less than there are clients
+    trees: bool  # keys are paths, and clients ask for children and watch trees
 
     @property
     def election_seconds(self) -> float:
         return self.election_ms / 1000
+
+    @property
+    def key_names(self) -> list[bytes]:
+        """In their order."""
+        return sorted(PATHS[: self.keys]) if self.trees else [b"k%d" % number for number in range(self.keys)]
+
+    @property
+    def all_keys(self) -> tuple[bytes, bytes]:
+        """The range of these."""
+        return (b"/k", b"/l") if self.trees else (b"k", b"l")
+
+    @property
+    def max_sessions(self) -> int:
+        """0: as many as in production."""
+        return max(1, self.clients + self.lessees - 1) if self.few_sessions else 0
 
     def describe(self) -> str:
         """Everything that is on."""
@@ -136,13 +162,33 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         # What comes later is drawn later, so that it changes nothing about what a seed meant before.
         watchers=rng.choice([1, 2, 4]) if on() else 0,
         lessees=rng.choice([1, 3]) if on() else 0,
+        slow_apply=some(0.05, 0.9),
+        transactions=on(),
+        range_deletes=on(),
+        compacting=on(),
+        quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
+        few_sessions=on(),
+        trees=on(),
+    )
+
+
+def plain(swarm: Swarm) -> Swarm:
+    """Clients that put, read, and delete one key, and a store without bounds: for tests of one thing."""
+    return replace(
+        swarm,
+        transactions=False,
+        range_deletes=False,
+        compacting=False,
+        quota_bytes=0,
+        few_sessions=False,
+        trees=False,
     )
 
 
 def bent(swarm: Swarm) -> Swarm:
     """One node's memory goes bad, among three or more; and nothing that would make its state anew."""
     return replace(
-        swarm,
+        plain(swarm),
         size=max(3, swarm.size),
         kills=False,
         power=False,
@@ -175,11 +221,38 @@ def forgetful(swarm: Swarm) -> Swarm:
     )
 
 
+def is_all_together(swarm: Swarm) -> bool:
+    """Whatever the store has may meet in this run: watches, leases, compaction, snapshots, transactions, and
+    members that come and go."""
+    return bool(
+        swarm.watchers and swarm.lessees and swarm.history_revisions and swarm.changes and swarm.transactions
+    )
+
+
+def all_together(swarm: Swarm) -> Swarm:
+    """All that concerns the store at once, whatever the seed would have drawn."""
+    return replace(
+        swarm,
+        keys=6,
+        history_revisions=5,
+        snapshot_interval=20,
+        changes=True,
+        watchers=3,
+        lessees=3,
+        transactions=True,
+        range_deletes=True,
+        compacting=True,
+        quota_bytes=5000,
+        few_sessions=True,
+        trees=True,
+    )
+
+
 def peaceful(swarm: Swarm) -> Swarm:
     """Three nodes and busy clients whom nothing befalls but a partition now and then: for tests that need a
     run with much in it, whatever the seed would have drawn."""
     return replace(
-        swarm,
+        plain(swarm),
         size=3,
         loss=0.0,
         delay_seconds=0.002,

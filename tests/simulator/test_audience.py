@@ -13,7 +13,7 @@ from kvstore.history import History, HistoryPage
 from kvstore.watch_plane import WatchPlane
 from raft.applier_actor import ApplierActor
 from tests.simulator.run import run_seed
-from tests.simulator.swarm import Swarm
+from tests.simulator.swarm import Swarm, plain
 
 SECONDS = 3.0
 MOST_SEEDS = 90
@@ -23,7 +23,9 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def attentive(swarm: Swarm) -> Swarm:
     """Many who watch, much that is lost on the way, and members that come and go."""
-    return replace(swarm, watchers=12, loss=0.1, clients=4, think_seconds=0.05, impatient=0.0, changes=True)
+    return replace(
+        plain(swarm), watchers=12, loss=0.1, clients=4, think_seconds=0.05, impatient=0.0, changes=True
+    )
 
 
 def gaps_that_are_passed_over(patch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,14 @@ from kvstore import watch_streams
 from kvstore.watch_plane import WatchPlane
 from kvstore.watch_streams import MOST_PAUSE_SECONDS, Stream
 from tests.simulator.run import run_seed
-from tests.simulator.swarm import Swarm
+from tests.simulator.swarm import Swarm, plain
 
 SEEDS = 6
 SECONDS = 3.0
 
 
 def attentive(swarm: Swarm) -> Swarm:
-    return replace(swarm, watchers=8, clients=4, think_seconds=0.02, impatient=0.0)
+    return replace(plain(swarm), watchers=8, clients=4, think_seconds=0.02, impatient=0.0)
 
 
 @pytest.fixture

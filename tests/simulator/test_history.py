@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 
 from tests.simulator.history import History, Seen
 from tests.simulator.model import StoreModel
 from tests.simulator.run import Simulation
-from tests.simulator.swarm import peaceful
+from tests.simulator.swarm import Swarm, peaceful
 from tests.simulator.tracing import Violation
 
 SEED, SECONDS = 11, 4.0
 
 
+def transacting(swarm: Swarm) -> Swarm:
+    return replace(peaceful(swarm), transactions=True, range_deletes=True, trees=True)
+
+
 @functools.cache
 def shown() -> tuple[History, StoreModel]:
-    simulation = Simulation(SEED, SECONDS, change=peaceful)
+    simulation = Simulation(SEED, SECONDS, change=transacting)
     simulation.run()
     return simulation.workload.history, simulation.oracles.model
 
@@ -95,3 +100,64 @@ def test_a_stale_value_with_a_false_revision_is_found_without_revisions() -> Non
     written = {record[1] for _, _, record in model.changes if record is not None}
     with pytest.raises(Violation, match="not linearizable"):
         history.check_values(written)
+
+
+def swaps(history: History, *, succeeded: bool) -> list[Seen]:
+    return [each for each in done(history, "txn") if each.succeeded is succeeded]
+
+
+def check_fails(history: History, model: StoreModel, match: str) -> None:
+    with pytest.raises(Violation, match=match):
+        history.check_revisions(model)
+
+
+def test_a_swap_that_says_it_was_refused_is_found() -> None:
+    """By the values: they are read, and nobody has put them."""
+    history, model = fresh()
+    swaps(history, succeeded=True)[0].succeeded = False
+    with pytest.raises(Violation, match="not linearizable"):
+        history.check(model)
+
+
+def test_a_swap_that_compared_with_another_value_is_found() -> None:
+    history, model = fresh()
+    swaps(history, succeeded=True)[0].expected = b"something else"
+    check_fails(history, model, "compares with what was not there")
+
+
+def test_a_swap_whose_nested_part_went_the_other_way_is_found() -> None:
+    history, model = fresh()
+    swap = next(each for each in swaps(history, succeeded=True) if each.toggled)
+    swap.existed = not swap.existed
+    check_fails(history, model, "did something else")
+
+
+@pytest.mark.parametrize("kind", ["txn", "read txn", "list", "clear"])
+def test_a_range_that_lacks_a_key_is_found(kind: str) -> None:
+    history, model = fresh()
+    found = [each for each in history.operations if each.is_done and each.kind == kind and each.records]
+    del found[0].records[-1]
+    check_fails(history, model, "does not show what there was")
+
+
+def test_children_that_are_none_are_found() -> None:
+    history, model = fresh()
+    found = [each for each in history.operations if each.is_done and each.kind == "children"]
+    found[0].records.append([b"x", True, False])
+    check_fails(history, model, "children of its revision")
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_a_swap_that_cannot_have_been_is_found_without_revisions(succeeded: bool) -> None:
+    history, model = fresh()
+    swap = swaps(history, succeeded=succeeded)[0]
+    # What was never written was not there; what was expected, and is not there, is said to have been.
+    swap.expected = b"never written" if succeeded else _value_at(model, swap)
+    written = {record[1] for _, _, record in model.changes if record is not None}
+    with pytest.raises(Violation, match="not linearizable"):
+        history.check_values(written)
+
+
+def _value_at(model: StoreModel, swap: Seen) -> bytes | None:
+    record = model.at(swap.compared, swap.revision)
+    return None if record is None else bytes(record[1])

@@ -12,8 +12,10 @@ import pytest
 from tests.simulator.linearizability import (
     Delete,
     Get,
+    If,
     Operation,
     Put,
+    Toggle,
     Verdict,
     check,
     register_step,
@@ -55,6 +57,32 @@ def test_a_delete_knows_whether_there_was_something() -> None:
     put = Operation(0, 1, Put(b"a"))
     assert verdict(put, Operation(2, 3, Delete(True)), Operation(4, 5, Get(None))) is Verdict.LINEARIZABLE
     assert verdict(put, Operation(2, 3, Delete(False))) is Verdict.NOT_LINEARIZABLE
+
+
+def test_a_compare_and_swap_saw_what_it_was_compared_with() -> None:
+    put, swap = Operation(0, 1, Put(b"a")), Operation(2, 3, If(b"a", True, Put(b"b")))
+    seen = Operation(4, 5, Get(b"b"))
+    assert verdict(put, swap, seen) is Verdict.LINEARIZABLE
+    assert verdict(put, swap._replace(action=If(b"x", True, Put(b"b")))) is Verdict.NOT_LINEARIZABLE
+    assert verdict(put, swap._replace(action=If(b"a", False, Get(b"a")))) is Verdict.NOT_LINEARIZABLE
+    assert verdict(put, swap._replace(action=If(None, False, Get(b"a")))) is Verdict.LINEARIZABLE
+    assert verdict(put, swap._replace(action=If(None, False, Get(None)))) is Verdict.NOT_LINEARIZABLE
+
+
+def test_of_two_swaps_at_once_from_the_same_value_one_fails() -> None:
+    both = [Operation(0, 10, If(None, True, Put(value))) for value in (b"a", b"b")]
+    assert verdict(*both) is Verdict.NOT_LINEARIZABLE
+    assert verdict(both[0], both[1]._replace(action=If(None, False, Get(b"a")))) is Verdict.LINEARIZABLE
+
+
+def test_a_toggle_puts_what_is_not_there_and_removes_what_is() -> None:
+    first, second = Operation(0, 1, Toggle(b"a", False)), Operation(2, 3, Toggle(b"b", True))
+    assert verdict(first, second, Operation(4, 5, Get(None))) is Verdict.LINEARIZABLE
+    assert verdict(first, second, Operation(4, 5, Get(b"b"))) is Verdict.NOT_LINEARIZABLE
+    assert verdict(first, second._replace(action=Toggle(b"b", False))) is Verdict.NOT_LINEARIZABLE
+    unknown = second._replace(action=Toggle(b"b", None), returned=math.inf)
+    for seen in (None, b"a"):
+        assert verdict(first, unknown, Operation(4, 5, Get(seen))) is Verdict.LINEARIZABLE
 
 
 def test_the_work_is_bounded() -> None:

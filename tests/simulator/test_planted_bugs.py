@@ -20,7 +20,7 @@ from raft.leader import Leader
 from raft.progress import Progress
 from raft.wal import WriteAheadLog
 from tests.simulator.run import run_seed
-from tests.simulator.swarm import Swarm
+from tests.simulator.swarm import Swarm, plain
 
 MOST_SEEDS = 60
 SECONDS = 6.0
@@ -93,7 +93,7 @@ def sessions_that_remember_nothing(patch: pytest.MonkeyPatch) -> None:
 def restless(swarm: Swarm) -> Swarm:
     """Much of what makes reads stale: partitions, lagging followers, and clients who ask everybody."""
     return replace(
-        swarm,
+        plain(swarm),
         size=max(3, swarm.size),
         partitions=True,
         tiny_windows=True,

@@ -12,11 +12,14 @@ from typing import Any
 
 from actors import MemoryClient
 from kvstore import protocol
+from kvstore.paths import below
 from kvstore.protocol import Refusal, Results
 from tests.simulator.cluster import Cluster, client_endpoint
 from tests.simulator.history import History, Seen
+from tests.simulator.model import Record
 from tests.simulator.oracles import Oracles
 from tests.simulator.tracing import Violation
+from tests.simulator.transacting import note_reading, note_swap, reading_body, swap_body
 
 ATTEMPT_TIMEOUTS = (0.4, 3.0)  # how long an attempt is waited for, in election timeouts, drawn each time
 BACKOFF_SECONDS = 0.03
@@ -41,13 +44,15 @@ UNDONE = frozenset(
 class Command:
     """One request of a client: its body, what the history has of it, and the answer that it had."""
 
-    __slots__ = ("body", "floor", "kind", "result", "seen")
+    __slots__ = ("body", "floor", "kind", "oldest", "result", "seen")
 
-    def __init__(self, kind: int, body: bytes, seen: Seen | None, floor: int) -> None:
+    def __init__(self, kind: int, body: bytes, seen: Seen | None, workload: Workload) -> None:
         self.kind = kind
         self.body = body
         self.seen = seen  # None: opening the session
-        self.floor = floor  # no answer may name an older revision than was known when it was first sent
+        # No answer may name an older revision than was known when it was first sent,
+        self.floor = workload.newest_revision
+        self.oldest = workload.oldest_revision  # or be of a revision that was known to be compacted.
         self.result: list[Any] | None = None
 
 
@@ -59,6 +64,7 @@ class Workload:
         self.oracles = oracles
         self.history = History()
         self.newest_revision = 0  # that any client was told
+        self.oldest_revision = 0  # what is older is compacted, some client was told
         self.acknowledged = 0  # writes
         self.answered_reads = 0
         self.is_closing = False  # no operation is begun any more
@@ -90,6 +96,7 @@ class SimulatedClient:
         self._sequence = 0
         self._request_id = 1
         self._writes = 0
+        self._known: dict[bytes, Record] = {}  # by key, as this client saw it last
         self._target = ""  # the node that is believed to lead
         self._sent: dict[tuple[str, int], Command] = {}  # by link and request id; answers may come late
         self.pending: list[Command] = []
@@ -105,7 +112,7 @@ class SimulatedClient:
             self._sent = dict(list(self._sent.items())[-MOST_REMEMBERED:])
         if not self._session:
             body = protocol.open_session_body(self._nonce)
-            self.pending = [Command(protocol.WRITE, body, None, 0)]
+            self.pending = [Command(protocol.WRITE, body, None, self._workload)]
         else:
             self.pending = self._invent()
         self._try(self._attempt)
@@ -113,7 +120,7 @@ class SimulatedClient:
     def _invent(self) -> list[Command]:
         rng, swarm = self._rng, self._swarm
         draw = rng.random()
-        keys = [b"k%d" % number for number in range(swarm.keys)]
+        keys = swarm.key_names
         if draw < 0.45:
             most = min(len(keys), 3) if swarm.batches else 1
             return [self._put(key) for key in rng.sample(keys, rng.randint(1, most))]
@@ -121,20 +128,30 @@ class SimulatedClient:
             return [self._delete(rng.choice(keys))]
         if draw < 0.58:
             return [self._look_back(rng.choice(keys))]
+        if draw < 0.7 and swarm.transactions:
+            return [self._transact(*rng.sample(keys, min(len(keys), 2)))]
+        if draw < 0.73 and swarm.transactions:
+            key = rng.choice(keys)
+            body = reading_body(swarm.all_keys, key)
+            return [self._command(protocol.READ, body, "read txn", *swarm.all_keys, compared=key)]
+        if 0.73 <= draw < 0.76 and swarm.range_deletes:
+            return [self._clear(*sorted(rng.sample([*keys, swarm.all_keys[1]], 2)))]
+        if 0.76 <= draw < 0.775 and swarm.compacting:
+            return [self._compact()]
         if draw < 0.92:
             key = rng.choice(keys)
             return [self._command(protocol.READ, protocol.range_body(key), "get", key)]
-        body = protocol.range_body(*protocol.prefix_range(b"k"))
-        return [self._command(protocol.READ, body, "list", b"k")]
+        if draw > 0.96 and swarm.trees:
+            path = rng.choice([b"", b"/k", b"/k/0", b"/k1"])
+            return [self._command(protocol.READ, protocol.children_body(path), "children", *below(path))]
+        body = protocol.range_body(*swarm.all_keys)
+        return [self._command(protocol.READ, body, "list", *swarm.all_keys)]
 
     def _look_back(self, key: bytes) -> Command:
         """Read the key as it was a while ago: exactly that, or that it is compacted."""
         newest = self._workload.newest_revision
         past = max(1, newest - self._rng.choice([0, 1, 3, 10, 40]))
-        command = self._command(protocol.READ, protocol.range_body(key, revision=past), "past", key)
-        assert command.seen is not None
-        command.seen.past = past
-        return command
+        return self._command(protocol.READ, protocol.range_body(key, revision=past), "past", key, past=past)
 
     def _put(self, key: bytes) -> Command:
         self._writes += 1
@@ -143,20 +160,58 @@ class SimulatedClient:
         body = protocol.put_body(
             self._session, self._sequence, self._floor(), key, value, flags=self._rng.randint(0, 1)
         )
-        return self._command(protocol.WRITE, body, "put", key, value)
+        return self._command(protocol.WRITE, body, "put", key, value=value)
 
     def _delete(self, key: bytes) -> Command:
         self._sequence += 1
         body = protocol.delete_body(self._session, self._sequence, self._floor(), key)
         return self._command(protocol.WRITE, body, "delete", key)
 
+    def _clear(self, key: bytes, range_end: bytes) -> Command:
+        """All keys of a range go in one revision, and are told."""
+        self._sequence += 1
+        body = protocol.delete_body(
+            self._session, self._sequence, self._floor(), key, range_end, flags=protocol.PREV_KV
+        )
+        return self._command(protocol.WRITE, body, "clear", key, range_end)
+
+    def _compact(self) -> Command:
+        """Not in the history: what it does is what it forbids from then on."""
+        self._sequence += 1
+        revision = max(1, self._workload.newest_revision - self._rng.choice([0, 3, 20]))
+        body = protocol.compact_body(self._session, self._sequence, self._floor(), revision)
+        seen = Seen(self.name, "compact", b"", self._cluster.schedule.now, past=revision)
+        return Command(protocol.WRITE, body, seen, self._workload)
+
+    def _transact(self, key: bytes, toggled: bytes = b"") -> Command:
+        """Compare and swap, with what this client knows, which others may have changed since."""
+        self._writes += 1
+        self._sequence += 1
+        known, value = self._known.get(key), f"{self.name}-{self._writes}".encode()
+        header = (self._session, self._sequence, self._floor())
+        body = swap_body(header, self._swarm.all_keys, known, self._rng.random() < 0.5, key, toggled, value)
+        expected = None if known is None else known[1]
+        return self._command(
+            protocol.WRITE,
+            body,
+            "txn",
+            *self._swarm.all_keys,
+            value=value,
+            compared=key,
+            toggled=toggled,
+            expected=expected,
+        )
+
     def _floor(self) -> int:
         """All below the first sequence of this very batch are settled, one way or the other."""
         return max(1, self._sequence - 3)
 
-    def _command(self, kind: int, body: bytes, name: str, key: bytes, value: bytes = b"") -> Command:
-        seen = self._workload.history.add(Seen(self.name, name, key, self._cluster.schedule.now, value))
-        return Command(kind, body, seen, self._workload.newest_revision)
+    def _command(
+        self, kind: int, body: bytes, name: str, key: bytes, range_end: bytes = b"", **more: Any
+    ) -> Command:
+        now = self._cluster.schedule.now
+        seen = self._workload.history.add(Seen(self.name, name, key, now, range_end=range_end, **more))
+        return Command(kind, body, seen, self._workload)
 
     # -- attempts --------------------------------------------------------------------------------------
 
@@ -231,7 +286,14 @@ class SimulatedClient:
             return
         if result[0] == protocol.SPACE_EXCEEDED:
             # As a refusal: an earlier attempt may be applied, so it is tried again with the same sequence.
-            self._cluster.trace.counts["space exceeded"] += 1
+            self._cluster.trace.counts["quota exceeded" if "quota" in result[1] else "space exceeded"] += 1
+            return
+        if result[0] == protocol.SESSION_EXPIRED and self._swarm.max_sessions:
+            self._lose_session()
+            command.result = result  # what is not known is whether an earlier attempt was carried out
+            self.pending.remove(command)
+            if not self.pending:
+                self._next()
             return
         if result[0] != protocol.OK:
             self._note_failure(command, result)
@@ -246,12 +308,20 @@ class SimulatedClient:
         if not self.pending:
             self._next()
 
+    def _lose_session(self) -> None:
+        """Others were opened since it was used last; it is to be another one."""
+        self._cluster.trace.counts["session expired"] += 1
+        self._session, self._nonce = 0, self._rng.randbytes(protocol.NONCE_BYTES)
+
     def _note_failure(self, command: Command, result: list[Any]) -> None:
-        """One thing alone may be: that the past is compacted, from a later revision on than was asked for."""
+        """One thing alone may be: that the past is compacted, from a later revision on than was asked for.
+        Who wanted to compact it may also be the second to want the very same."""
         seen = command.seen
-        if seen is None or result[0] != protocol.COMPACTED or not seen.past < result[2]:
+        wanted = 0 if seen is None else seen.past + (seen.kind == "past")
+        if result[0] != protocol.COMPACTED or not 0 < wanted <= result[2]:
             raise Violation(f"{self.name} was answered {result} to {seen}")
         self._cluster.trace.counts["compacted"] += 1
+        self._workload.oldest_revision = max(self._workload.oldest_revision, result[2])
         command.result = result
         self.pending.remove(command)
         self._next()
@@ -259,7 +329,7 @@ class SimulatedClient:
     def _check_late(self, command: Command, result: list[Any]) -> None:
         """A write has one result, however often it was sent; its result may be forgotten by now."""
         self._cluster.trace.counts["late answer"] += 1
-        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED)
+        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED, protocol.SESSION_EXPIRED)
         if command.kind != protocol.WRITE or result[0] in forgetful:
             return
         if command.result is not None and command.result != result:
@@ -270,15 +340,40 @@ class SimulatedClient:
         seen.revision = result[1]
         if result[1] < command.floor:
             raise Violation(f"{seen}: revision {command.floor} had been told to somebody before it began")
-        if seen.kind in ("get", "list", "past"):
-            seen.records = result[4]
+        if command.kind == protocol.READ:
             self._workload.answered_reads += 1
         else:
             self._workload.acknowledged += 1
-            seen.deleted = result[2] if seen.kind == "delete" else 0
+        self._take(seen, result)
+        if seen.kind == "past" and seen.past < command.oldest:
+            raise Violation(f"{seen}: {command.oldest} was known to be the oldest revision before it began")
         trace = self._cluster.trace
         if trace.keep:
             trace.line(self.name, f"{seen.kind} done", f"{seen.key.decode()} revision={seen.revision}")
+
+    def _take(self, seen: Seen, result: list[Any]) -> None:
+        """What the answer says, and what this client knows by it."""
+        counts, known = self._cluster.trace.counts, self._known
+        counts[f"done {seen.kind}"] += 1
+        if seen.kind == "put":
+            known[seen.key] = [seen.key, seen.value, 0, seen.revision, 0, 0]
+        elif seen.kind in ("delete", "clear"):
+            seen.deleted, seen.records = result[2:]
+        elif seen.kind == "compact":
+            self._workload.oldest_revision = max(self._workload.oldest_revision, seen.past)
+        elif seen.kind in ("get", "past"):
+            seen.records = result[4]
+        elif seen.kind == "children":
+            seen.records = result[3]
+        else:
+            if seen.kind == "list":
+                seen.records = result[4]
+            elif seen.kind == "read txn":
+                note_reading(seen, result)
+            else:
+                note_swap(seen, result)
+                counts["swapped" if seen.succeeded else "swap refused"] += 1
+            self._known = {record[0]: record for record in seen.records}
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         command = self._sent.get((node, refusal.first_request_id))

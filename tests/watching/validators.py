@@ -52,6 +52,7 @@ class Recorded:
     no_puts: bool = False
     no_deletes: bool = False
     name: str = "a watch"
+    path: bytes = b""  # of a watch of a tree: it has only what is at or below it, which the range exceeds
     # The revision that was "now" when it was told that it watches; None: it was not told.
     registered: int | None = None
     batches: list[SeenBatch] = field(default_factory=list)
@@ -144,6 +145,8 @@ class Truth:
 
 
 def _concerns(watch: Recorded, key: bytes) -> bool:
+    if watch.path and key != watch.path and not key.startswith(watch.path + b"/"):
+        return False
     if not watch.range_end:
         return key == watch.key
     return key >= watch.key and (watch.range_end == b"\x00" or key < watch.range_end)

@@ -1,0 +1,132 @@
+"""All that a store can do, in one run: and what is wrong with any of it is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvstore import hierarchy
+from kvstore.client.results import WatchBatch
+from kvstore.client.trees import TreeWatch
+from kvstore.client.watch import Watch
+from kvstore.quota import Quota
+from kvstore.sessions import Sessions
+from kvstore.store import Store
+from kvstore.transactions import Writing
+from tests.simulator.campaign import EXPECTED
+from tests.simulator.run import merged, run_seed
+from tests.simulator.swarm import Swarm, all_together, peaceful
+
+SEEDS = 4
+SECONDS = 5.0
+MOST_SEEDS = 12
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def calm(swarm: Swarm) -> Swarm:
+    """All together, with little trouble, so that there is much of it. Without leases, whose ends have more
+    than one key to a revision, too."""
+    return replace(all_together(peaceful(swarm)), watchers=8, lessees=0, changes=False, history_revisions=0)
+
+
+def test_all_together_goes_well() -> None:
+    outcomes = [run_seed(seed, SECONDS, change=all_together) for seed in range(1, SEEDS + 1)]
+    assert [outcome.failure for outcome in outcomes if outcome.failure] == []
+    counts = merged(outcomes)
+    done = [name for name in EXPECTED if name.startswith("done ")]
+    rest = [
+        "swapped",
+        "swap refused",
+        "quota exceeded",
+        "session expired",
+        "watch of a tree",
+        "lease expired",
+    ]
+    assert [name for name in [*done, *rest] if not counts[name]] == []
+    assert counts["runs of all together"] == SEEDS
+
+
+def compares_that_always_hold(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Writing, "_holds", lambda writing, compare: True)
+
+
+def transactions_that_forget_their_last_put(patch: pytest.MonkeyPatch) -> None:
+    change = Store.change_together
+
+    def forgetful(store: Store, puts: Any, ranges: Any) -> None:
+        change(store, list(puts)[:1], ranges)
+
+    patch.setattr(Store, "change_together", forgetful)
+
+
+def half_of_a_revision(patch: pytest.MonkeyPatch) -> None:
+    """What one transaction did to the last of its keys is not told."""
+
+    def half(watch: Watch, batch: WatchBatch) -> WatchBatch:
+        revision, events = wanted(watch, batch)
+        return WatchBatch(revision, events[:1] if len(events) == 2 else events)
+
+    wanted = Watch.wanted
+    patch.setattr(Watch, "wanted", half)
+
+
+def range_deletes_that_spare_the_last_key(patch: pytest.MonkeyPatch) -> None:
+    delete = Store.delete
+
+    def sparing(store: Store, key: bytes, range_end: bytes) -> Any:
+        found = store.range(key, range_end).records
+        return delete(store, key, found[-1][0] if len(found) > 1 else range_end)
+
+    patch.setattr(Store, "delete", sparing)
+
+
+def compacted_revisions_that_are_answered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, "oldest_revision", 0)
+
+
+def a_quota_that_nothing_exceeds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Quota, "judge", lambda quota, size_bytes: False)
+
+
+def the_newest_session_makes_room(patch: pytest.MonkeyPatch) -> None:
+    def evict(sessions: Sessions) -> None:
+        sessions.close(next(reversed(sessions._sessions)))
+
+    patch.setattr(Sessions, "_evict", evict)
+
+
+def neighbours_of_a_tree(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TreeWatch, "wanted", Watch.wanted)
+
+
+def children_that_are_all_parents(patch: pytest.MonkeyPatch) -> None:
+    def there_is(*arguments: Any) -> Generator[None, None, bool]:
+        yield from ()
+        return True
+
+    patch.setattr(hierarchy, "_is_any_below", there_is)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (compares_that_always_hold, "expected"),
+        (transactions_that_forget_their_last_put, "expected"),
+        (half_of_a_revision, "lacks"),
+        (range_deletes_that_spare_the_last_key, "expected"),
+        (compacted_revisions_that_are_answered, "oldest revision"),
+        (a_quota_that_nothing_exceeds, "quota"),
+        (the_newest_session_makes_room, "expected"),
+        (neighbours_of_a_tree, "is not in the range"),
+        (children_that_are_all_parents, "children of its revision"),
+    ],
+)
+def test_a_planted_bug_is_noticed(plant: Plant, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    outcomes = (run_seed(seed, SECONDS, change=calm) for seed in range(1, MOST_SEEDS + 1))
+    failure = next((outcome.failure for outcome in outcomes if outcome.failure), None)
+    assert failure is not None and words in failure, failure
