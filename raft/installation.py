@@ -3,7 +3,8 @@
 May know the core, the messages and nothing of disks: the core's owner writes each chunk that was taken. Only
 the chunk that comes next is taken, so order and duplicates need no memory; every other one is answered with
 the offset that is wanted. What was received is given up for a newer snapshot, and forgotten by a restart.
-Only the whole has a checksum: what came damaged is received anew from its start, after a pause.
+A chunk whose checksum is wrong counts as lost. A whole whose checksum is wrong, though that of each chunk was
+right, is received anew from its start, after a pause.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ class Installation:
         if not _is_well_formed(message):
             core.ignored_messages += 1
             return None
+        if message.chunk_checksum != message.checksum_of_chunk():
+            self._note_damage(leader_id, message)
+            return None
         if message.index <= core.commit_index:
             return core.commit_index  # a late one: all that it stands for is here
         if core.log.term_at(message.index) == message.snapshot_term:
@@ -128,6 +132,17 @@ class Installation:
             message.index, message.snapshot_term, message.configuration, message.size_bytes, message.checksum
         )
         return True
+
+    def _note_damage(self, leader_id: NodeId, message: InstallSnapshot) -> None:
+        """Nothing in it is believed, so it is not answered, and the leader sends it once more."""
+        self._core.ignored_messages += 1
+        log.warning(
+            "a chunk of a snapshot came damaged index=%d offset=%d bytes=%d from=%s",
+            message.index,
+            message.offset,
+            len(message.data),
+            leader_id,
+        )
 
     def _take_chunk(self, message: InstallSnapshot) -> None:
         meta = self._meta

@@ -7,9 +7,13 @@ would campaign in (dissertation 9.6).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
+from zlib import crc32
 
 from raft.entries import EntryBatch, Index, Term
+
+_PLACE_OF_CHUNK = struct.Struct("<QQQQ")
 
 
 @dataclass(slots=True)
@@ -129,6 +133,18 @@ class InstallSnapshot:
     size_bytes: int  # of the whole
     checksum: int  # CRC-32 of the whole
     data: bytes
+    chunk_checksum: int  # CRC-32 of what is in this message, and of the place that it belongs to
+
+    def with_data(self, data: bytes) -> InstallSnapshot:
+        """The same chunk, filled and sealed."""
+        filled = replace(self, data=data)
+        filled.chunk_checksum = filled.checksum_of_chunk()
+        return filled
+
+    def checksum_of_chunk(self) -> int:
+        """What `chunk_checksum` is if nothing was damaged on the way. All numbers are below 2**64."""
+        place = _PLACE_OF_CHUNK.pack(self.index, self.snapshot_term, self.offset, self.size_bytes)
+        return crc32(self.data, crc32(self.configuration, crc32(place)))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ turn is long and no writer waits. None of it lies in the way of a command.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from raft.actor_messages import (
     NextSlice,
@@ -272,6 +271,6 @@ class SnapshotKeeper:
             return []
         size, read = self._core.config.snapshot_chunk_bytes, self._storage.read_snapshot
         return [
-            (node_id, replace(chunk, data=read(chunk.index, chunk.offset, size)))
+            (node_id, chunk.with_data(read(chunk.index, chunk.offset, size)))
             for node_id, chunk in work.chunks
         ]

@@ -52,7 +52,7 @@ class SnapshotSender:
         self._is_all_sent = self._next_offset == meta.size_bytes
         configuration = meta.configuration if offset == 0 else b""
         return InstallSnapshot(
-            term, meta.index, meta.term, configuration, offset, meta.size_bytes, meta.checksum, b""
+            term, meta.index, meta.term, configuration, offset, meta.size_bytes, meta.checksum, b"", 0
         )
 
     def acknowledge(self, offset: int) -> None:

@@ -47,11 +47,11 @@ _PEER_TAGS: dict[int, type] = {
     11: ReadIndexResponse,
     12: ReadIndexRefused,
     13: TimeoutNow,
-    14: InstallSnapshot,
     15: InstallSnapshotResponse,
     17: Removed,
     18: StateReport,
     19: MemberHealth,
+    20: InstallSnapshot,
 }
 _APPEND_ENTRIES_TAG = 5
 

@@ -7,7 +7,6 @@ once; chunks are mail like any other.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from raft.config import RaftConfig
 from raft.core import Core
@@ -115,7 +114,7 @@ class SnapshotNetwork(Network):
                 self.restore(name)
         for receiver, message in work.chunks:
             data = storage.read_snapshot(message.index, message.offset, self.config.snapshot_chunk_bytes)
-            chunks: list[tuple[NodeId, Message]] = [(receiver, replace(message, data=data))]
+            chunks: list[tuple[NodeId, Message]] = [(receiver, message.with_data(data))]
             self.post(name, chunks)
 
     def restore(self, name: NodeId) -> None:
@@ -211,8 +210,9 @@ def chunks_of(terms: list[int], term: int, size: int = 30) -> list[InstallSnapsh
             at,
             meta.size_bytes,
             meta.checksum,
-            data[at : at + size],
-        )
+            b"",
+            0,
+        ).with_data(data[at : at + size])
         for at in range(0, len(data), size)
     ]
 

@@ -299,5 +299,5 @@ def test_a_configuration_that_could_not_be_sent_or_stored_is_none(blob: bytes) -
     core = make_core("b")
     core.step("a", AppendEntries(1, 0, 0, 0, EntryBatch(1, [(1, int(EntryKind.CONFIGURATION), blob)])))
     assert (core.last_index, core.ignored_messages) == (0, 1)
-    core.step("a", InstallSnapshot(1, 5, 1, blob, 0, 3, 0, b"abc"))
+    core.step("a", InstallSnapshot(1, 5, 1, blob, 0, 3, 0, b"", 0).with_data(b"abc"))
     assert drain(core).snapshots is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from raft.actor_messages import (
@@ -109,7 +107,7 @@ def test_what_came_damaged_is_received_again_after_the_next_check() -> None:
     terms = [1] * 10 + [2] * 20
     *_, last = chunks_of(terms, term=3)
     for chunk in chunks_of(terms, term=3):
-        bench.core.step("b", replace(chunk, data=b"?" * len(chunk.data)) if chunk == last else chunk)
+        bench.core.step("b", chunk.with_data(b"?" * len(chunk.data)) if chunk == last else chunk)
     bench.keeper.write(bench.core.ready())
     bench.core.advance()
     assert bench.core.snapshots.installation.is_suspended

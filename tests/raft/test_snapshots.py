@@ -275,8 +275,50 @@ def test_a_new_leader_goes_on_where_the_old_one_was_if_it_has_the_very_same_snap
     assert core.commit_index == 3
 
 
+def test_a_chunk_that_came_damaged_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
+    core = make_core(term=4)
+    first, *others = chunks_of([1, 2, 3], term=4)
+    assert offsets(install(core, [first, replace(others[0], data=b"?" * 30)])) == [30]
+    assert offsets(install(core, [replace(others[0], offset=0)])) == []  # another place is damage, too
+    assert core.ignored_messages == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "index=3 offset=30 bytes=30 from=b" in caplog.records[0].getMessage()
+    install(core, others)
+    assert core.commit_index == 3
+
+
+def test_a_configuration_that_came_damaged_is_not_believed() -> None:
+    core = make_core(term=4)
+    first = chunks_of([1, 2, 3], term=4)[0]
+    other = Configuration("abd").encode()
+    assert offsets(install(core, [replace(first, configuration=other)])) == []
+    assert not core.snapshots.installation.is_under_way
+
+
+def test_of_a_snapshot_that_came_damaged_only_the_damaged_chunk_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of it went to the follower once more, and once more was damaged."""
+    network = behind()
+    deliver = network.deliver
+    spoilt: list[int] = []
+
+    def damage(mail: Mail) -> None:
+        sender, receiver, message = mail
+        if isinstance(message, InstallSnapshot) and message.offset and not spoilt:
+            spoilt.append(message.offset)
+            message = replace(message, data=b"?" * len(message.data))
+        deliver((sender, receiver, message))
+
+    monkeypatch.setattr(network, "deliver", damage)
+    converge(network)
+    sent = [message.offset for message in network.sent(InstallSnapshot, "a", "c")]
+    assert len(spoilt) == 1 and sent.count(spoilt[0]) >= 2
+    assert sent.count(0) == 1 and not network["c"].snapshots.installation.is_suspended
+
+
 def damaged(chunks: list[InstallSnapshot]) -> list[InstallSnapshot]:
-    return [*chunks[:-1], replace(chunks[-1], data=b"?" * len(chunks[-1].data))]
+    return [*chunks[:-1], chunks[-1].with_data(b"?" * len(chunks[-1].data))]
 
 
 def test_a_whole_whose_checksum_is_wrong_is_received_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -324,7 +366,7 @@ def test_a_leader_sends_a_damaged_snapshot_anew_once_the_follower_takes_it(
     def damage(mail: Mail) -> None:
         sender, receiver, message = mail
         if isinstance(message, InstallSnapshot) and message.offset:
-            message = replace(message, data=b"?" * len(message.data))
+            message = message.with_data(b"?" * len(message.data))
         deliver((sender, receiver, message))
 
     monkeypatch.setattr(network, "deliver", damage)
@@ -354,7 +396,10 @@ def test_a_leader_sends_a_damaged_snapshot_anew_once_the_follower_takes_it(
 )
 def test_a_chunk_that_cannot_be_is_ignored(broken: dict[str, Any]) -> None:
     core = make_core(term=4)
-    ready = install(core, [replace(chunks_of([1, 2, 3], term=4)[0], **broken)])
+    chunk = replace(chunks_of([1, 2, 3], term=4)[0], **broken)
+    if chunk.offset >= 0:
+        chunk = chunk.with_data(chunk.data)  # it came as it was sent
+    ready = install(core, [chunk])
     assert ready.snapshots is None and not core.snapshots.installation.is_under_way
     assert core.ignored_messages == 1 or offsets(ready) == [0]
 
@@ -362,7 +407,7 @@ def test_a_chunk_that_cannot_be_is_ignored(broken: dict[str, Any]) -> None:
 def test_an_empty_snapshot_is_one() -> None:
     """A state machine may have nothing to say."""
     core = make_core(term=4)
-    install(core, [InstallSnapshot(4, 3, 2, WHO, 0, 0, 0, b"")])
+    install(core, [InstallSnapshot(4, 3, 2, WHO, 0, 0, 0, b"", 0).with_data(b"")])
     assert core.commit_index == 3
 
 
