@@ -107,17 +107,25 @@ class Swarm:
         return " ".join(shown)
 
 
-def draw(rng: Random, size: int | None = None) -> Swarm:
-    """The swarm of a seed. `size` overrides the drawn number of nodes, and changes nothing else."""
+class _Coin:
+    """What is drawn of a seed, in the order of the calls."""
 
-    def on() -> bool:
-        return rng.random() < 0.5
+    def __init__(self, rng: Random) -> None:
+        self._random = rng.random
 
-    def some(low: float, high: float) -> float:
+    def on(self) -> bool:
+        return self._random() < 0.5
+
+    def some(self, low: float, high: float) -> float:
         """Off in half of all runs; else spread evenly over the orders of magnitude."""
-        is_on, exponent = on(), rng.random()
+        is_on, exponent = self.on(), self._random()
         return float(low * (high / low) ** exponent) if is_on else 0.0
 
+
+def draw(rng: Random, size: int | None = None) -> Swarm:
+    """The swarm of a seed. `size` overrides the drawn number of nodes, and changes nothing else."""
+    coin = _Coin(rng)
+    on, some = coin.on, coin.some
     drawn_size = rng.choice(SIZES)
     heartbeat_ms, election_ms = rng.choice([(50, 200), (100, 400), (100, 400), (100, 300)])
     return Swarm(
