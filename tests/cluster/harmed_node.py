@@ -7,7 +7,7 @@ its memory. Everything else is what everybody runs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import kvstore.node
 from kvstore.cli import main
@@ -21,9 +21,15 @@ class HarmedMachine(StoreMachine):
 
     _word = b"/harm/" + sys.argv[sys.argv.index("--name") + 1].encode() if "--name" in sys.argv else b""
 
-    def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
-        results = super().apply(first_index, bodies)
-        if any(body is not None and self._word in body for body in bodies):
+    def apply_some(
+        self,
+        first_index: int,
+        bodies: Sequence[bytes | None],
+        *,
+        is_time_up: Callable[[], bool] = lambda: False,
+    ) -> list[bytes | None]:
+        results = super().apply_some(first_index, bodies, is_time_up=is_time_up)
+        if any(body is not None and self._word in body for body in bodies[: len(results)]):
             name, value, *rest = self._store._records[VICTIM]
             self._store._records[VICTIM] = (name, b"not " + value, *rest)  # type: ignore[assignment]
         return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
@@ -118,7 +119,7 @@ def children_that_are_all_parents(patch: pytest.MonkeyPatch) -> None:
         (transactions_that_forget_their_last_put, "expected"),
         (half_of_a_revision, "lacks"),
         (range_deletes_that_spare_the_last_key, "expected"),
-        (compacted_revisions_that_are_answered, "oldest revision"),
+        (compacted_revisions_that_are_answered, "oldest revision|what there was at its revision"),
         (a_quota_that_nothing_exceeds, "quota"),
         (the_newest_session_makes_room, "expected"),
         (neighbours_of_a_tree, "is not in the range"),
@@ -129,4 +130,4 @@ def test_a_planted_bug_is_noticed(plant: Plant, words: str, monkeypatch: pytest.
     plant(monkeypatch)
     outcomes = (run_seed(seed, SECONDS, change=calm) for seed in range(1, MOST_SEEDS + 1))
     failure = next((outcome.failure for outcome in outcomes if outcome.failure), None)
-    assert failure is not None and words in failure, failure
+    assert failure is not None and re.search(words, failure), failure
