@@ -327,13 +327,15 @@ class SimulatedClient:
         self._next()
 
     def _check_late(self, command: Command, result: list[Any]) -> None:
-        """A write has one result, however often it was sent; its result may be forgotten by now."""
+        """A write has one result, however often it was sent. It may be forgotten by now; or it was so when a
+        later attempt was made, whose answer came first."""
         self._cluster.trace.counts["late answer"] += 1
-        forgetful = (protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED, protocol.SESSION_EXPIRED)
-        if command.kind != protocol.WRITE or result[0] in forgetful:
+        forgetful = {protocol.SEQUENCE_FORGOTTEN, protocol.SPACE_EXCEEDED, protocol.SESSION_EXPIRED}
+        first = command.result
+        if command.kind != protocol.WRITE or first is None or forgetful & {first[0], result[0]}:
             return
-        if command.result is not None and command.result != result and not self._is_reopened(command, result):
-            raise Violation(f"{self.name} was answered {command.result}, then {result}, to {command.seen}")
+        if first != result and not self._is_reopened(command, result):
+            raise Violation(f"{self.name} was answered {first}, then {result}, to {command.seen}")
 
     def _is_reopened(self, command: Command, result: list[Any]) -> bool:
         """Was its session given up for others, and the request to open it applied anew? (The model of the
