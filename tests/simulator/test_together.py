@@ -138,8 +138,10 @@ def test_a_session_that_is_gone_says_nothing_of_an_earlier_attempt() -> None:
     """A write was done, its session made room for another, the write was repeated: of the two answers the
     second may come first. Two results of one write are noticed all the same."""
     client = Simulation(1, SECONDS, change=all_together).workload.clients[0]
-    client._session, gone = 5, [protocol.SESSION_EXPIRED, "gone"]
-    for answers in ([gone, [protocol.OK, 2, None]], [[protocol.OK, 3, None], gone, [protocol.OK, 3, None]]):
+    gone: list[Any] = [protocol.SESSION_EXPIRED, "gone"]
+    done: list[Any] = [protocol.OK, 2, None]
+    client._session = 5
+    for answers in ([gone, done], [done, gone, done]):
         command = client._put(b"/k")
         client.pending = [command]
         for answer in answers:
