@@ -343,7 +343,7 @@ class SimulatedClient:
         if first is None or not self._swarm.max_sessions:
             return False
         if command.seen is None:  # the request to open it was applied anew, and opened another one
-            return bool(result[0] == protocol.OK and result[2] > first[2])
+            return bool(result[0] == protocol.OK and result[2] != first[2])
         return bool(first[0] == protocol.SESSION_EXPIRED)
 
     def _note(self, command: Command, seen: Seen, result: list[Any]) -> None:
