@@ -1,10 +1,12 @@
 """Clients of a cluster: `Client`, which blocks, and `AsyncClient`, for asyncio; with the same methods.
 
-The asyncio face is imported when it is asked for: who does not use it should not wait for asyncio to load.
+The asyncio face and transactions are imported when they are asked for: a short command should not wait for
+what it does not use.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import Client
@@ -27,7 +29,6 @@ from kvstore.client.results import (
     TreeDeleted,
     WatchBatch,
 )
-from kvstore.client.transactions import Compare, Operation, Txn, TxnResult
 from kvstore.protocol_admin import Member, Membership
 from kvstore.watch_frames import ClusterEvent
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient
     from kvstore.client.aio_leases import AsyncLease
     from kvstore.client.aio_watch import AsyncWatch
+    from kvstore.client.transactions import Compare, Operation, Txn, TxnResult
 
 __all__ = [
     "AsyncClient",
@@ -73,10 +75,18 @@ __all__ = [
     "WatchBatch",
 ]
 
+_LATER = {
+    "AsyncClient": "aio",
+    "AsyncLease": "aio_leases",
+    "AsyncWatch": "aio_watch",
+    "Compare": "transactions",
+    "Operation": "transactions",
+    "Txn": "transactions",
+    "TxnResult": "transactions",
+}
+
 
 def __getattr__(name: str) -> object:
-    if name in ("AsyncClient", "AsyncLease", "AsyncWatch"):
-        from kvstore.client import aio, aio_leases
-
-        return aio_leases.AsyncLease if name == "AsyncLease" else getattr(aio, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"kvstore.client.{_LATER[name]}"), name)
