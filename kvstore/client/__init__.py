@@ -6,7 +6,6 @@ what it does not use.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kvstore.client.blocking import Client
@@ -75,18 +74,14 @@ __all__ = [
     "WatchBatch",
 ]
 
-_LATER = {
-    "AsyncClient": "aio",
-    "AsyncLease": "aio_leases",
-    "AsyncWatch": "aio_watch",
-    "Compare": "transactions",
-    "Operation": "transactions",
-    "Txn": "transactions",
-    "TxnResult": "transactions",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"kvstore.client.{_LATER[name]}"), name)
+    if name in ("AsyncClient", "AsyncLease", "AsyncWatch"):
+        from kvstore.client import aio, aio_leases
+
+        return aio_leases.AsyncLease if name == "AsyncLease" else getattr(aio, name)
+    if name in ("Compare", "Operation", "Txn", "TxnResult"):
+        from kvstore.client import transactions
+
+        return getattr(transactions, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
