@@ -71,7 +71,7 @@ SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
 # Answered by it, of results that are not small; small ranges have as much beside.
 QUERY_BYTES: Final = 8 << 20
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
-HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
+HISTORY_KEYS: Final = 1024  # a megabyte of the history counts as so many, beside its first revision's
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
@@ -123,7 +123,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 6
+    fingerprint_version: Final = 7
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class StoreMachine:
         self.watch_plane = watch_plane
         self.applied_index = 0  # every entry up to here has had its effect, once
         self._store = Store()
-        self._leaving: Dismantling | None = None  # the store before this one, as far as it is still there
+        self._leaving: Dismantling | None = None  # the state before this one, as far as it is still there
         self._sessions = sessions if sessions is not None else Sessions()
         self._leases = LeaseCommands(self._store, Leases())
         self._max_scanned_versions = max_scanned_versions  # by one read of the history
@@ -380,10 +380,21 @@ class StoreMachine:
         return _in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        if read[3] and batch.keys_left <= 0:
+        keys = self._keys_of_page(read)
+        if keys > batch.keys_left:
             return admitted((self._history_page(read) for _ in range(1)), batch)
-        batch.keys_left -= HISTORY_KEYS if read[3] else 1
+        batch.keys_left -= keys
         return self._history_page(read)
+
+    def _keys_of_page(self, read: list[Any]) -> int:
+        """What is dearer than all that one call may cost is always a step of its own."""
+        _, _, _, start_revision, limit_bytes, flags = read
+        if start_revision == 0:
+            return 0
+        limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
+        keys = HISTORY_KEYS * (1 + limit_bytes // DEFAULT_HISTORY_BYTES) // 2
+        keys += self._store.history.size_at(start_revision)
+        return 2 * keys if flags & PREV_KV else keys
 
     def _history_page(self, read: list[Any]) -> bytes:
         _, key, range_end, start_revision, limit_bytes, flags = read
@@ -433,7 +444,7 @@ class StoreMachine:
 
     def _take_over(self, applied_index: int, store: Store, sessions: Sessions, leases: Leases) -> None:
         """Replaces everything. Watchers hear that they missed something, and find it in the history."""
-        self._leaving = Dismantling(self._store)
+        self._leaving = Dismantling(self._store, self._sessions)
         self._store, self._sessions = store, sessions
         self._leases.store, self._leases.leases = store, leases
         self.applied_index = applied_index

@@ -11,6 +11,7 @@ from kvstore.client import (
     ClusterEvent,
     CompactResult,
     DeleteResult,
+    TreeDeleted,
     Event,
     KeyValue,
     NodeStatus,
@@ -157,6 +158,10 @@ class FakeClient:
             del self._cluster.records[key]
         self._cluster.revision += bool(gone)
         return DeleteResult(self._cluster.revision, len(gone), [])
+
+    def delete_all(self, prefix: bytes) -> TreeDeleted:
+        gone = self.delete_prefix(prefix)
+        return TreeDeleted(gone.revision, gone.deleted, int(gone.deleted > 0))
 
     def children(self, path: bytes, *, start_after: bytes = b"", revision: int = 0) -> ChildrenResult:
         """Pages of a few names each."""
