@@ -1,8 +1,8 @@
 """A state whose place another one has taken: given up bit by bit.
 
-May know: what a store and sessions are made of. To free a million records takes a tenth of a second, if nothing
-is done but to drop the last reference, and so do a thousand values of a megabyte; in small parts it goes
-unnoticed between commands.
+May know: what a store and sessions are made of. To free a million records takes a tenth of a second, if
+nothing is done but to drop the last reference, and so do a thousand values of a megabyte; in small parts it
+goes unnoticed between commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ITEM_BYTES: Final = 16 << 10  # of values; to free so many counts as an item
 
 
 class Dismantling:
-    """Owned by one state machine, which makes the steps. What it is given must have no other owner any more."""
+    """Owned by one state machine, which makes the steps. What it is given has no other owner any more."""
 
     def __init__(self, store: Store, sessions: Sessions) -> None:
         versions = store._versions

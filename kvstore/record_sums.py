@@ -10,8 +10,8 @@ from zlib import crc32
 
 from kvstore.protocol import KeyValue
 
-# A larger value costs more than its record: what it adds is kept, so that a command which takes away thousands
-# of them, of a megabyte each, looks at none. That is about a tenth of a kilobyte for each of these.
+# A larger value costs more than its record: what it adds is kept, so that a command which takes away
+# thousands of them, of a megabyte each, looks at none. That is about a tenth of a kilobyte for each.
 LARGE_VALUE_BYTES: Final = 2048
 
 

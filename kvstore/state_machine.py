@@ -18,6 +18,7 @@ from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
 from kvstore.hierarchy import STEP_KEYS, children_in_steps
 from kvstore.history import MAX_SCANNED_VERSIONS
+from kvstore.history_pages import history_page, keys_of_page
 from kvstore.lease_commands import LeaseCommands
 from kvstore.lease_keeper import LeasesSeen
 from kvstore.leases import Leases
@@ -40,7 +41,6 @@ from kvstore.protocol import (
     READ_TXN,
     TXN,
     WATCH_HISTORY,
-    KeyValue,
 )
 from kvstore.range_select import SortRoom, selected_in_steps
 from kvstore.range_steps import PastCounts, compacted, range_in_steps
@@ -60,8 +60,6 @@ from kvstore.transactions import (
 from kvstore.watch_plane import WatchPlane
 from raft.state_machine import LongAnswer
 
-DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
-MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
 # Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
 SWEEP_VERSIONS: Final = 1024
@@ -71,7 +69,6 @@ SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
 # Answered by it, of results that are not small; small ranges have as much beside.
 QUERY_BYTES: Final = 8 << 20
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
-HISTORY_KEYS: Final = 1024  # a megabyte of the history counts as so many, beside its first revision's
 SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
@@ -380,42 +377,15 @@ class StoreMachine:
         return _in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        keys = self._keys_of_page(read)
+        """A page that is dearer than all that one call may cost is always a step of its own."""
+        keys = keys_of_page(self._store, read)
         if keys > batch.keys_left:
             return admitted((self._history_page(read) for _ in range(1)), batch)
         batch.keys_left -= keys
         return self._history_page(read)
 
-    def _keys_of_page(self, read: list[Any]) -> int:
-        """What is dearer than all that one call may cost is always a step of its own."""
-        _, _, _, start_revision, limit_bytes, flags = read
-        if start_revision == 0:
-            return 0
-        limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
-        keys = HISTORY_KEYS * (1 + limit_bytes // DEFAULT_HISTORY_BYTES) // 2
-        keys += self._store.history.size_at(start_revision)
-        return 2 * keys if flags & PREV_KV else keys
-
     def _history_page(self, read: list[Any]) -> bytes:
-        _, key, range_end, start_revision, limit_bytes, flags = read
-        epoch, sequence = self.watch_plane.position(key, range_end, is_full=bool(flags & PREV_KV))
-        current = self._store.revision
-        if start_revision == 0:
-            return _pack((OK, current, epoch, sequence, False, ()))
-        limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
-        history = self._store.history
-        record_before = self._kept_before if flags & PREV_KV else None
-        page = history.read(
-            key, range_end, start_revision, limit_bytes, self._max_scanned_versions, record_before
-        )
-        if page is None:
-            return compacted(history.oldest_start)
-        return _pack((OK, current, epoch, sequence, page.more, page.revisions))
-
-    def _kept_before(self, key: bytes, revision: int) -> KeyValue | None:
-        """Nothing for an event at the compacted revision itself: what was before is gone, swept or not."""
-        store = self._store
-        return store.record_before(key, revision) if revision > store.oldest_revision else None
+        return history_page(self._store, self.watch_plane, read, self._max_scanned_versions)
 
     # -- snapshots -------------------------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ class Log:
             del self._entries[:count]
 
     def restore(self, snapshot_index: Index, snapshot_term: Term) -> None:
-        """A snapshot takes the place of all entries. They may be millions: give_up() frees them bit by bit."""
+        """A snapshot takes the place of all entries, which may be millions: give_up() frees them."""
         self._replaced += self._entries
         self._entries = []
         self.snapshot_index = self.last_index = snapshot_index

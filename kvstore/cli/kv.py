@@ -161,8 +161,8 @@ def _write_pages(
 def delete(invocation: Invocation, key: str, prefix: bool, recursive: bool) -> None:
     """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure.
 
-    More than 20000 keys are deleted in pieces of as many, each in a revision of its own: whoever looks meanwhile
-    sees a part gone.
+    More than 20000 keys are deleted in pieces of as many, each in a revision of its own: whoever looks
+    meanwhile sees a part gone.
     """
     if recursive:
         _delete_tree(invocation, key, prefix)

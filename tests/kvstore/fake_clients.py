@@ -11,7 +11,6 @@ from kvstore.client import (
     ClusterEvent,
     CompactResult,
     DeleteResult,
-    TreeDeleted,
     Event,
     KeyValue,
     NodeStatus,

@@ -1,10 +1,10 @@
-"""No single step of a node is long, however large what it is about: what is looked at is counted, not seconds."""
+"""No single step of a node is long, however large what it is about: what is done is counted, not seconds."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import pairwise
 from random import Random
 from zlib import crc32
 
@@ -23,14 +23,12 @@ from kvstore import (
 )
 from kvstore import store as store_module
 from kvstore.frozen import SLICE_BYTES
-from kvstore.history import History
 from kvstore.leases import Leases
 from kvstore.protocol import IGNORE_VALUE, MAX_TXN_KEPT_BYTES, PREV_KV
 from kvstore.record_sums import LARGE_VALUE_BYTES, record_sum
-from kvstore.state_machine import StoreMachine
 from kvstore.store import Store
 from kvstore.store_builder import StoreBuilder
-from kvstore.versions import PRUNED_BYTES
+from kvstore.versions import PRUNED_BYTES, Change
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
 from raft.errors import StateDamaged
@@ -255,21 +253,21 @@ def test_a_snapshot_that_lacks_a_revision_is_refused(missing: int) -> None:
 # ---------------------------------------------------------------- what is freed
 
 
+freed: list[int] = []
+
+
 class Freed(bytes):
     """A large value that says when it is freed."""
 
-    __slots__ = ()
-    count = 0
-
     def __del__(self) -> None:
-        Freed.count += 1
+        freed.append(len(self))
 
 
 def freed_by(steps: Iterator[object]) -> list[int]:
     found = []
     for _ in steps:
-        found.append(Freed.count)
-        Freed.count = 0
+        found.append(len(freed))
+        freed.clear()
     return found
 
 
@@ -281,7 +279,7 @@ def test_a_compaction_gives_few_large_values_back_in_a_step() -> None:
     store.delete(b"k", b"l")
     store.take_changes()
     store.compact(store.revision)
-    Freed.count = 0
+    freed.clear()
 
     def steps() -> Iterator[None]:
         while store.is_sweeping:
@@ -308,11 +306,11 @@ def test_a_state_that_was_replaced_is_given_up_as_a_whole_and_in_small_parts(
     machine._store.take_changes()
     sessions, leased = machine._sessions, machine._store._leased
     results = sessions._sessions[session_id].results
-    tables = [sessions._sessions, sessions._by_nonce, leased[7], results]
+    tables: list[Collection[object]] = [sessions._sessions, sessions._by_nonce, leased[7], results]
     sizes = [sum(map(len, tables))]
     del leased
     restore_all(machine, log.machine.snapshot())
-    Freed.count = 0
+    freed.clear()
 
     def steps() -> Iterator[None]:
         while machine._leaving is not None:
@@ -323,7 +321,7 @@ def test_a_state_that_was_replaced_is_given_up_as_a_whole_and_in_small_parts(
     found = freed_by(steps())
     assert sum(found) == 200 and max(found) <= 6
     assert sizes[0] > 500 and sizes[-1] == 0
-    assert max(before - after for before, after in zip(sizes, sizes[1:], strict=False)) <= 50
+    assert max(before - after for before, after in pairwise(sizes)) <= 50
 
 
 def test_the_log_that_a_snapshot_replaced_is_given_up_bit_by_bit() -> None:
@@ -360,8 +358,8 @@ def test_a_tick_calls_nothing_for_each_lease() -> None:
 
 @pytest.mark.parametrize("is_full", [False, True])
 def test_what_is_encoded_of_one_revision_has_a_bound(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranges that are no key, prefix or tree may each have another part of a revision: 256 of them had their
-    part of 5900 keys encoded one by one, for half a second. Who is left out hears that it missed something."""
+    """Ranges that are no key, prefix or tree may have different parts of a revision: 256 of them had their
+    part of 5900 keys encoded one by one, half a second. Who is left out hears that it missed something."""
     assert interests.MAX_SCANNED_STREAMS == 64 and watch_plane.MAX_SPREAD_EVENTS == 16_384
     monkeypatch.setattr(watch_plane, "MAX_SPREAD_EVENTS", 250)
     plane = WatchPlane(1)
@@ -369,7 +367,7 @@ def test_what_is_encoded_of_one_revision_has_a_bound(is_full: bool, monkeypatch:
     plane.subscribed([b"\x01" + stream_topic(*span, is_full=is_full) for span in spans])
     plane.announcements()
     asked: list[bytes] = []
-    changes = [(2, [(b"k%05d" % number, b"", 0, 2, 0, 0) for number in range(100)])]
+    changes: list[Change] = [(2, [(b"k%05d" % number, b"", 0, 2, 0, 0) for number in range(100)])]
     plane.feed(changes, lambda key, _: asked.append(key))
     told = [msgpack.unpackb(parts[2]) for parts in plane.announcements()]
     assert sorted(map(len, told)) == [0] * 6 + [50, 51, 52, 53]
