@@ -434,7 +434,13 @@ def test_the_state_before_a_restored_one_is_given_up_bit_by_bit(monkeypatch: pyt
         other.put(b"/%03d" % (number % 200), b"old")
     other.apply(protocol.delete_body(0, 0, 0, b"/0", b"/1"))
     old = other.machine._store
-    tables: list[Any] = [old._records, old._older, old._changes, *old._keys._lists, *old._versions.gone._lists]
+    tables: list[Any] = [
+        old._records,
+        old._older,
+        old._changes,
+        *old._keys._lists,
+        *old._versions.gone._lists,
+    ]
     tables += [*old._older.values(), *[change[1] for change in old._changes if len(change) == 2]]
     del old
     sizes = [sum(map(len, tables))]
