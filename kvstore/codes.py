@@ -172,12 +172,13 @@ MAX_UNACKNOWLEDGED: Final = 4096  # sequences which a session remembers; a clien
 MAX_RANGE_REPLY_BYTES: Final = 16 << 20  # a longer range is cut here, with `more` set
 MAX_PREV_KVS_BYTES: Final = 1 << 20  # a delete that would answer with more is refused, nothing deleted
 MAX_PREVIOUS_BYTES: Final = 16 << 20  # of the records that the events of one revision replaced
-MAX_DELETE_KEYS: Final = 100_000  # a longer delete is refused: nothing could interrupt it
+MAX_DELETE_KEYS: Final = 20_000  # a longer delete is refused: nothing could interrupt it
 # In each list; a nested transaction has what its parent's longest list leaves.
 MAX_TXN_OPERATIONS: Final = 128
 MAX_TXN_DEPTH: Final = 8  # of transactions, the outermost included
 MAX_TXN_ITEMS: Final = 8192  # compares and operations in all, those of nested transactions included
-MAX_TXN_KEYS: Final = 100_000  # that one with writes looks at: nothing could interrupt it
+MAX_TXN_KEYS: Final = 20_000  # that one with writes looks at: nothing could interrupt it
+MAX_TXN_KEPT_BYTES: Final = 16 << 20  # of the values that its puts leave as they are
 MAX_TXN_REPLY_BYTES: Final = 2 << 20  # keys and values in the result of one with writes, which is remembered
 MAX_TTL_SECONDS: Final = 9_000_000_000
 MAX_KEEPALIVES: Final = 1000  # leases that one command renews

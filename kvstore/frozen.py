@@ -1,8 +1,8 @@
 """A store as of one moment, to be read while puts, deletes and compactions go on.
 
 May know: versions and the order of keys. Nothing is copied: versions are never changed, only superseded, and
-what a reader may still want is not given up until it is gone. It looks up a few keys at a time, and the
-versions of one key all at once.
+what a reader may still want is not given up until it is gone. It looks up a few keys at a time, and fewer
+where values are large, and the versions of one key all at once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from itertools import islice
 from typing import Any, Final
 
 from kvstore.protocol import KeyValue
-from kvstore.versions import OlderVersions, record_sum
+from kvstore.record_sums import record_sum
+from kvstore.versions import OlderVersions
 from raft.errors import StateDamaged
 
 SLICE_KEYS: Final = 128
+SLICE_BYTES: Final = 256 << 10  # of values that were looked at; or one value
 
 
 class Frozen:
@@ -47,12 +49,17 @@ class Frozen:
         while keys := self._keys_after(after):
             after = keys[-1]
             slice_: list[KeyValue] = []
+            left_bytes = SLICE_BYTES
             for key in keys:
                 versions = kept(key, compact_revision, revision)
                 if versions:
                     slice_ += versions
                     if versions[-1][4]:
                         checksum += record_sum(versions[-1])
+                        left_bytes -= len(versions[-1][1])
+                        if left_bytes <= 0:
+                            yield slice_
+                            slice_, left_bytes = [], SLICE_BYTES
             yield slice_
         if checksum != self._checksum:
             raise StateDamaged(f"the records of revision {revision} are not those that were written")

@@ -16,11 +16,13 @@ from kvstore.versions import (
     Change,
     RecordBefore,
     change_revision,
+    change_versions,
     event_of,
     full_events,
 )
 
-MAX_SCANNED_VERSIONS: Final = 16_384  # by one read, about: whole revisions; a few milliseconds
+# By one read, in whole revisions; the first one may have more. A few milliseconds.
+MAX_SCANNED_VERSIONS: Final = 16_384
 EVENT_OVERHEAD_BYTES: Final = 160  # of one event, beside its key and value
 _SWEPT: Final[Change] = (0, [])  # in the place of a change that was given up
 _LEAST_CUT: Final = 4096  # places given up are cut off when they are as many, and a quarter of all
@@ -63,6 +65,11 @@ class History:
         """All changes after a revision."""
         return self.changes[max(0, revision - self._first_revision + 1) :]
 
+    def size_at(self, revision: int) -> int:
+        """How many versions a read that begins there looks at in any case; 0 if nothing is there."""
+        place = max(0, revision - self._first_revision)
+        return len(change_versions(self.changes[place])) if place < len(self.changes) else 0
+
     def oldest(self) -> Change:
         return self.changes[self._swept]
 
@@ -98,12 +105,13 @@ class History:
         revisions: list[tuple[int, list[Any]]] = []
         size_bytes = 0
         first = max(0, start_revision - self._first_revision)
-        scanned, left = self._first_revision + first - 1, max_scanned_versions
+        start = self._first_revision + first
+        scanned, left = start - 1, max_scanned_versions
         for change in self.changes[first : first + max_scanned_versions]:
-            if left <= 0:
-                break
-            scanned += 1
             left -= 1 if len(change) == 6 else max(1, len(change[1]))
+            if left < 0 and scanned >= start:
+                break  # a long revision is a page of its own
+            scanned += 1
             events: list[Any] = _events_in(change, concerns)
             if events:
                 if record_before is not None:

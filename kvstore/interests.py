@@ -16,7 +16,7 @@ from kvstore.protocol import Event
 from kvstore.versions import ALL_FROM_KEY
 from kvstore.watch_streams import Stream
 
-MAX_SCANNED_STREAMS: Final = 256  # of ranges that are neither one key nor a prefix nor a tree
+MAX_SCANNED_STREAMS: Final = 64  # of ranges that are neither one key nor a prefix nor a tree
 
 Item = TypeVar("Item")
 

@@ -25,6 +25,7 @@ LeaseState: TypeAlias = tuple[int, int, int, int]
 """(id, ttl_seconds, expires_at_ms, renewed_index): one of the last two is 0."""
 
 _MASK_64: Final = (1 << 64) - 1
+_FACTOR: Final = 0x9E3779B97F4A7C15
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
 
@@ -82,13 +83,17 @@ class Leases:
     def tick(self, time_ms: int, seen_index: int) -> None:
         """Time goes on. Who made the tick had applied all up to `seen_index`, and read its clock then."""
         self.time_ms = now_ms = max(self.time_ms, time_ms)
-        ttls = self._ttls
-        for lease in [lease for lease, index in self._renewed.items() if index <= seen_index]:
-            ttl_seconds = ttls[lease]
-            ends_at_ms = now_ms + ttl_seconds * MILLISECONDS
-            self._set_end(lease, ttl_seconds, ends_at_ms, 0)
-            if ends_at_ms < self._earliest_ms:
-                self._earliest_ms = ends_at_ms
+        ttls, ends, renewed, earliest_ms = self._ttls, self._ends, self._renewed, self._earliest_ms
+        checksum = 0
+        for lease, index in [each for each in renewed.items() if each[1] <= seen_index]:
+            # As _set_end: it may be all leases of the cluster, and a call for each is too dear then.
+            del renewed[lease]
+            ends[lease] = ends_at_ms = now_ms + ttls[lease] * MILLISECONDS
+            checksum += (lease * _FACTOR + 1) * (ends_at_ms * 3 - index * 5)
+            if ends_at_ms < earliest_ms:
+                earliest_ms = ends_at_ms
+        self._checksum += checksum
+        self._earliest_ms = earliest_ms
 
     def has_ended(self, lease: int, time_ms: int) -> bool:
         """At that time; not if it was renewed meanwhile, or is not there."""
@@ -174,4 +179,4 @@ def _states(ttls: dict[int, int], ends: dict[int, int], renewed: dict[int, int])
 
 def _lease_sum(lease: int, ttl_seconds: int, ends_at_ms: int, renewed_index: int) -> int:
     """A product, so that what two leases exchange does not cancel out."""
-    return (lease * 0x9E3779B97F4A7C15 + 1) * (ends_at_ms * 3 + renewed_index * 5 + ttl_seconds * 7 + 11)
+    return (lease * _FACTOR + 1) * (ends_at_ms * 3 + renewed_index * 5 + ttl_seconds * 7 + 11)

@@ -117,6 +117,9 @@ from kvstore.codes import (
     LESS as LESS,
     MAX_TXN_DEPTH as MAX_TXN_DEPTH,
     MAX_TXN_ITEMS as MAX_TXN_ITEMS,
+    MAX_TXN_KEPT_BYTES as MAX_TXN_KEPT_BYTES,
+)
+from kvstore.codes import (
     MAX_TXN_KEYS as MAX_TXN_KEYS,
     MAX_TXN_OPERATIONS as MAX_TXN_OPERATIONS,
     MAX_TXN_REPLY_BYTES as MAX_TXN_REPLY_BYTES,

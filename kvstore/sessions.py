@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from weakref import ref
 
 import msgpack
 
@@ -23,6 +24,11 @@ MAX_SESSIONS: Final = 65_536
 MAX_REMEMBERED_BYTES: Final = 256 << 20  # of all sessions; then the least recently used one goes
 MAX_SESSION_BYTES: Final = 16 << 20  # of one session; then the older half of its results goes
 RESULT_OVERHEAD_BYTES: Final = 128  # of one remembered result, beside its own bytes
+
+_Changing: TypeAlias = tuple[int, list[tuple[int, bytes]]]
+"""Floor and results of a session."""
+
+_READ: Final[_Changing] = (0, [])  # in the place of what nobody needs any more
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -43,6 +49,32 @@ class Session:
         self.remembered_bytes = 0  # of `results`, overhead included
 
 
+class FrozenSessions:
+    """All sessions as of one moment, the least recently used first. Owned by whoever asked for them.
+
+    There may be millions of results. So nothing is copied but what changes before it was read.
+    """
+
+    __slots__ = ("__weakref__", "_kept", "_sessions")
+
+    def __init__(self, sessions: OrderedDict[int, Session]) -> None:
+        self._sessions = list(sessions.items())
+        self._kept: dict[Session, _Changing] = {}
+
+    def __iter__(self) -> Iterator[SessionState]:
+        """Once."""
+        for session_id, session in self._sessions:
+            self.keep(session)
+            floor, results = self._kept[session]
+            self._kept[session] = _READ
+            yield session_id, session.nonce, session.opened, floor, results
+
+    def keep(self, session: Session) -> None:
+        """It is about to change."""
+        if session not in self._kept:
+            self._kept[session] = session.floor, list(session.results.items())
+
+
 class Sessions:
     """Owned by one state machine."""
 
@@ -60,6 +92,7 @@ class Sessions:
         self._sessions: OrderedDict[int, Session] = OrderedDict()  # least recently used first
         self._by_nonce: dict[bytes, int] = {}  # exactly the nonces of _sessions
         self._remembered_bytes = 0  # sum over _sessions
+        self._readers: list[ref[FrozenSessions]] = []  # those that are still there
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -112,6 +145,8 @@ class Sessions:
 
     def remember(self, session: Session, sequence: int, result: bytes) -> None:
         """After a command that `admit` let in."""
+        if self._readers:
+            self._keep(session)
         session.results[sequence] = result
         size_bytes = len(result) + RESULT_OVERHEAD_BYTES
         session.remembered_bytes += size_bytes
@@ -127,6 +162,8 @@ class Sessions:
 
     def _forget(self, session: Session, floor: int) -> None:
         """Drops all below `floor`, whichever of both ways is shorter."""
+        if self._readers:
+            self._keep(session)
         results = session.results
         freed_bytes = 0
         if floor - session.floor <= len(results):  # as ever, while a client acknowledges what it gets
@@ -144,19 +181,18 @@ class Sessions:
     def _evict(self) -> None:
         self.close(next(iter(self._sessions)))
 
-    def frozen(self) -> Iterator[SessionState]:
-        """All sessions as of this call, the least recently used first, though they are read later.
+    def frozen(self) -> FrozenSessions:
+        """All sessions as of this call, though they are read later."""
+        reader = FrozenSessions(self._sessions)
+        self._readers.append(ref(reader, self._readers.remove))
+        return reader
 
-        There may be millions of results, so these are copied as whole tables now, and gone through later.
-        """
-        copies = [
-            (session_id, session.nonce, session.opened, session.floor, session.results.copy())
-            for session_id, session in self._sessions.items()
-        ]
-        return (
-            (session_id, nonce, opened, floor, list(results.items()))
-            for session_id, nonce, opened, floor, results in copies
-        )
+    def _keep(self, session: Session) -> None:
+        """Before it changes."""
+        for each in list(self._readers):
+            reader = each()
+            if reader is not None:
+                reader.keep(session)
 
     def empty(self) -> Sessions:
         """Others with the same bounds, and nobody in them."""

@@ -18,6 +18,7 @@ from kvstore.compactor import KeptHistory
 from kvstore.dismantling import Dismantling
 from kvstore.hierarchy import STEP_KEYS, children_in_steps
 from kvstore.history import MAX_SCANNED_VERSIONS
+from kvstore.history_pages import history_page, keys_of_page
 from kvstore.lease_commands import LeaseCommands
 from kvstore.lease_keeper import LeasesSeen
 from kvstore.leases import Leases
@@ -40,7 +41,6 @@ from kvstore.protocol import (
     READ_TXN,
     TXN,
     WATCH_HISTORY,
-    KeyValue,
 )
 from kvstore.query_batch import (
     SMALL_RESULT_BYTES,
@@ -67,12 +67,9 @@ from kvstore.transactions import (
 from kvstore.watch_plane import WatchPlane
 from raft.state_machine import LongAnswer
 
-DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
-MAX_HISTORY_BYTES: Final = 4 << 20
 # Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
 SWEEP_VERSIONS: Final = 1024
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
-HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -89,7 +86,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 6
+    fingerprint_version: Final = 7
 
     def __init__(
         self,
@@ -101,7 +98,7 @@ class StoreMachine:
         self.watch_plane = watch_plane
         self.applied_index = 0  # every entry up to here has had its effect, once
         self._store = Store()
-        self._leaving: Dismantling | None = None  # the store before this one, as far as it is still there
+        self._leaving: Dismantling | None = None  # the state before this one, as far as it is still there
         self._sessions = sessions if sessions is not None else Sessions()
         self._leases = LeaseCommands(self._store, Leases())
         self._max_scanned_versions = max_scanned_versions  # by one read of the history
@@ -354,31 +351,15 @@ class StoreMachine:
         return result if len(result) <= SMALL_RESULT_BYTES else iter((result,))
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        if read[3] and batch.keys_left <= 0:
+        """A page that is dearer than all that one call may cost is always a step of its own."""
+        keys = keys_of_page(self._store, read)
+        if keys > batch.keys_left:
             return admitted((self._history_page(read) for _ in range(1)), batch)
-        batch.keys_left -= HISTORY_KEYS if read[3] else 1
+        batch.keys_left -= keys
         return self._history_page(read)
 
     def _history_page(self, read: list[Any]) -> bytes:
-        _, key, range_end, start_revision, limit_bytes, flags = read
-        epoch, sequence = self.watch_plane.position(key, range_end, is_full=bool(flags & PREV_KV))
-        current = self._store.revision
-        if start_revision == 0:
-            return _pack((OK, current, epoch, sequence, False, ()))
-        limit_bytes = min(limit_bytes or DEFAULT_HISTORY_BYTES, MAX_HISTORY_BYTES)
-        history = self._store.history
-        record_before = self._kept_before if flags & PREV_KV else None
-        page = history.read(
-            key, range_end, start_revision, limit_bytes, self._max_scanned_versions, record_before
-        )
-        if page is None:
-            return compacted(history.oldest_start)
-        return _pack((OK, current, epoch, sequence, page.more, page.revisions))
-
-    def _kept_before(self, key: bytes, revision: int) -> KeyValue | None:
-        """Nothing for an event at the compacted revision itself: what was before is gone, swept or not."""
-        store = self._store
-        return store.record_before(key, revision) if revision > store.oldest_revision else None
+        return history_page(self._store, self.watch_plane, read, self._max_scanned_versions)
 
     # -- snapshots -------------------------------------------------------------------------------------
 
@@ -407,7 +388,7 @@ class StoreMachine:
 
     def _take_over(self, applied_index: int, store: Store, sessions: Sessions, leases: Leases) -> None:
         """Replaces everything. Watchers hear that they missed something, and find it in the history."""
-        self._leaving = Dismantling(self._store)
+        self._leaving = Dismantling(self._store, self._sessions)
         self._store, self._sessions = store, sessions
         self._leases.store, self._leases.leases = store, leases
         self.applied_index = applied_index

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import WeakSet
 from zlib import crc32
 
@@ -23,14 +23,16 @@ from sortedcontainers import SortedList
 from kvstore.frozen import Frozen
 from kvstore.history import History, range_filter
 from kvstore.protocol import KeyValue
+from kvstore.range_answer import RangeAnswer, cut
+from kvstore.record_sums import LARGE_VALUE_BYTES, LargeSums
 from kvstore.versions import (
     ALL_FROM_KEY,
     FIRST_REVISION,
+    PRUNED_BYTES,
     VERSION_OVERHEAD_BYTES,
     Change,
     OlderVersions,
     change_versions,
-    record_sum,
 )
 
 _MASK_64: Final = (1 << 64) - 1
@@ -40,12 +42,6 @@ _QUICK_CHANGES: Final = 1024  # so many since then, and a count as of then is ha
 
 _key_of: Final[Callable[[KeyValue], bytes]] = itemgetter(0)
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
-
-
-class RangeAnswer(NamedTuple):
-    total: int  # of all keys in the range, whatever the limit
-    more: bool  # `records` was cut
-    records: list[KeyValue]  # in key order
 
 
 class Store:
@@ -65,6 +61,7 @@ class Store:
         self._taken_revision = FIRST_REVISION  # up to here take_changes() has given the changes
         self.data_bytes = 0  # keys and values of the current records
         self._checksum = 0  # sum of record_sum over the current records
+        self._large_sums = LargeSums()
         self._leased: dict[int, set[bytes]] = {}  # exactly the keys of _records with a lease, by lease
         self._readers: WeakSet[Frozen] = WeakSet()
         self._swept_revision = 0  # a compaction here has left nothing to be given up, but at this revision
@@ -94,15 +91,17 @@ class Store:
                 self._older[key] = [previous]
             else:
                 older.append(previous)
-            old_bytes = len(old_value)
+            size_bytes, old_bytes = len(value), len(old_value)
             self._versions.size_bytes += old_bytes + VERSION_OVERHEAD_BYTES
-            self.data_bytes += len(value) - old_bytes
-            # As content_sum(record) - content_sum(previous): here alone a call is too dear. What was put once
-            # is looked at again, so that memory which has changed since does not go unnoticed.
-            self._checksum += (
-                crc32(value, revision + version + lease) * revision
-                - crc32(old_value, old_revision + old_version + old_lease) * old_revision
-            )
+            self.data_bytes += size_bytes - old_bytes
+            if old_bytes <= LARGE_VALUE_BYTES >= size_bytes:
+                # As below, but here alone a call is too dear.
+                self._checksum += (
+                    crc32(value, revision + version + lease) * revision
+                    - crc32(old_value, old_revision + old_version + old_lease) * old_revision
+                )
+            else:
+                self._checksum += -self._large_sums.remove(previous) + self._large_sums.add(record)
             if lease != old_lease:
                 if old_lease:
                     self._detach(key, old_lease)
@@ -119,7 +118,8 @@ class Store:
             self._versions.gone.remove(key)
         self._keys.add(key)
         record = (key, value, self.revision, self.revision, 1, lease)
-        self._checksum += record_sum(record)
+        # As record_sum(record).
+        self._checksum += crc32(key, self.revision) * self.revision + self._large_sums.add(record)
         self.data_bytes += len(key) + len(value)
         if lease:
             self._leased.setdefault(lease, set()).add(key)
@@ -168,10 +168,11 @@ class Store:
             if old_lease:
                 self._detach(name, old_lease)
             # As record_sum(record): of many thousand keys a call for each is too dear.
-            checksum += (
-                crc32(name, create_revision) * create_revision
-                + crc32(value, old_revision + old_version + old_lease) * old_revision
-            )
+            checksum += crc32(name, create_revision) * create_revision
+            if len(value) <= LARGE_VALUE_BYTES:
+                checksum += crc32(value, old_revision + old_version + old_lease) * old_revision
+            else:
+                checksum += self._large_sums.remove(record)
             end = (name, b"", 0, revision, 0, 0)
             versions = older.get(name)
             if versions is None:
@@ -250,16 +251,16 @@ class Store:
             total = len(found)
             if limit:
                 del found[limit:]
-            return _cut(total, found, max_bytes, keys_only)
+            return cut(total, found, max_bytes, keys_only)
         records = self._records
         if not range_end:
             record = records.get(key)
-            return _cut(int(record is not None), [] if record is None else [record], max_bytes, keys_only)
+            return cut(int(record is not None), [] if record is None else [record], max_bytes, keys_only)
         low, high = self._bounds(key, range_end)
         count = max(0, high - low)
         wanted = min(count, limit) if limit else count
         found = [records[name] for name in islice(self._keys.islice(low), wanted)]
-        return _cut(count, found, max_bytes, keys_only)
+        return cut(count, found, max_bytes, keys_only)
 
     def count(self, key: bytes, range_end: bytes, *, revision: int = 0) -> int:
         if revision and revision != self.revision:
@@ -414,7 +415,7 @@ class Store:
                 pruned = prune(versions[-1][0], goal, limit)
                 limit -= pruned + 1
                 if limit >= 0:
-                    versions.pop()
+                    limit -= len(versions.pop()[1]) // PRUNED_BYTES
             if not versions:
                 history.sweep_oldest()
         if history.oldest_revision != goal:
@@ -444,16 +445,16 @@ class Store:
         leased: dict[int, set[bytes]],
         older: tuple[dict[bytes, list[KeyValue]], Any, int],
         changes: list[Change],
-        sums: tuple[int, int],
+        sums: tuple[int, int, LargeSums],
     ) -> Store:
         """Of parts that fit together: a StoreBuilder made them. `changes` end with the current revision.
 
-        `sums` are over `records`: the checksum, and the bytes of keys and values.
+        `sums` are over `records`: the checksum, the bytes of keys and values, and what is kept of large ones.
         """
         store = cls()
         store.revision, store.compact_revision, store.known_from = revisions
         store._records, store._keys = records, keys
-        store._checksum, store.data_bytes = sums
+        store._checksum, store.data_bytes, store._large_sums = sums
         store._leased = leased
         versions = store._versions = OlderVersions(records)
         versions.older, versions.gone, versions.size_bytes = older
@@ -483,17 +484,3 @@ class Store:
 def _oldest_start(compact_revision: int, known_from: int) -> int:
     """Where a watch may begin: the events of known_from itself are not known."""
     return max(compact_revision, known_from + 1 if known_from else 0)
-
-
-def _cut(total: int, records: list[KeyValue], max_bytes: int, keys_only: bool) -> RangeAnswer:
-    """As many as fit into `max_bytes` of keys and of values, where these are wanted, and always the first."""
-    if max_bytes:
-        size_bytes = 0
-        for position, record in enumerate(records):
-            size_bytes += len(record[0]) if keys_only else len(record[0]) + len(record[1])
-            if size_bytes > max_bytes and position:
-                del records[position:]
-                break
-    if keys_only:
-        records = [(record[0], b"", *record[2:]) for record in records]
-    return RangeAnswer(total, len(records) < total, records)

@@ -7,14 +7,18 @@ proportion to the batch; and nothing is believed that no store could have left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import count as counting
+from typing import Any, Final
 
 from sortedcontainers import SortedList
 
 from kvstore.key_order import extend_in_order
 from kvstore.protocol import KeyValue
+from kvstore.record_sums import LargeSums, name_sum
 from kvstore.store import Store
-from kvstore.versions import FIRST_REVISION, Change, record_sum, versions_bytes
+from kvstore.versions import FIRST_REVISION, Change, versions_bytes
+
+_BLOCK_CHANGES: Final = 512
 
 
 class ImpossibleStore(Exception):
@@ -43,13 +47,16 @@ class StoreBuilder:
         self._older: dict[bytes, list[KeyValue]] = {}
         self._gone: Any = SortedList()
         self._older_bytes = 0
-        self._changes: dict[int, Change] = {}  # by revision
+        # By revision, in blocks: the block and the place in it. In parts, so that the end is to join them.
+        self._blocks: dict[int, list[Change | None]] = {}
+        self._change_count = 0  # in all of them
         self._checksum = 0
+        self._large_sums = LargeSums()
         self._data_bytes = 0  # keys and values of _records
         self._newest: KeyValue | None = None  # the last one that came; of its key there may be a newer one
 
     def add(self, versions: Sequence[KeyValue]) -> None:
-        records, first_change = self._records, self._first_change
+        first_change = self._first_change
         keys: list[bytes] = []
         newest = self._newest
         for version in versions:
@@ -63,12 +70,8 @@ class StoreBuilder:
                 elif version[0] < key:
                     raise ImpossibleStore(f"key {version[0]!r} after {key!r}")
                 elif newest[4]:
-                    records[key] = newest
+                    self._add_current(newest)
                     keys.append(key)
-                    self._checksum += record_sum(newest)
-                    self._data_bytes += len(key) + len(newest[1])
-                    if newest[5]:
-                        self._leased.setdefault(newest[5], set()).add(key)
                 else:
                     self._add_gone(newest)
             if version[3] >= first_change:
@@ -80,20 +83,11 @@ class StoreBuilder:
     def finish(self) -> Store:
         newest = self._newest
         if newest is not None and newest[4]:
-            self._records[newest[0]] = newest
+            self._add_current(newest)
             extend_in_order(self._keys, [newest[0]])
-            self._checksum += record_sum(newest)
-            self._data_bytes += len(newest[0]) + len(newest[1])
-            if newest[5]:
-                self._leased.setdefault(newest[5], set()).add(newest[0])
         elif newest is not None:
             self._add_gone(newest)
-        try:
-            changes = [self._changes[revision] for revision in range(self._first_change, self._revision + 1)]
-        except KeyError as error:
-            raise ImpossibleStore(f"what revision {error} changed is missing") from None
-        if len(changes) != len(self._changes):
-            raise ImpossibleStore(f"a version is of a revision after {self._revision}")
+        changes = self._all_changes()
         return Store.assembled(
             (self._revision, self._compact_revision, self._known_from),
             self._records,
@@ -101,8 +95,16 @@ class StoreBuilder:
             self._leased,
             (self._older, self._gone, self._older_bytes),
             changes,
-            (self._checksum, self._data_bytes),
+            (self._checksum, self._data_bytes, self._large_sums),
         )
+
+    def _add_current(self, record: KeyValue) -> None:
+        key = record[0]
+        self._records[key] = record
+        self._checksum += name_sum(record) + self._large_sums.add(record)
+        self._data_bytes += len(key) + len(record[1])
+        if record[5]:
+            self._leased.setdefault(record[5], set()).add(key)
 
     def _add_older(self, version: KeyValue) -> None:
         self._older.setdefault(version[0], []).append(version)
@@ -113,11 +115,36 @@ class StoreBuilder:
         extend_in_order(self._gone, [version[0]])
 
     def _note_change(self, version: KeyValue) -> None:
-        changes, revision = self._changes, version[3]
-        known = changes.get(revision)
+        revision = version[3]
+        if revision > self._revision:
+            raise ImpossibleStore(f"a version is of revision {revision}, after {self._revision}")
+        number, place = divmod(revision - self._first_change, _BLOCK_CHANGES)
+        block = self._blocks.get(number)
+        if block is None:
+            block = self._blocks[number] = [None] * _BLOCK_CHANGES
+        known = block[place]
         if known is None:
-            changes[revision] = version
+            block[place] = version
+            self._change_count += 1
         elif len(known) == 6:
-            changes[revision] = (revision, [known, version])
+            block[place] = (revision, [known, version])
         else:
             known[1].append(version)
+
+    def _all_changes(self) -> list[Change]:
+        """In order of revision, and each is there. Of millions no one is looked at."""
+        first, blocks = self._first_change, self._blocks
+        count = self._revision + 1 - first
+        if self._change_count != count:
+            nothing: list[Change | None] = [None] * _BLOCK_CHANGES
+            missing = next(
+                first + number * _BLOCK_CHANGES + blocks.get(number, nothing).index(None)
+                for number in counting()
+                if None in blocks.get(number, nothing)
+            )
+            raise ImpossibleStore(f"what revision {missing} changed is missing")
+        changes: list[Any] = []
+        for number in range(-(-count // _BLOCK_CHANGES)):
+            changes += blocks[number]
+        del changes[count:]
+        return changes

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgpack
 
 from kvstore import protocol
-from kvstore.codes import UNCOUNTED
+from kvstore.codes import SORT_VALUE, UNCOUNTED
 from kvstore.error_results import error_result
 from kvstore.history import range_filter
 from kvstore.protocol import (
@@ -27,6 +27,7 @@ from kvstore.protocol import (
     IGNORE_VALUE,
     KEYS_ONLY,
     MAX_RANGE_REPLY_BYTES,
+    MAX_TXN_KEPT_BYTES,
     MAX_TXN_KEYS,
     MAX_TXN_REPLY_BYTES,
     OK,
@@ -49,11 +50,18 @@ TOO_LONG_REPLY: Final = error_result(
     protocol.TOO_LARGE,
     f"the results of the transaction exceed {MAX_TXN_REPLY_BYTES} bytes: nothing was done",
 )
+TOO_MUCH_KEPT: Final = error_result(
+    protocol.TOO_LARGE,
+    f"the puts of the transaction keep values of more than {MAX_TXN_KEPT_BYTES} bytes: nothing was done",
+)
 TOO_LONG_ANSWER: Final = error_result(
     protocol.TOO_LARGE, f"the results of the transaction exceed {MAX_RANGE_REPLY_BYTES} bytes"
 )
 _READS_IN_A_STEP: Final = 256  # of a few keys each; a range counts as one for each _FEW_KEYS
 _FEW_KEYS: Final = 8
+# Where values are compared, or sorted by, so many bytes count as a look at a key.
+_KEY_BYTES: Final = 16 << 10
+_SORTED_BYTES: Final = 4 << 10
 
 _packer: Final = msgpack.Packer()
 _pack: Callable[[Any], bytes] = _packer.pack
@@ -149,6 +157,7 @@ class Writing:
         self._revision = store.revision + 1  # of what it changes
         self._keys_left = MAX_TXN_KEYS
         self._bytes_left = MAX_TXN_REPLY_BYTES
+        self._kept_bytes_left = MAX_TXN_KEPT_BYTES
         self._ranges: list[tuple[bytes, bytes]] = []  # to be deleted
         self._attached: Counter[int] = Counter()  # by lease, how many keys come to it
         self._results: list[list[Any]] = []  # of all operations; each lacks the revision
@@ -194,7 +203,8 @@ class Writing:
             self._look_at(1)
             record = self._store.get(key)
             return absence_holds(compare) if record is None else record_holds(compare, record)
-        self._look_at(1 + self._store.count(key, range_end))
+        longest = len(compare[4]) if compare[0] == COMPARE_VALUE else 0
+        self._look_at(1 + self._store.count(key, range_end) * (1 + longest // _KEY_BYTES))
         records = self._store.range(key, range_end).records
         return all(record_holds(compare, each) for each in records) if records else absence_holds(compare)
 
@@ -222,6 +232,10 @@ class Writing:
         previous = self._store.get(key)
         others = self._attached[lease] if lease else 0
         value, lease = resolved_put(self._leases, previous, key, value, lease, flags, others)
+        if flags & IGNORE_VALUE:  # its own came with the body, which has a bound
+            self._kept_bytes_left -= len(value)
+            if self._kept_bytes_left < 0:
+                raise Refused(TOO_MUCH_KEPT)
         self._attached[lease] += previous is None or previous[5] != lease
         created, version = (self._revision, 0) if previous is None else (previous[2], previous[4])
         self.puts[key] = previous, (key, value, created, self._revision, version + 1, lease)
@@ -258,6 +272,8 @@ class Writing:
         _, key, range_end, limit, _, flags = operation[:6]
         selection = Selection(*operation[6:])
         seen = self._seen(key, range_end)
+        if selection.sort_target == SORT_VALUE:
+            self._look_at(sum(len(record[1]) for record in seen) // _SORTED_BYTES)
         chosen = selection.in_order(selection.matching(seen))
         records = chosen[:limit] if limit else chosen
         total = len(records) if flags & UNCOUNTED else len(seen)

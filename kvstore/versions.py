@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
-from zlib import crc32
 
 from sortedcontainers import SortedList
 
@@ -26,6 +25,7 @@ It shares the versions with the store, so remembering it costs one reference. To
 FIRST_REVISION: Final = 1  # of a store that nobody has written to
 ALL_FROM_KEY: Final = b"\x00"
 VERSION_OVERHEAD_BYTES: Final = 200  # of a version that is not current, beside its value
+PRUNED_BYTES: Final = 32 << 10  # of values; to free so many costs as much as a version
 
 mod_revision: Final = itemgetter(3)
 
@@ -66,21 +66,6 @@ def full_events(events: Sequence[Event], record_before: RecordBefore) -> list[Fu
                 previous = None
         found.append((*event, previous))
     return found
-
-
-def record_sum(record: KeyValue) -> int:
-    """What a current record adds to the fingerprint: its key and creation, and its content.
-
-    The content is what a put replaces, so that a put need not look at the key again. Each part is a product,
-    so that what two records exchange does not cancel out.
-    """
-    key, _, create_revision, _, _, _ = record
-    return crc32(key, create_revision) * create_revision + content_sum(record)
-
-
-def content_sum(record: KeyValue) -> int:
-    _, value, _, revision, version, lease = record
-    return crc32(value, revision + version + lease) * revision
 
 
 class OlderVersions:
@@ -127,9 +112,10 @@ class OlderVersions:
         return found
 
     def prune(self, key: bytes, compact_revision: int, limit: int) -> int:
-        """Give up what a compaction does not leave of this key, the oldest first; returns how many it was.
+        """Give up what a compaction does not leave of this key, the oldest first; returns what that cost.
 
-        At most `limit` of them: if it is as many, there may be more.
+        A version costs 1, and more if its value is large. At most `limit`, about: if it is as much, there may
+        be more.
         """
         older = self.older.get(key)
         if older is None:
@@ -142,16 +128,21 @@ class OlderVersions:
         count = min(count, limit)
         if not count:
             return 0
-        self.size_bytes -= versions_bytes(older[:count])
+        freed_bytes = versions_bytes(older[:count])
+        cost = max(count, freed_bytes // PRUNED_BYTES)
+        if cost > limit:
+            count = max(1, count * limit // cost)
+            freed_bytes = versions_bytes(older[:count])
+        self.size_bytes -= freed_bytes
         if count < len(older):
             del older[:count]
-            return count
+            return cost
         del self.older[key]
         if record is None:
             self.gone.remove(key)
         if not self.older:
             self.older.clear()  # an empty table, too, keeps the room that it once needed
-        return count
+        return cost
 
 
 def versions_bytes(versions: list[KeyValue]) -> int:

@@ -41,6 +41,8 @@ MAX_STREAMS: Final = 10_000
 MAX_PATH_PREFIXES: Final = 10_000
 MAX_PATH_EVENTS: Final = 4096  # of one revision; a subscriber's queue has no room for more at once
 MAX_PUBLISHED_EVENTS: Final = MAX_PUBLISHED_BYTES // 11  # so many bytes has the smallest event
+# Of one revision, for streams of different ranges; those beyond ask for the history. Some ten milliseconds.
+MAX_SPREAD_EVENTS: Final = 16_384
 MAX_QUEUED_BYTES: Final = 64 << 20  # between two calls that take what is queued
 MAX_HELD_BYTES: Final = 16 << 20  # by all streams together, for as long as their pauses last
 MAX_INCARNATION: Final = 2**31 - 1
@@ -130,9 +132,13 @@ class WatchPlane:
                 for stream in streams:
                     self._say(stream, change[3], 1, events)
             return
+        left = MAX_SPREAD_EVENTS
         for some, streams in interests.spread(change_events(change)):
+            bodies = None
             # What is too much for one message in any case is not worth the time to encode it.
-            bodies = encode(list(some)) if len(some) <= MAX_PUBLISHED_EVENTS else None
+            if len(some) <= min(left, MAX_PUBLISHED_EVENTS):
+                bodies = encode(list(some))
+                left -= len(some)
             for stream in streams:
                 self._say(stream, change[0], len(some), bodies)
 

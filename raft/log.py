@@ -40,6 +40,7 @@ class Log:
     __slots__ = (
         "_entries",
         "_received",
+        "_replaced",
         "last_index",
         "last_term",
         "persisting_index",
@@ -62,6 +63,7 @@ class Log:
         self.persisting_index: Index = self.last_index
         # The batch that the last entries came in, kept so that its bytes serve the disk as they are.
         self._received: EntryBatch | None = None
+        self._replaced: list[Entry] = []  # by a snapshot: of no use, and not given up yet
 
     @property
     def first_index(self) -> Index:
@@ -160,12 +162,18 @@ class Log:
             del self._entries[:count]
 
     def restore(self, snapshot_index: Index, snapshot_term: Term) -> None:
-        """A snapshot takes the place of all entries."""
-        self._entries.clear()
+        """A snapshot takes the place of all entries, which may be millions: give_up() frees them."""
+        self._replaced += self._entries
+        self._entries = []
         self.snapshot_index = self.last_index = snapshot_index
         self.snapshot_term = self.last_term = snapshot_term
         self.stable_index = self.persisting_index = snapshot_index
         self._received = None
+
+    def give_up(self, count: int) -> bool:
+        """So many at most of the entries that a snapshot replaced; whether there are more."""
+        del self._replaced[-count:]
+        return bool(self._replaced)
 
     def has_unpersisted(self) -> bool:
         return self.persisting_index < self.last_index

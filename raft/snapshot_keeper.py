@@ -193,7 +193,7 @@ class SnapshotKeeper:
         core = self._core
         goal = core.snapshots.compaction_index(core.progress)
         core.compact(min(goal, core.log.snapshot_index + COMPACTION_STEP_ENTRIES))
-        if core.log.snapshot_index < goal:
+        if core.log.give_up(COMPACTION_STEP_ENTRIES) or core.log.snapshot_index < goal:
             self._wake(now)
             return
         if self._storage.compact(core.log.snapshot_index, self._in_use()):

@@ -22,7 +22,7 @@ from kvstore.codes import MAX_KEY_BYTES
 from kvstore.paths import normal_path
 
 if TYPE_CHECKING:
-    from kvstore.client import Event, KeyValue, RangeResult
+    from kvstore.client import Event, KeyValue, RangeResult, TreeDeleted
     from kvstore.client.calls import Chosen, Consistency
 
 EVENT_NAMES = ("put", "delete")
@@ -161,8 +161,8 @@ def _write_pages(
 def delete(invocation: Invocation, key: str, prefix: bool, recursive: bool) -> None:
     """Delete KEY, or with --prefix every key that begins with KEY. A key that is not there is no failure.
 
-    With --prefix, of more than 100000 keys nothing is deleted: use longer prefixes, one after the other. With
-    --recursive they are deleted in pieces, each in a revision of its own.
+    More than 20000 keys are deleted in pieces of as many, each in a revision of its own: whoever looks
+    meanwhile sees a part gone.
     """
     if recursive:
         _delete_tree(invocation, key, prefix)
@@ -171,8 +171,10 @@ def delete(invocation: Invocation, key: str, prefix: bool, recursive: bool) -> N
         # It is what an unset variable of a script would mean: the whole store.
         raise BadKey("bad key: an empty prefix would delete everything; name at least one byte")
     with invocation.client() as client:
-        remove = client.delete_prefix if prefix else client.delete
-        result = remove(key_bytes(key))
+        if prefix:
+            _write_deleted(invocation, client.delete_all(key_bytes(key)))
+            return
+        result = client.delete(key_bytes(key))
     if invocation.write_out == "json":
         output.write_json({"revision": result.revision, "deleted": result.deleted})
     else:
@@ -185,7 +187,10 @@ def _delete_tree(invocation: Invocation, key: str, prefix: bool) -> None:
     if not normal_path(key_bytes(key)):
         raise BadKey("bad key: the root would delete everything; name a path below it")
     with invocation.client() as client:
-        result = client.delete_tree(key_bytes(key))
+        _write_deleted(invocation, client.delete_tree(key_bytes(key)))
+
+
+def _write_deleted(invocation: Invocation, result: TreeDeleted) -> None:
     if invocation.write_out == "json":
         output.write_json(result._asdict())
     else:

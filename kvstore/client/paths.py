@@ -13,7 +13,15 @@ from kvstore.client import calls
 from kvstore.client.calls import Chosen, Consistency
 from kvstore.client.paging import Pager
 from kvstore.client.requests import Asking
-from kvstore.client.trees import Steps, TreeWatch, children_call, delete_tree_steps, tree_pager
+from kvstore.client.trees import (
+    Steps,
+    TreeWatch,
+    children_call,
+    delete_steps,
+    spans_of,
+    tree_pager,
+    tree_path,
+)
 from kvstore.client.watch import Watch
 
 Children = TypeVar("Children")
@@ -100,11 +108,16 @@ class PathRequests(Asking, Generic[Children, Pages, Items, TreeGone]):
     def delete_tree(self, path: str | bytes, *, timeout_seconds: float | None = None) -> TreeGone:
         """Deletes the key of the path and all below it, in one revision.
 
-        If there are more than 100 000 keys: in pieces of as many, each in a revision of its own, so that
+        If there are more than 20 000 keys: in pieces of as many, each in a revision of its own, so that
         whoever looks meanwhile sees a part gone. If that fails, what was deleted before stays deleted: do it
         again.
         """
-        return self._carry_out(delete_tree_steps(path), timeout_seconds)
+        return self._carry_out(delete_steps(spans_of(tree_path(path))), timeout_seconds)
+
+    def delete_all(self, prefix: str | bytes, *, timeout_seconds: float | None = None) -> TreeGone:
+        """Deletes all keys that begin with `prefix`, however many: as delete_tree, in pieces if they are more
+        than 20 000. delete_prefix() refuses these, and deletes none."""
+        return self._carry_out(delete_steps([calls.key_prefix(prefix)]), timeout_seconds)
 
 
 class WatchRequests(ABC, Generic[Watching]):

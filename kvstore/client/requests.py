@@ -145,7 +145,8 @@ class KeyRequests(Asking, Generic[Put, Found, Ranged, Deleted, Compacted]):
     def delete_prefix(
         self, prefix: str | bytes, *, previous: bool = False, timeout_seconds: float | None = None
     ) -> Deleted:
-        """Deletes all keys that begin with `prefix`, in one revision; of more than 100 000: TooLarge."""
+        """Deletes all keys that begin with `prefix`, in one revision; of more than 20 000: TooLarge, and
+        delete_all() takes them in pieces."""
         answer: Deleted = self._ask(calls.delete_call(*calls.key_prefix(prefix), previous), timeout_seconds)
         return answer
 

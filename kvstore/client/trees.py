@@ -79,14 +79,14 @@ def _delete_at_once(spans: list[tuple[bytes, bytes]]) -> Call:
     return call
 
 
-def delete_tree_steps(path: str | bytes) -> Steps:
+def delete_steps(spans: list[tuple[bytes, bytes]]) -> Steps:
     """At once if it may be; what has too many keys for that in pieces of as many as may be."""
-    spans = spans_of(tree_path(path))
-    try:
-        at_once: TreeDeleted = yield _delete_at_once(spans)
-        return at_once
-    except errors.TooLarge:
-        pass
+    if len(spans) > 1:
+        try:
+            at_once: TreeDeleted = yield _delete_at_once(spans)
+            return at_once
+        except errors.TooLarge:
+            pass
     revision = deleted = pieces = 0
     for start, end in spans:
         cut = end

@@ -125,6 +125,7 @@ def test_the_limits_and_numbers_of_transactions_are_those_of_the_code() -> None:
     assert f"operations together are at most {protocol.MAX_TXN_ITEMS}" in TEXT
     assert f"looks at no more than {_grouped(protocol.MAX_TXN_KEYS)} keys" in TEXT
     assert f"at most {protocol.MAX_TXN_REPLY_BYTES >> 20} MiB of keys and values" in TEXT
+    assert f"values of no more than {protocol.MAX_TXN_KEPT_BYTES >> 20} MiB together" in TEXT
     fields = {
         protocol.COMPARE_VERSION: "version",
         protocol.COMPARE_CREATE: "create_revision",

@@ -158,6 +158,10 @@ class FakeClient:
         self._cluster.revision += bool(gone)
         return DeleteResult(self._cluster.revision, len(gone), [])
 
+    def delete_all(self, prefix: bytes) -> TreeDeleted:
+        gone = self.delete_prefix(prefix)
+        return TreeDeleted(gone.revision, gone.deleted, int(gone.deleted > 0))
+
     def children(self, path: bytes, *, start_after: bytes = b"", revision: int = 0) -> ChildrenResult:
         """Pages of a few names each."""
         root = b"/" + path.strip(b"/") if path.strip(b"/") else b""

@@ -116,6 +116,7 @@ def test_del_says_how_many(cluster: FakeCluster) -> None:
     assert json.loads(run(cluster, "-w", "json", "del", "--prefix", "/a").stdout) == {
         "revision": 6,
         "deleted": 2,
+        "pieces": 1,
     }
     assert cluster.records == {}
 

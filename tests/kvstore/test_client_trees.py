@@ -113,6 +113,21 @@ def test_a_tree_with_too_many_keys_for_one_delete_is_deleted_in_pieces(
         assert [item.key for item in client.prefix("").items] == [b"/a-", b"/a0"]
 
 
+def test_a_prefix_with_too_many_keys_for_one_delete_is_deleted_in_pieces_by_who_says_so(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else in one revision or not at all."""
+    monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 10)
+    monkeypatch.setattr(protocol, "MAX_DELETE_KEYS", 10)
+    with Client(cluster.endpoints) as client:
+        fill(client, *(f"/a{number:02}" for number in range(25)), "/b")
+        with pytest.raises(errors.TooLarge):
+            client.delete_prefix("/a")
+        assert client.delete_all("/a") == (30, 25, 3)
+        assert client.delete_all("/a") == (30, 0, 0)
+        assert client.delete_all("/") == (31, 1, 1), "in one revision"
+
+
 def test_the_asyncio_face_does_the_same(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 3)
     monkeypatch.setattr(transactions, "MAX_TXN_KEYS", 3)
@@ -129,6 +144,7 @@ def test_the_asyncio_face_does_the_same(cluster: FakeCluster, monkeypatch: pytes
             pages = [page async for page in client.pages("/a", keys_only=True)]
             assert [len(page.items) for page in pages] == [2, 2, 2]
             assert await client.delete_tree("/a") == (10, 5, 3)
+            assert await client.delete_all("/none") == (10, 0, 0)
             assert [page.count async for page in client.pages("/")] == [1]
 
     asyncio.run(scenario())

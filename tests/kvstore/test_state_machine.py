@@ -162,7 +162,7 @@ def test_a_delete_of_more_keys_than_one_turn_should_take_deletes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It cannot be interrupted, for it is of one revision. The result is the same on all nodes and later."""
-    assert MAX_DELETE_KEYS == 100_000
+    assert MAX_DELETE_KEYS == 20_000
     monkeypatch.setattr(state_machine, "MAX_DELETE_KEYS", 3)
     log = Log()
     session_id = log.open_session()

@@ -11,6 +11,7 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgpack
 import pytest
@@ -433,7 +434,14 @@ def test_the_state_before_a_restored_one_is_given_up_bit_by_bit(monkeypatch: pyt
         other.put(b"/%03d" % (number % 200), b"old")
     other.apply(protocol.delete_body(0, 0, 0, b"/0", b"/1"))
     old = other.machine._store
-    tables = [old._records, old._older, old._changes, *old._keys._lists, *old._versions.gone._lists]
+    tables: list[Any] = [
+        old._records,
+        old._older,
+        old._changes,
+        *old._keys._lists,
+        *old._versions.gone._lists,
+    ]
+    tables += [*old._older.values(), *[change[1] for change in old._changes if len(change) == 2]]
     del old
     sizes = [sum(map(len, tables))]
     restore_all(other.machine, log.machine.snapshot())

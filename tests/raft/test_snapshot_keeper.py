@@ -102,6 +102,16 @@ def install(bench: Bench, terms: list[int], term: int) -> None:
     bench.core.advance()
 
 
+def test_the_log_that_an_installed_snapshot_replaced_is_given_up_in_steps() -> None:
+    bench = Bench(count=2 * COMPACTION_STEP_ENTRIES + 5)
+    install(bench, [1] * (2 * COMPACTION_STEP_ENTRIES + 30), term=3)
+    left = []
+    while bench.keeper.due_at is not None:
+        bench.wait()
+        left.append(len(bench.core.log._replaced))
+    assert left[:3] == [COMPACTION_STEP_ENTRIES + 5, 5, 0]
+
+
 def test_what_came_damaged_is_received_again_after_the_next_check() -> None:
     bench = Bench()
     terms = [1] * 10 + [2] * 20
