@@ -1,22 +1,31 @@
 """The applier of a store: one whose watch plane may hold events for a moment, and says when they are due.
 
-May know: raft's applier, the watch plane and the clock. All that is added is an earlier deadline.
+May know: raft's applier, the watch plane, the clock, and where snapshots lie. All that is added is an earlier
+deadline, and the name of a snapshot that the store refuses.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from actors import Actor, Address
 from kvstore.state_machine import StoreMachine
+from kvstore.unusable import Judged
+from raft.actor_messages import RestoreSnapshot
 from raft.applier_actor import WATCH_PORT, ApplierActor
+from raft.snapshot import snapshot_name
+from raft.state_machine import Restorer
 
 
 class StoreApplier(ApplierActor):
     """One per node."""
 
-    def __init__(self, machine: StoreMachine, **others: Any) -> None:
+    def __init__(self, machine: StoreMachine, *, snapshots: Path = Path(), **others: Any) -> None:
+        """`snapshots` is the directory of those that are installed."""
         super().__init__(machine, machine.watch_plane, **others)
+        self._store = machine
+        self._snapshots = snapshots
         self._plane = machine.watch_plane
         self._own_at: float | None = None  # the deadline of the applier as it is without this
 
@@ -39,6 +48,10 @@ class StoreApplier(ApplierActor):
         for parts in self._plane.announcements():
             self.publish(WATCH_PORT, parts)
         self._arrange()
+
+    def _begun_restorer(self, message: RestoreSnapshot) -> Restorer:
+        file = self._snapshots / snapshot_name(message.index, message.term)
+        return Judged(self._store, file, message.index).restorer()
 
     def _arrange(self) -> None:
         times = [at for at in (self._own_at, self._plane.due_at()) if at is not None]

@@ -36,8 +36,8 @@ class DamagedBackup(CorruptSnapshot):
 
     __slots__ = ()
 
-    def __init__(self, file: Path, reason: str, remedy: str = USE_ANOTHER) -> None:
-        super().__init__(file, reason, remedy=remedy)
+    def __init__(self, error: CorruptSnapshot, remedy: str) -> None:
+        super().__init__(error.file, error.reason, offset=error.offset, index=error.index, remedy=remedy)
 
 
 class BackupFile:
@@ -129,12 +129,12 @@ def reading(path: Path, remedy: str = USE_ANOTHER) -> Iterator[SnapshotReader]:
     try:
         reader = SnapshotReader(path, FailStop(_ReadOnly()), None)
     except CorruptSnapshot as error:
-        raise DamagedBackup(path, error.reason, remedy) from None
+        raise DamagedBackup(error, remedy) from None
     try:
         try:
             reader.verify()
         except CorruptSnapshot as error:
-            raise DamagedBackup(path, error.reason, remedy) from None
+            raise DamagedBackup(error, remedy) from None
         yield reader
     finally:
         reader.close()

@@ -13,15 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from kvstore.backup_file import DamagedBackup, reading
+from kvstore.backup_file import USE_ANOTHER, reading
 from kvstore.protocol_snapshot import SLICE_BYTES
-from kvstore.snapshots import CorruptState
-from kvstore.state_machine import StoreMachine
-from kvstore.watch_plane import WatchPlane
+from kvstore.unusable import restored_in_memory
 from raft import Configuration
 from raft.restoration import restore_directory
 from raft.snapshot import SnapshotHeader, SnapshotReader
-from raft.state_machine import restore_all
 
 
 class RestoredNode(NamedTuple):
@@ -43,7 +40,8 @@ def restore_node(
 ) -> RestoredNode:
     """Make `data_dir` of the snapshot in `file`, for the node `name` of `members`.
 
-    Everything is verified first. Raises DamagedBackup, WrongDirectory, DirectoryInUse, StorageFailed.
+    Everything is verified first. Raises DamagedBackup, UnusableSnapshot, UnknownFormat, WrongDirectory,
+    DirectoryInUse, StorageFailed.
     """
     assert name in members, f"{name} is not among {sorted(members)}"
     with reading(file) as reader:
@@ -82,15 +80,7 @@ def derive_restored_id(header: SnapshotHeader, members: Mapping[str, str], token
 
 def _contents(file: Path, reader: SnapshotReader) -> tuple[int, int]:
     """Revision and number of keys, once the state machine has taken all of it in: as the node will."""
-    machine = StoreMachine(WatchPlane(1))
-    try:
-        restore_all(machine, _slices(reader))
-    except CorruptState as error:
-        raise DamagedBackup(file, str(error)) from error
-    if machine.applied_index != reader.meta.index:
-        reason = f"it is said to end at index {reader.meta.index} and ends at {machine.applied_index}"
-        raise DamagedBackup(file, reason)
-    status = machine.status()
+    status = restored_in_memory(reader, file, remedy=USE_ANOTHER).status()
     revision, keys = status["revision"], status["keys"]
     assert isinstance(revision, int) and isinstance(keys, int)
     return revision, keys

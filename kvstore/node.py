@@ -37,10 +37,9 @@ from kvstore.gateway_actor import CLIENT_PORT, GatewayActor
 from kvstore.lease_keeper import Household, LeaseKeeper
 from kvstore.neighbours import Announce, StorageRefused
 from kvstore.settings import NodeSettings
-from kvstore.snapshots import CorruptState
 from kvstore.space_gate import SpaceNotice
 from kvstore.state_machine import StoreMachine
-from kvstore.unusable import UnusableSnapshot, why_of_another_index
+from kvstore.unusable import Judged
 from kvstore.watch_plane import MAX_INCARNATION, WatchPlane
 from raft import Configuration, Core
 from raft.applier_actor import WATCH_PORT
@@ -227,7 +226,13 @@ def _make_applier(
     applied_index = _restore(settings, machine, storage, recovered, fence)
     compactor = Compactor(settings.history_policy, machine.kept_history)
     household = Household(LeaseKeeper(machine.leases_seen), compactor)
-    return StoreApplier(machine, housekeeper=household, applied_index=applied_index, fence=fence)
+    return StoreApplier(
+        machine,
+        snapshots=settings.data_dir / LOG_NAME,
+        housekeeper=household,
+        applied_index=applied_index,
+        fence=fence,
+    )
 
 
 def _restore(
@@ -238,14 +243,7 @@ def _restore(
     if snapshot is None:
         return restored_unless_fenced(fence, machine, storage, recovered)
     file = settings.data_dir / LOG_NAME / snapshot_name(snapshot.index, snapshot.term)
-    try:
-        applied_index = restored_unless_fenced(fence, machine, storage, recovered)
-    except CorruptState as error:
-        raise UnusableSnapshot(file, snapshot.index, str(error)) from error
-    unusable = why_of_another_index(file, snapshot.index, machine)
-    if unusable is not None and fence.mark is None:
-        raise unusable
-    return applied_index
+    return restored_unless_fenced(fence, Judged(machine, file, snapshot.index), storage, recovered)
 
 
 def _make_election(settings: NodeSettings, rng: random.Random) -> ElectionActor:

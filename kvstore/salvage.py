@@ -14,14 +14,14 @@ from zlib import crc32
 
 from kvstore.backup_file import BackupFile
 from kvstore.state_machine import StoreMachine
-from kvstore.unusable import why_unusable
+from kvstore.unusable import UnusableSnapshot, why_unusable
 from kvstore.watch_plane import WatchPlane
 from raft.entries import SnapshotMeta
 from raft.inspection import Inspection, ReadOnlyFiles
 from raft.salvage import Remains, find_remains
 from raft.snapshot import CHUNK_BYTES, SnapshotHeader, encode_chunk
 from raft.state_machine import restore_all
-from raft.storage import REPLACE_THE_MEMBER, CorruptLog, CorruptSnapshot, StorageError
+from raft.storage import CorruptLog, CorruptSnapshot, StorageError, StorageFailed, WrongDirectory
 
 ENTRIES_AT_ONCE: Final = 1000
 
@@ -44,13 +44,14 @@ def salvage(directory: Path, file: Path, *, overwrite: bool = False) -> Salvaged
 
     Of a node that had fenced itself `fenced` says so: then another member's directory is to be preferred.
 
-    Raises BackupRefused, DirectoryInUse, and if nothing is left, what is wrong with the log. Takes as much
-    memory as the node.
+    Raises BackupRefused, DirectoryInUse, UnknownFormat where a later version has written, and if nothing is
+    left, what is wrong with the log. Takes as much memory as the node.
     """
     with closing(Inspection(directory, makes_do=True)) as inspection:
-        mark, remains = inspection.fence(), find_remains(inspection)
         cluster_id, node = inspection.identity.cluster_id, inspection.identity.node_id
-        machine = _rebuilt(remains, cluster_id)
+        mark = inspection.fence()
+        remains = find_remains(inspection, lambda file: why_unusable(file, ReadOnlyFiles(), cluster_id))
+        machine = _rebuilt(remains)
         term, index = remains.end
         _write(file, SnapshotMeta(index, term, remains.configuration, 0, 0), cluster_id, machine, overwrite)
     status = machine.status()
@@ -63,17 +64,17 @@ def salvage(directory: Path, file: Path, *, overwrite: bool = False) -> Salvaged
 
 def _place(damage: StorageError) -> str:
     """Where and what it is, without what is advised to those who have another copy."""
+    if isinstance(damage, UnusableSnapshot):
+        return f"{damage.file}, log index {damage.index}: the store cannot restore it: {damage.reason}"
     if isinstance(damage, CorruptLog | CorruptSnapshot):
         return f"{damage.file} at byte {damage.offset}, log index {damage.index}: {damage.reason}"
-    return str(damage).removesuffix(f". {REPLACE_THE_MEMBER}")
+    remedy = damage.remedy if isinstance(damage, StorageFailed | WrongDirectory) else ""
+    return str(damage).removesuffix(f". {remedy}")
 
 
-def _rebuilt(remains: Remains, cluster_id: str) -> StoreMachine:
+def _rebuilt(remains: Remains) -> StoreMachine:
     machine = StoreMachine(WatchPlane(1))
     if remains.snapshot is not None:
-        unusable = why_unusable(remains.snapshot.file, ReadOnlyFiles(), cluster_id)
-        if unusable is not None:
-            raise unusable
         restore_all(machine, remains.content())
     for first_index, bodies in remains.commands(ENTRIES_AT_ONCE):
         machine.apply(first_index, bodies)

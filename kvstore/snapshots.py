@@ -36,6 +36,16 @@ class CorruptState(Exception):
     """A snapshot that is intact and yet is none of this state machine."""
 
 
+class UnknownState(CorruptState):
+    """It is one, of a later version: nothing is wrong with it, and this program cannot read it."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"it has content of version {version}, this program reads versions up to {FORMAT_VERSION}"
+        )
+        self.version = version
+
+
 class StateHeader(NamedTuple):
     """The first item of a snapshot, behind the version of the format."""
 
@@ -191,6 +201,8 @@ class StateReader:
 
 
 def _checked_header(item: Any) -> StateHeader:
+    if type(item) is tuple and item and type(item[0]) is int and item[0] > FORMAT_VERSION:
+        raise UnknownState(item[0])
     if type(item) is not tuple or (item[:1], len(item)) not in _HEADERS:
         raise CorruptState(f"a snapshot begins with {item!r}, expected format version {FORMAT_VERSION}")
     if not all(type(field) is int and field >= 0 for field in item):

@@ -318,6 +318,7 @@ class RestoreSnapshot:
 
     index: int
     size_bytes: int
+    term: int = 0  # of the entry at the index: the two name its file
 
 
 @dataclass(slots=True)

@@ -114,7 +114,7 @@ class Segment(NamedTuple):
 class SnapshotFile(NamedTuple):
     file: Path
     meta: SnapshotMeta | None  # None if it is damaged
-    damage: Exception | None
+    damage: StorageError | None
 
 
 class Torn(NamedTuple):

@@ -7,8 +7,9 @@ cluster's name, only be put into a new cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from raft.entries import EntryKind, Index, SnapshotMeta, Term
@@ -25,6 +26,7 @@ from raft.storage import (
     CorruptSnapshot,
     Recovered,
     StorageError,
+    UnknownFormat,
     WrongDirectory,
 )
 
@@ -32,7 +34,7 @@ _SLICE_BYTES = 256 << 10
 
 
 class Remains(NamedTuple):
-    """The newest snapshot that is whole, and the longest run of entries that joins it."""
+    """The newest snapshot that is of use, and the longest run of entries that joins it."""
 
     recovered: Recovered  # snapshot and entries; its hard state is no promise of anything any more
     snapshot: SnapshotFile | None
@@ -75,18 +77,15 @@ class Remains(NamedTuple):
                 yield reader.read(offset, _SLICE_BYTES)
 
 
-def find_remains(inspection: Inspection) -> Remains:
+def find_remains(inspection: Inspection, why_unusable: Callable[[Path], StorageError | None]) -> Remains:
     """All entries are taken that are whole, committed or not: somebody may have been told that they are.
 
-    Damage ends a run of segments, and behind it another may begin. Of several that join the snapshot the most
-    up-to-date is taken (Raft §5.4.1). Raises what is wrong if nothing is left.
+    `why_unusable` is asked of snapshots that are whole: what the state machine has against one. Damage ends a
+    run of segments, and behind it another may begin. Of several that join the snapshot the most up-to-date is
+    taken (Raft §5.4.1). Raises what is wrong if nothing is left; and UnknownFormat if a later version has
+    written there, for that one can read all of it.
     """
-    snapshots = inspection.snapshots()
-    damages: list[StorageError] = [
-        found.damage for found in snapshots if isinstance(found.damage, StorageError)
-    ]
-    whole = [found for found in snapshots if found.meta is not None]
-    newest = whole[-1] if whole else None
+    newest, damages = _newest_of_use(inspection, why_unusable)
     meta = None if newest is None else newest.meta
     best = (
         None
@@ -101,6 +100,24 @@ def find_remains(inspection: Inspection) -> Remains:
     if inspection.identity_damage is not None:
         damages.insert(0, inspection.identity_damage)
     return Remains(best, newest, damages)
+
+
+def _newest_of_use(
+    inspection: Inspection, why_unusable: Callable[[Path], StorageError | None]
+) -> tuple[SnapshotFile | None, list[StorageError]]:
+    """And what is wrong with others, oldest first; those that are older need only be whole."""
+    newest: SnapshotFile | None = None
+    damages: list[StorageError] = []
+    for found in reversed(inspection.snapshots()):
+        damage = found.damage
+        if newest is None:
+            damage = damage or why_unusable(found.file)
+            if isinstance(damage, UnknownFormat):
+                raise damage
+            newest = None if damage is not None else found
+        if damage is not None:
+            damages.append(damage)
+    return newest, damages[::-1]
 
 
 def _why_nothing(inspection: Inspection, damages: list[StorageError]) -> StorageError:
@@ -141,6 +158,8 @@ def _runs(
                 if failure is not None:
                     damages.append(failure)
                 replay.segment(path, sequence, data, is_last=place == len(sequences))
+        except UnknownFormat:
+            raise
         except StorageError as damage:
             damages.append(damage)
         joined = replay.joined(snapshot)

@@ -17,7 +17,14 @@ from zlib import crc32
 from raft.discarded import Discarded
 from raft.entries import LIMIT, MAX_CONFIGURATION_BYTES, Index, SnapshotMeta, Term
 from raft.files import Descriptor, FailStop
-from raft.storage import REPLACE_THE_MEMBER, TAKE_ANOTHER_COPY, CorruptSnapshot, UnknownFormat
+from raft.storage import (
+    A_LATER_VERSION,
+    READ_WITH_A_LATER_VERSION,
+    REPLACE_THE_MEMBER,
+    TAKE_ANOTHER_COPY,
+    CorruptSnapshot,
+    UnknownFormat,
+)
 
 log = logging.getLogger("assent.snapshot")
 
@@ -182,6 +189,7 @@ class SnapshotReader:
         "_data_start",
         "_descriptor",
         "_disk",
+        "_index",
         "_path",
         "_remedy",
         "header",
@@ -193,6 +201,7 @@ class SnapshotReader:
         self._path = path
         self._disk = disk
         self._remedy = TAKE_ANOTHER_COPY if cluster_id is None else REPLACE_THE_MEMBER
+        self._index = (place_of(path.name) or (0, 0))[0]  # where it is said to end; 0 while nothing says it
         self._descriptor: Descriptor = disk.call(path, disk.files.open, path)
         try:
             header = self._read_header(cluster_id)
@@ -201,6 +210,7 @@ class SnapshotReader:
             raise
         self.header = header
         self.meta = header.meta
+        self._index = header.meta.index
         self._chunk_bytes = header.chunk_bytes
 
     def close(self) -> None:
@@ -245,7 +255,8 @@ class SnapshotReader:
         if isinstance(header, str):
             raise self._corrupt(header)
         if not 1 <= header.version <= FORMAT_VERSION:
-            raise UnknownFormat(self._path, header.version, FORMAT_VERSION)
+            remedy = READ_WITH_A_LATER_VERSION if cluster_id is None else A_LATER_VERSION
+            raise UnknownFormat(self._path, header.version, FORMAT_VERSION, remedy)
         if cluster_id is not None:
             if snapshot_name(header.meta.index, header.meta.term) != self._path.name:
                 raise self._corrupt(f"it holds {header.meta.index} of term {header.meta.term}")
@@ -255,8 +266,7 @@ class SnapshotReader:
         return header
 
     def _corrupt(self, reason: str, offset: int = 0) -> CorruptSnapshot:
-        index = (place_of(self._path.name) or (0, 0))[0]
-        return CorruptSnapshot(self._path, reason, offset=offset, index=index, remedy=self._remedy)
+        return CorruptSnapshot(self._path, reason, offset=offset, index=self._index, remedy=self._remedy)
 
     def _pread(self, length_bytes: int, offset: int) -> bytes:
         return self._disk.call(self._path, self._disk.files.pread, self._descriptor, length_bytes, offset)

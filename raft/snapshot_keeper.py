@@ -245,7 +245,7 @@ class SnapshotKeeper:
         if work.installed is not None:
             assert meta == work.installed, f"{meta} is on the disk, {work.installed} was received"
             self._release()  # step by step: the leader waits for the answer to this turn
-            self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes))
+            self._send_local("applier", RestoreSnapshot(meta.index, meta.size_bytes, meta.term))
 
     def want_part(self, message: PartWanted, now: float) -> None:
         """The applier restores the installed snapshot, part by part, and has all before this one."""

@@ -36,6 +36,11 @@ NOTHING_LEFT = (
 )
 TAKE_ANOTHER_COPY = "Nothing in this file can be relied on: use another copy of it."
 A_LATER_VERSION = "Start this node with the version of Assent that wrote it, or with a later one."
+READ_WITH_A_LATER_VERSION = "Use the version of Assent that wrote it, or a later one."
+LOOK_AT_THE_DISK = (
+    "See whether there is room, and what the kernel's log says of this disk. If it is well, do the same "
+    "again; if not, use another disk, and replace the member whose data was on it."
+)
 
 
 class StorageError(Exception):
@@ -47,16 +52,17 @@ class StorageError(Exception):
 class StorageFailed(StorageError):
     """A call to the disk failed or wrote too little. What was not synced before it may be lost."""
 
-    __slots__ = ("action", "cause", "path")
+    __slots__ = ("action", "cause", "path", "remedy")
 
     def __init__(self, action: str, path: Path | str, cause: str) -> None:
         super().__init__(action, path, cause)
         self.action = action
         self.path = path
         self.cause = cause
+        self.remedy = LOOK_AT_THE_DISK
 
     def __str__(self) -> str:
-        return f"{self.action} of {self.path} failed: {self.cause}"
+        return f"{self.action} of {self.path} failed: {self.cause}. {self.remedy}"
 
 
 class DiskFull(StorageError):
@@ -167,12 +173,17 @@ class UnknownFormat(WrongDirectory):
 
     __slots__ = ()
 
-    def __init__(self, file: Path, found: int, newest: int) -> None:
-        super().__init__(file, "format version", expected=newest, found=found, remedy=A_LATER_VERSION)
+    def __init__(self, file: Path, found: int, newest: int, remedy: str = A_LATER_VERSION) -> None:
+        super().__init__(file, "format version", expected=newest, found=found, remedy=remedy)
+
+    @property
+    def what(self) -> str:
+        """That has this version."""
+        return str(self.path)
 
     def __str__(self) -> str:
         known = f"this program reads versions up to {self.expected}"
-        return f"{self.path} has format version {self.found}, {known}. {self.remedy}"
+        return f"{self.what} has format version {self.found}, {known}. {self.remedy}"
 
 
 @dataclass(slots=True)

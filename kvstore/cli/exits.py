@@ -52,6 +52,7 @@ _CODES = {
     "kvstore.client.errors.RevisionWentBack": GENERAL,
     "kvstore.client.errors.SnapshotBroken": UNREACHABLE,
     "kvstore.client.errors.SnapshotDamaged": CORRUPT,
+    "kvstore.client.errors.SnapshotOfLaterVersion": DATA_DIRECTORY,
     "kvstore.client.load.LoadRefused": USAGE,
     "kvstore.client.load.LoadFailed": UNREACHABLE,
     "kvstore.settings.SettingsError": USAGE,

@@ -133,7 +133,8 @@ def dump(
 def inspect(ctx: click.Context, file: Path) -> None:
     """Read all of a snapshot, check every byte, and say what is in it.
 
-    Of a node or of `snapshot save`. It is restored into memory for that, and nothing is changed.
+    Of a node or of `snapshot save`. It is restored into memory, as a start or a restore would, which refuse
+    what is refused here; nothing is changed.
     """
     facts = _snapshot_facts(file)
     if ctx.obj.write_out == "json":
@@ -334,20 +335,17 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _snapshot_facts(file: Path) -> dict[str, Any]:
-    from kvstore.state_machine import StoreMachine
-    from kvstore.watch_plane import WatchPlane
+    from kvstore.unusable import restored_in_memory
     from raft.files import FailStop
     from raft.inspection import ReadOnlyFiles
     from raft.membership import Configuration
     from raft.snapshot import SnapshotReader
-    from raft.state_machine import restore_all
+    from raft.storage import TAKE_ANOTHER_COPY
 
-    slice_bytes = 256 << 10
-    machine = StoreMachine(WatchPlane(1))
     with closing(SnapshotReader(file, FailStop(ReadOnlyFiles()), None)) as reader:
         reader.verify()
         meta = reader.meta
-        restore_all(machine, (reader.read(at, slice_bytes) for at in range(0, meta.size_bytes, slice_bytes)))
+        machine = restored_in_memory(reader, file, remedy=TAKE_ANOTHER_COPY)
     status = machine.status()
     return {
         "file": str(file),

@@ -109,7 +109,8 @@ class BlockingCluster(Cluster[Membership]):
         each answer, and for a node that gets no further before it sends, after which the next one is asked;
         all of it takes as long as it takes. At a path there is a whole file or none in the end; to a file
         object the bytes are written as they come, and after an error they are of no use.
-        Raises SnapshotBroken, SnapshotDamaged, BackupRefused, or what a request raises.
+        Raises SnapshotBroken, SnapshotDamaged, SnapshotOfLaterVersion, BackupRefused, or what a request
+        raises.
         """
         from kvstore.client.saving import drive, save_steps, saving_to
 

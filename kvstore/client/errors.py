@@ -59,3 +59,17 @@ class SnapshotDamaged(NotApplied):
         super().__init__(f"the snapshot of {endpoint} is damaged: {reason}. Save it from another member")
         self.endpoint = endpoint
         self.reason = reason
+
+
+class SnapshotOfLaterVersion(NotApplied):
+    """The node at `endpoint` is of a later version, and so is what it keeps in its snapshot."""
+
+    __slots__ = ("endpoint", "version")
+
+    def __init__(self, endpoint: str, version: int, newest: int) -> None:
+        super().__init__(
+            f"the snapshot of {endpoint} has content of version {version}, this program reads versions up to "
+            f"{newest}. Save it with the version of Assent that this node has, or with a later one"
+        )
+        self.endpoint = endpoint
+        self.version = version

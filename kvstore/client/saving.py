@@ -16,7 +16,7 @@ from zlib import crc32
 
 from kvstore.backup_file import BackupFile
 from kvstore.client.calls import Call
-from kvstore.client.errors import SnapshotBroken, SnapshotDamaged
+from kvstore.client.errors import SnapshotBroken, SnapshotDamaged, SnapshotOfLaterVersion
 from kvstore.errors import AssentError, DeadlineExceeded, Overloaded, SnapshotGone, Unreachable
 from kvstore.protocol import NONCE_BYTES, SNAPSHOT
 from kvstore.protocol_snapshot import (
@@ -33,7 +33,7 @@ from kvstore.protocol_snapshot import (
     decode_slice,
     encode_snapshot_request,
 )
-from kvstore.snapshots import Contents, CorruptState, contents_of
+from kvstore.snapshots import FORMAT_VERSION, Contents, CorruptState, UnknownState, contents_of
 from raft.entries import SnapshotMeta
 from raft.snapshot import SnapshotHeader, encode_chunk
 
@@ -121,7 +121,7 @@ def save_steps(
             tell(read_bytes, opened.size_bytes)
         if checksum != opened.checksum or contents is None:
             raise SnapshotDamaged(endpoint, "the checksum of the whole is wrong")
-    except (SnapshotDamaged, SnapshotBroken):
+    except (SnapshotDamaged, SnapshotBroken, SnapshotOfLaterVersion):
         raise
     except AssentError as error:
         raise SnapshotBroken(endpoint, read_bytes, opened.size_bytes, error) from error
@@ -253,6 +253,8 @@ def _header_of(opened: Opened) -> SnapshotHeader:
 def _contents(endpoint: str, data: bytes) -> Contents:
     try:
         return contents_of(data)
+    except UnknownState as error:
+        raise SnapshotOfLaterVersion(endpoint, error.version, FORMAT_VERSION) from error
     except CorruptState as error:
         raise SnapshotDamaged(endpoint, str(error)) from error
 

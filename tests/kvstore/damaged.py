@@ -6,18 +6,22 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from zlib import crc32
+
+import msgpack
 
 from kvstore import protocol
 from kvstore.cli import exits
 from kvstore.settings import derive_cluster_id
 from raft.directory import DataDirectory
-from raft.entries import EntryBatch, HardState
+from raft.entries import EntryBatch, HardState, SnapshotMeta
 from raft.fields import decode_fields, encode_fields
 from raft.membership import Configuration
 from raft.record import RecordType, stored_payload
 from raft.segment import SegmentReader, decode_segment_header, segment_name
+from raft.snapshot import CHUNK_BYTES, SnapshotHeader, encode_chunk, snapshot_name
 from tests.kvstore.machine_log import Log
 from tests.raft.disk import compact_wholly
 
@@ -70,6 +74,35 @@ def state_at(index: int) -> bytes:
     machine = Log().machine
     machine.apply(1, [None] * index)
     return b"".join(machine.snapshot())
+
+
+def bent_state(index: int) -> bytes:
+    """One bit of the fingerprint in its header is another one, as bad memory leaves it."""
+    header, *rest = msgpack.Unpacker(BytesIO(state_at(index)))
+    header[5] ^= 1
+    return b"".join(map(msgpack.packb, (header, *rest)))
+
+
+def later_state(index: int) -> bytes:
+    """What a later version would write: of its content no more is known than that version."""
+    return b"".join(map(msgpack.packb, ([4, index, {"colour": "blue"}], "and so on")))
+
+
+def put_snapshot(
+    path: Path, index: int, content: bytes, *, chunk_bytes: int = CHUNK_BYTES, version: int = 1
+) -> None:
+    """A snapshot file in the log of the directory, in which every checksum is right."""
+    identity = json.loads((path / "identity").read_bytes())
+    configuration = Configuration(identity["members"], addresses=identity["members"]).encode()
+    meta = SnapshotMeta(index, 2, configuration, len(content), crc32(content))
+    header = SnapshotHeader(identity["cluster_id"], chunk_bytes, meta).encode()[:-4]
+    header = header[:8] + version.to_bytes(4, "little") + header[12:]
+    starts = range(0, len(content), chunk_bytes)
+    chunks = [
+        encode_chunk(meta, place // chunk_bytes, content[place : place + chunk_bytes]) for place in starts
+    ]
+    file = path / "wal" / snapshot_name(index, 2)
+    file.write_bytes(b"".join((header, crc32(header).to_bytes(4, "little"), *chunks)))
 
 
 def segments_in(path: Path) -> list[Path]:

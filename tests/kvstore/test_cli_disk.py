@@ -226,7 +226,8 @@ def test_a_snapshot_is_read_to_the_last_byte_and_told_of(tmp_path: Path) -> None
     assert "keys\t8\n" in run("snapshot", "inspect", elsewhere).stdout
     flip(elsewhere, 400)
     said = run("snapshot", "inspect", elsewhere, expect=exits.CORRUPT).stderr
-    assert re.search(r"backup.snapshot is damaged at byte \d+: chunk 0", said) and "use another copy" in said
+    assert "backup.snapshot is damaged at byte 128, log index 9: chunk 0" in said
+    assert "use another copy" in said
     elsewhere.write_bytes(b"something else, and long enough for a header of a snapshot file")
     assert "does not begin as a snapshot does" in run("snapshot", "inspect", elsewhere, expect=12).stderr
 

@@ -11,7 +11,15 @@ from click.testing import CliRunner
 
 from kvstore.cli import cli, exits
 from kvstore.client import Client
-from tests.kvstore.damaged import DAMAGES, ENTRIES, Damage, make_directory, state_at
+from tests.kvstore.damaged import (
+    DAMAGES,
+    ENTRIES,
+    Damage,
+    bent_state,
+    later_state,
+    make_directory,
+    state_at,
+)
 from tests.kvstore.test_cli_node import WAIT_SECONDS, Node
 
 
@@ -69,19 +77,35 @@ def test_a_directory_without_its_identity_is_not_taken_over(node: Node) -> None:
     assert code == exits.DATA_DIRECTORY and "log is" in said and "remove this member" in said
 
 
-@pytest.mark.parametrize("content", [b"something else", None], ids=["no state", "another moment"])
+@pytest.mark.parametrize(
+    "content", [b"something else", state_at(9), bent_state(20)], ids=["no state", "another moment", "bent"]
+)
 def test_an_intact_snapshot_that_the_store_cannot_restore_is_named_with_what_to_do(
-    node: Node, content: bytes | None
+    node: Node, content: bytes
 ) -> None:
     """By a start, and by `wal check` in the same words."""
     data = Path(node.flags["--data-dir"])
     members = {"n1": node.flags["--cluster"].removeprefix("n1=")}
-    make_directory(data, members, snapshot_at=20, content=content or state_at(9))
+    make_directory(data, members, snapshot_at=20, content=content)
     code, said = node.refused()
     assert code == exits.CORRUPT
     [sentence] = [line for line in said.splitlines() if line.startswith("assent: ")]
     [snapshot] = (data / "wal").glob("snapshot-*")
     assert f"the snapshot {snapshot} is whole" in sentence and "remove this member" in sentence
-    assert "log index 20: " in sentence and (content is not None or "ends at index 9" in sentence)
+    assert "log index 20: " in sentence and (content != state_at(9) or "ends at index 9" in sentence)
     checked = CliRunner().invoke(cli, ["wal", "check", str(data)])
     assert checked.exit_code == exits.CORRUPT and sentence in checked.stderr
+
+
+def test_a_snapshot_with_content_of_a_later_version_is_left_for_that_version(node: Node) -> None:
+    """As one node of a cluster finds it whose upgrade is taken back: nothing is wrong with its disk."""
+    data = Path(node.flags["--data-dir"])
+    members = {"n1": node.flags["--cluster"].removeprefix("n1=")}
+    make_directory(data, members, snapshot_at=20, content=later_state(20))
+    code, said = node.refused()
+    assert code == exits.DATA_DIRECTORY
+    [sentence] = [line for line in said.splitlines() if line.startswith("assent: ")]
+    [snapshot] = (data / "wal").glob("snapshot-*")
+    assert f"the content of {snapshot} (log index 20) has format version 4" in sentence
+    assert "Start this node with the version of Assent that wrote it, or with a later one" in sentence
+    assert "remove this member" not in sentence

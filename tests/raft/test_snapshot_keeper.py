@@ -156,7 +156,7 @@ def test_a_leaders_snapshot_is_given_to_the_applier_in_parts_and_ends_the_own_on
     install(bench, [1] * 10 + [2] * 20, term=3)
     meta = bench.core.snapshots.newest
     assert meta is not None and meta.index == 30
-    assert bench.take() == [SnapshotGivenUp(10), RestoreSnapshot(30, meta.size_bytes)]
+    assert bench.take() == [SnapshotGivenUp(10), RestoreSnapshot(30, meta.size_bytes, meta.term)]
     keeper.take_slice(SnapshotSlice(10, 3, b"own, late", True), bench.now)
     assert bench.take() == [SnapshotGivenUp(10)]
     assert bench.core.snapshots.index == 30
