@@ -72,11 +72,9 @@ def check_refusal(error: StorageError) -> None:
     if isinstance(error, DamagedIdentity) and not (str(error.file) in text and error.remedy in text):
         raise Wrong(f"a refusal does not say which file and what to do: {text}")
     if isinstance(error, CorruptLog | CorruptSnapshot):
-        missing = [part for part in (str(error.file), error.reason, error.remedy) if part not in text]
-        if isinstance(error, CorruptLog):
-            place = f"at byte {error.offset}, log index {error.index}"
-            missing += [place] if place not in text or error.index < 1 else []
-        if missing:
+        place = f"at byte {error.offset}, log index {error.index}"
+        missing = [part for part in (str(error.file), place, error.reason, error.remedy) if part not in text]
+        if missing or error.index < 1:
             raise Wrong(f"a refusal does not say {missing}: {text}")
 
 

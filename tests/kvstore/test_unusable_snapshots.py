@@ -23,6 +23,7 @@ from raft.actor_messages import PartWanted, RestoreSnapshot, SnapshotPart, Snaps
 from raft.snapshot import snapshot_name
 from raft.storage import UnknownFormat
 from tests.kvstore.damaged import (
+    DAMAGES,
     ENTRIES,
     bent_state,
     flip,
@@ -138,6 +139,27 @@ def test_content_of_a_later_version_is_no_damage_of_a_directory(tmp_path: Path, 
         assert "Start this node with the version of Assent that wrote it, or with a later one" in said
         assert "remove this member" not in said
     assert not file.exists()
+
+
+def test_a_salvage_leaves_the_log_of_a_later_version_to_that_version(tmp_path: Path) -> None:
+    home, file = tmp_path / "data", tmp_path / "file"
+    make_directory(home, MEMBERS)
+    [damage] = [damage for damage in DAMAGES if damage.name == "log_of_a_later_version"]
+    damage.do(home)
+    said = run("snapshot", "salvage", home, file, expect=exits.DATA_DIRECTORY).stderr
+    assert damage.reason in said and "Start this node with the version of Assent that wrote it" in said
+    assert not file.exists()
+
+
+def test_an_older_snapshot_of_a_later_format_is_not_asked_for(tmp_path: Path) -> None:
+    """Left over from before an upgrade was taken back; what followed it is of this version."""
+    home, file = tmp_path / "data", tmp_path / "file"
+    make_directory(home, MEMBERS, snapshot_at=12)
+    put_snapshot(home, 5, state_at(5), version=9)
+    found = salvage(home, file)
+    check(found, file, ENTRIES)
+    [damage] = found.damages
+    assert damage.startswith(f"{file_in(home, 5)} has format version 9") and "Start this node" not in damage
 
 
 def test_content_of_a_later_version_is_no_damage_of_a_file(tmp_path: Path) -> None:
