@@ -50,7 +50,9 @@ def salvage(directory: Path, file: Path, *, overwrite: bool = False) -> Salvaged
     with closing(Inspection(directory, makes_do=True)) as inspection:
         cluster_id, node = inspection.identity.cluster_id, inspection.identity.node_id
         mark = inspection.fence()
-        remains = find_remains(inspection, lambda file: why_unusable(file, ReadOnlyFiles(), cluster_id))
+        remains = find_remains(
+            inspection, lambda found: why_unusable(found.file, ReadOnlyFiles(), cluster_id)
+        )
         machine = _rebuilt(remains)
         term, index = remains.end
         _write(file, SnapshotMeta(index, term, remains.configuration, 0, 0), cluster_id, machine, overwrite)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 from raft.entries import EntryKind, Index, SnapshotMeta, Term
@@ -31,6 +30,9 @@ from raft.storage import (
 )
 
 _SLICE_BYTES = 256 << 10
+
+Judgement = Callable[[SnapshotFile], StorageError | None]
+"""What the state machine has against an intact snapshot, if anything."""
 
 
 class Remains(NamedTuple):
@@ -77,13 +79,13 @@ class Remains(NamedTuple):
                 yield reader.read(offset, _SLICE_BYTES)
 
 
-def find_remains(inspection: Inspection, why_unusable: Callable[[Path], StorageError | None]) -> Remains:
+def find_remains(inspection: Inspection, why_unusable: Judgement) -> Remains:
     """All entries are taken that are whole, committed or not: somebody may have been told that they are.
 
-    `why_unusable` is asked of snapshots that are whole: what the state machine has against one. Damage ends a
-    run of segments, and behind it another may begin. Of several that join the snapshot the most up-to-date is
-    taken (Raft §5.4.1). Raises what is wrong if nothing is left; and UnknownFormat if a later version has
-    written there, for that one can read all of it.
+    `why_unusable` is asked of snapshots that are whole. Damage ends a run of segments, and behind it another
+    may begin. Of several that join the snapshot the most up-to-date is taken (Raft §5.4.1). Raises what is
+    wrong if nothing is left; and UnknownFormat if a later version has written there, for that one can read
+    all of it.
     """
     newest, damages = _newest_of_use(inspection, why_unusable)
     meta = None if newest is None else newest.meta
@@ -103,7 +105,7 @@ def find_remains(inspection: Inspection, why_unusable: Callable[[Path], StorageE
 
 
 def _newest_of_use(
-    inspection: Inspection, why_unusable: Callable[[Path], StorageError | None]
+    inspection: Inspection, why_unusable: Judgement
 ) -> tuple[SnapshotFile | None, list[StorageError]]:
     """And what is wrong with others, oldest first; those that are older need only be whole."""
     newest: SnapshotFile | None = None
@@ -111,7 +113,7 @@ def _newest_of_use(
     for found in reversed(inspection.snapshots()):
         damage = found.damage
         if newest is None:
-            damage = damage or why_unusable(found.file)
+            damage = damage or why_unusable(found)
             if isinstance(damage, UnknownFormat):
                 raise damage
             newest = None if damage is not None else found

@@ -20,7 +20,7 @@ class Cluster(GrowingCluster):
         return "kvstore.cli" if name == "n2" else "tests.cluster.other_content_node"
 
 
-def grown(cluster: Cluster, name: str) -> str:
+def grown(cluster: GrowingCluster, name: str) -> str:
     """What the second node says last: a learner, which joins once the first one has given up the log."""
     cluster.begin(name)
     with cluster.client() as client:
