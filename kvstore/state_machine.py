@@ -123,7 +123,7 @@ class StoreMachine:
     """Implements raft's StateMachine; owned by one applier. Its `watch_plane` is the applier's announcer."""
 
     # Another one whenever fingerprints are computed in another way, or a command has another effect.
-    fingerprint_version: Final = 6
+    fingerprint_version: Final = 7
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from raft.ready import Forgotten
 from raft.space_messages import ApplierBehind as ApplierBehind
@@ -87,12 +88,14 @@ class Committed:
 
     `slices` names the tickets of this node's own proposals among them: (ticket, offset within the
     ticket, count), in log order. A slice's entries begin at `starts[i]`, counted from `first_index`.
+    All of them were in this node's log by `held_since_seconds` of its clock: so they were proposed before.
     """
 
     first_index: int
     bodies: list[bytes | None]
     slices: list[tuple[int, int, int]]
     starts: list[int]
+    held_since_seconds: float = inf
 
 
 @dataclass(slots=True)
@@ -153,11 +156,15 @@ class StatusReport:
 
 @dataclass(slots=True)
 class RoleChanged:
-    """replication to election, applier and gateway: this node's role, term or known leader changed."""
+    """replication to election, applier and gateway: this node's role, term or known leader changed.
+
+    Of a leader, all that it has of earlier leaders is in its log up to `last_index`.
+    """
 
     role: str
     term: int
     leader_id: str | None
+    last_index: int = 0
 
 
 @dataclass(slots=True)

@@ -1,0 +1,63 @@
+"""When entries came into the log: never said to have been earlier than they were."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from raft import arrivals
+from raft.actor_messages import Committed
+from raft.arrivals import MOST, Arrivals
+from raft.messages import Heartbeat
+from tests.raft.test_replication_turns import Node, append
+
+
+def test_what_is_there_at_the_start_comes_then() -> None:
+    known = Arrivals(7, 100.0)
+    assert known.since(1) == known.since(7) == 100.0
+
+
+def test_entries_are_there_since_the_last_of_them_came() -> None:
+    known = Arrivals(0, 0.0)
+    known.came(1, 3, 1.0)
+    known.came(4, 4, 2.0)
+    known.came(5, 9, 3.0)
+    assert [known.since(index) for index in (1, 3, 4, 5, 9)] == [1.0, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_what_another_leader_wrote_in_place_of_it_came_when_that_did() -> None:
+    known = Arrivals(0, 0.0)
+    known.came(1, 3, 1.0)
+    known.came(4, 9, 2.0)
+    known.came(3, 5, 3.0)
+    assert [known.since(index) for index in (3, 5)] == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_and_goes_nothing_is_said_to_be_earlier(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where more is waiting to be committed than is remembered."""
+    monkeypatch.setattr(arrivals, "MOST", 4)
+    chance = random.Random(seed)
+    known, came_at, committed = Arrivals(0, 0.0), list[float](), 0
+    for now in range(1, 500):
+        first = chance.randint(committed + 1, len(came_at) + 1)
+        count = chance.randint(1, 5)
+        came_at[first - 1 :] = [float(now)] * count
+        known.came(first, first + count - 1, float(now))
+        if chance.random() < 0.3:
+            committed = chance.randint(committed + 1, len(came_at))
+            assert max(came_at[:committed]) <= known.since(committed) <= now
+        assert len(known._ends) <= 4 < MOST
+
+
+def test_the_applier_hears_since_when_an_entry_is_in_the_log_though_it_is_committed_later() -> None:
+    node = Node()
+    node.world.seconds = 5.0
+    node.hear("b", append(1, 1, 1))
+    node.world.seconds = 9.0
+    node.hear("b", Heartbeat(1, 2, 1))
+    [committed] = node.world.take(Committed)
+    assert (committed.first_index, committed.held_since_seconds) == (1, 5.0)
