@@ -98,7 +98,7 @@ class LeaseCommands:
         return _pack((OK, self.store.revision, [renew(lease, index) for lease in command[4:]]))
 
     def _tick(self, command: list[Any]) -> bytes:
-        self.leases.tick(command[4::2], command[5::2])
+        self.leases.tick(command[4::2], command[5::2], self.index)
         return _pack((OK, self.store.revision))
 
     def _expire(self, command: list[Any]) -> bytes:

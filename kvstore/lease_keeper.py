@@ -14,12 +14,13 @@ with that tick was restored, it cannot know: leases live longer by that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import floor, inf
 from typing import Final, NamedTuple
 
 from kvstore.leases import NEVER_MS, Leases
 from kvstore.protocol_lease import expire_body, tick_body
+from raft.arrivals import Moment
 from raft.entries import Index
 from raft.state_machine import Housekeeper, Timekeeper
 
@@ -69,7 +70,7 @@ class LeaseKeeper:
     def __init__(self, look: Callable[[], LeasesSeen]) -> None:
         self._look = look
         self._leases: Leases | None = None  # others come with a snapshot
-        self._ticks = 0  # that these had when they were seen last
+        self._tick_index = 0  # of the last tick that these had
         self._last_tick = Count(0, 0.0)  # what the state tells, and when that was in the log here
         self._arrivals: deque[Arrival] = deque(maxlen=MOST_ARRIVALS)  # of renewals that no tick has seen
         self._count: Count | None = None  # while this node leads, from its first look on
@@ -78,21 +79,30 @@ class LeaseKeeper:
 
     # -- on every node ---------------------------------------------------------------------------------
 
-    def was_applied(self, since_seconds: float) -> None:
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
         """Ticks are noted, and renewals that have no end yet."""
         leases, applied_index, _ = self._look()
-        self._note_tick(leases, since_seconds)
-        arrivals, began = self._arrivals, since_seconds
-        if leases.renewed_index > (arrivals[-1].last_index if arrivals else leases.seen_index):
-            if arrivals and since_seconds - arrivals[-1].began < GRAIN_SECONDS:
-                began = arrivals.pop().began
-            arrivals.append(Arrival(began, since_seconds, applied_index))
+        self._note_tick(leases, arrivals)
+        known = self._arrivals[-1].last_index if self._arrivals else leases.seen_index
+        if leases.renewed_index > known:
+            for last_index, since in arrivals:
+                if last_index > known:
+                    self._note_arrival(min(last_index, applied_index), since)
+                if last_index >= applied_index:
+                    break
 
-    def _note_tick(self, leases: Leases, since_seconds: float) -> None:
+    def _note_arrival(self, last_index: Index, since: float) -> None:
+        began = since
+        if self._arrivals and since - self._arrivals[-1].began < GRAIN_SECONDS:
+            began = self._arrivals.pop().began
+        self._arrivals.append(Arrival(began, since, last_index))
+
+    def _note_tick(self, leases: Leases, arrivals: Sequence[Moment]) -> None:
         """Though it may tell no later time than the one before: it may be about later renewals."""
-        if leases is not self._leases or leases.ticks != self._ticks:
-            self._leases, self._ticks = leases, leases.ticks
-            self._last_tick = Count(leases.time_ms, since_seconds)
+        if leases is not self._leases or leases.tick_index != self._tick_index:
+            self._leases, self._tick_index = leases, leases.tick_index
+            since = next(at for last_index, at in arrivals if last_index >= leases.tick_index)
+            self._last_tick = Count(leases.time_ms, since)
             while self._arrivals and self._arrivals[0].last_index <= leases.seen_index:
                 self._arrivals.popleft()
 
@@ -120,7 +130,7 @@ class LeaseKeeper:
     def due_commands(self, now_seconds: float) -> list[bytes]:
         """A tick, or expiries, or both, or nothing; nothing at all while there are no leases."""
         leases, applied_index, key_count = self._look()
-        self._note_tick(leases, now_seconds)  # if nobody told of it yet
+        self._note_tick(leases, [(applied_index, now_seconds)])  # if nobody told of it yet
         count = self._counting(leases, now_seconds)
         time_ms = count.time_at(now_seconds)
         self._looked_at = now_seconds
@@ -185,10 +195,10 @@ class Household:
         for member in self._timekeepers:
             member.begin_leading()
 
-    def was_applied(self, since_seconds: float) -> None:
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
         """The same."""
         for member in self._timekeepers:
-            member.was_applied(since_seconds)
+            member.was_applied(arrivals)
 
     def due_at(self) -> float | None:
         """Of the first one."""

@@ -44,8 +44,8 @@ class Leases:
         # No part of the state:
         self._earliest_ms = NEVER_MS  # none ends before
         self.next_end_ms = NEVER_MS  # nor between the last look for those that have ended, and this
-        self.ticks = 0  # that came since this was made or loaded
-        self.seen_index = 0  # what the last of them had seen
+        self.tick_index = 0  # of the last tick since this was made or loaded
+        self.seen_index = 0  # what that had seen
         self.renewed_index = 0  # of the last grant or renewal
 
     def __len__(self) -> int:
@@ -90,18 +90,18 @@ class Leases:
         ttl_seconds, ends_at_ms = self._ttls.pop(lease), self._ends.pop(lease)
         self._checksum -= _lease_sum(lease, ttl_seconds, ends_at_ms, self._renewed.pop(lease, 0))
 
-    def tick(self, times_ms: Sequence[int], seen_indexes: Sequence[int]) -> None:
+    def tick(self, times_ms: Sequence[int], seen_indexes: Sequence[int], index: int) -> None:
         """Time goes on, to the last of these. Who made the tick had all up to `seen_indexes[i]` in its log at
         `times_ms[i]`; both grow. If the time is not what it was any more, it does not count when that was."""
-        self.ticks += 1
+        self.tick_index = index
         self.seen_index = seen_index = seen_indexes[-1]
         if times_ms[-1] < self.time_ms:
             times_ms = [self.time_ms] * len(times_ms)
         self.time_ms = times_ms[-1]
         ttls = self._ttls
-        for lease, index in [each for each in self._renewed.items() if each[1] <= seen_index]:
+        for lease, renewed in [each for each in self._renewed.items() if each[1] <= seen_index]:
             ttl_seconds = ttls[lease]
-            ends_at_ms = times_ms[bisect_left(seen_indexes, index)] + ttl_seconds * MILLISECONDS
+            ends_at_ms = times_ms[bisect_left(seen_indexes, renewed)] + ttl_seconds * MILLISECONDS
             self._set_end(lease, ttl_seconds, ends_at_ms, 0)
             self._earliest_ms = min(self._earliest_ms, ends_at_ms)
             self.next_end_ms = min(self.next_end_ms, ends_at_ms)

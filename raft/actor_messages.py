@@ -7,9 +7,9 @@ look anything up by log index. None of these types is accepted from another node
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
 
 from raft.ready import Forgotten
 from raft.space_messages import ApplierBehind as ApplierBehind
@@ -88,14 +88,14 @@ class Committed:
 
     `slices` names the tickets of this node's own proposals among them: (ticket, offset within the
     ticket, count), in log order. A slice's entries begin at `starts[i]`, counted from `first_index`.
-    All of them were in this node's log by `held_since_seconds` of its clock: so they were proposed before.
+    `arrivals` tell when they came into this node's log: (up to which index, at which moment of its clock).
     """
 
     first_index: int
     bodies: list[bytes | None]
     slices: list[tuple[int, int, int]]
     starts: list[int]
-    held_since_seconds: float = inf
+    arrivals: Sequence[tuple[int, float]] = ()
 
 
 @dataclass(slots=True)

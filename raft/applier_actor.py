@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Any, cast
@@ -41,6 +41,7 @@ from raft.actor_messages import (
     StatusReport,
     TakeSnapshot,
 )
+from raft.arrivals import Moment
 from raft.divergence import CHECK_EVERY
 from raft.errors import StateDamaged
 from raft.fence import Fence, FenceMark, MemoryFence, mark_of
@@ -283,7 +284,7 @@ class ApplierActor(Actor):
             some = self._apply_piece(piece)
             results += some
             self.applied_index += len(some)
-            self._date(message.held_since_seconds)
+            self._date(message.arrivals)
             if self.applied_index == guard.next_check:
                 guard.passed(self.applied_index)
                 if guard.verdict is not None:
@@ -297,10 +298,11 @@ class ApplierActor(Actor):
             self._results.append((ticket, offset, count, joined))
         return True
 
-    def _date(self, since_seconds: float) -> None:
-        """What was applied had come into the log by then, or just now."""
+    def _date(self, arrivals: Sequence[Moment] = ()) -> None:
+        """When what was applied had come into the log: if nobody knows, just now."""
         if self._housekeeping is not None:
-            self._housekeeping.was_applied(self.applied_index, min(since_seconds, self.now()))
+            arrivals = arrivals or [(self.applied_index, self.now())]
+            self._housekeeping.was_applied(self.applied_index, arrivals)
 
     def _answer_waiting(self) -> None:
         """A read waits until its index is applied here (dissertation 6.4, step 4)."""
@@ -389,7 +391,7 @@ class ApplierActor(Actor):
         restorer.finish()
         self.applied_index = restoring.index
         self._guard.restored(restoring.index)
-        self._date(self.now())
+        self._date()
         self._restoring = self._restorer = None
         self.send_local("replication", SnapshotRestored(restoring.index))
 

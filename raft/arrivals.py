@@ -7,9 +7,12 @@ that counts time learns here what has passed at least. A few moments are remembe
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from raft.entries import Index
+
+Moment: TypeAlias = tuple[Index, float]
+"""All up to this entry were in the log then, by the node's own clock."""
 
 MOST: Final = 1024  # moments; what comes while so many wait counts as having come together, with the last
 
@@ -19,19 +22,20 @@ class Arrivals:
 
     def __init__(self, last_index: Index, now_seconds: float) -> None:
         """What is in the log at the start may have come long before: nobody knows, so it comes now."""
-        # (last index of the log, since when): both only grow, and the last index is that of the log now.
-        self._ends: deque[tuple[Index, float]] = deque([(last_index, now_seconds)])
+        self._ends: deque[Moment] = deque([(last_index, now_seconds)])
 
     def came(self, first_index: Index, last_index: Index, now_seconds: float) -> None:
-        """In place of all that was there from `first_index` on."""
+        """In place of all that was there from `first_index` on; the log ends with them."""
         ends = self._ends
         while ends and (ends[-1][0] >= first_index or len(ends) == MOST):
             ends.pop()
         ends.append((last_index, now_seconds))
 
-    def since(self, index: Index) -> float:
-        """When all up to `index` was in the log, as it is now. Never asked for less again."""
+    def until(self, index: Index) -> list[Moment]:
+        """Of all up to `index`, the first ones first. Never asked for less again."""
         ends = self._ends
+        moments: list[Moment] = []
         while ends[0][0] < index:
-            ends.popleft()
-        return ends[0][1]
+            moments.append(ends.popleft())
+        moments.append((index, ends[0][1]))
+        return moments

@@ -7,9 +7,11 @@ each time it is asked, until the state shows that it has it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
+from raft.arrivals import Moment
 from raft.entries import Index
 from raft.state_machine import Housekeeper, Timekeeper
 
@@ -37,11 +39,11 @@ class Housekeeping:
             self._timekeeper.begin_leading()
         self._leads_from = last_index if is_leader else None
 
-    def was_applied(self, applied_index: Index, since_seconds: float) -> None:
-        """All up to this entry; in this node's log at `since_seconds` of its clock."""
+    def was_applied(self, applied_index: Index, arrivals: Sequence[Moment]) -> None:
+        """All up to this entry."""
         self._applied_index = applied_index
         if self._timekeeper is not None:
-            self._timekeeper.was_applied(since_seconds)
+            self._timekeeper.was_applied(arrivals)
 
     def due_at(self) -> float:
         """When due() is wanted, if earlier than it comes anyway."""

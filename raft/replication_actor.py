@@ -407,8 +407,8 @@ class ReplicationActor(Actor):
         slices, starts = self._tickets.take(batch.first_index, batch.last_index)
         if self._noticed:
             self._tell_committed(slices)
-        since = self._arrivals.since(batch.last_index)
-        self.send_local("applier", Committed(batch.first_index, bodies, slices, starts, since))
+        arrivals = self._arrivals.until(batch.last_index)
+        self.send_local("applier", Committed(batch.first_index, bodies, slices, starts, arrivals))
 
     def _tell_committed(self, slices: list[tuple[int, int, int]]) -> None:
         told = [(ticket, count) for ticket, _, count in slices if ticket in self._noticed]

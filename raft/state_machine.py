@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from raft.arrivals import Moment
 from raft.membership import Configuration
 
 Frame = list[bytes]
@@ -87,9 +88,10 @@ class Timekeeper(Protocol):
     def begin_leading(self) -> None:
         """This node leads, and did not just before, or does so in another term: others led meanwhile."""
 
-    def was_applied(self, since_seconds: float) -> None:
-        """On every node, whenever entries were applied, or a snapshot restored: at `since_seconds` of this
-        node's clock they were all in its log, so each of them was proposed before."""
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
+        """On every node, whenever entries were applied, or a snapshot restored. When they came into the log
+        of this node, by its clock; so each of them was proposed before, on whatever node. There may be more
+        of them than were applied."""
 
     def due_at(self) -> float | None:
         """When it wants to be asked, if that is before its turn comes anyway: later than now, once it was

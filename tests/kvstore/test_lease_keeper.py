@@ -19,6 +19,7 @@ from kvstore.lease_keeper import (
     Household,
     LeaseKeeper,
 )
+from raft.arrivals import Moment
 from raft.housekeeping import Housekeeping
 from raft.state_machine import Housekeeper
 from tests.kvstore.memory_cluster import MemoryCluster
@@ -45,6 +46,10 @@ class Cluster:
     def clock(self, node: int) -> float:
         return self.offsets[node] + self.rates[node] * self.seconds
 
+    def came(self, node: int) -> list[Moment]:
+        """All that there is came just now."""
+        return [(self.log.machine.applied_index, self.clock(node))]
+
     def lead(self, node: int | None) -> None:
         self.leader = node
         if node is not None:
@@ -52,14 +57,14 @@ class Cluster:
 
     def restart(self, node: int) -> None:
         self.keepers[node] = LeaseKeeper(self.log.machine.leases_seen)
-        self.keepers[node].was_applied(self.clock(node))
+        self.keepers[node].was_applied(self.came(node))
 
     def apply(self, *bodies: bytes) -> None:
         """On all nodes at once."""
         if bodies:
             self.log.apply(*bodies)
             for node, keeper in enumerate(self.keepers):
-                keeper.was_applied(self.clock(node))
+                keeper.was_applied(self.came(node))
 
     def grant(self, ttl_seconds: int, lease: int) -> None:
         self.apply(bodies.grant_body(0, 0, 0, ttl_seconds, lease))
@@ -206,20 +211,24 @@ def test_g9_a_lease_that_would_have_ended_while_nobody_led_ends_with_the_next_le
     assert 4.1 <= cluster.run_until_ended(8) <= 4.1 + LATE_SECONDS
 
 
-def test_g9_a_tick_counts_from_when_it_was_in_the_log_though_it_is_applied_later() -> None:
-    """Its maker fell before anybody knew that it was committed."""
+def test_g9_a_tick_and_a_renewal_count_from_when_they_came_though_they_are_applied_later() -> None:
+    """Their leader fell before anybody knew that they were committed; they are, with the next one's first."""
     cluster = Cluster()
     cluster.lead(0)
-    cluster.grant(10, 7)
+    for lease in (7, 8, 9):
+        cluster.grant(10, lease)
     cluster.run(2)
-    first, came_at = cluster.keepers[1], cluster.clock(1)
+    first_index, came_at = cluster.log.machine.applied_index + 1, cluster.clock(1)
     tick = cluster.keepers[0].due_commands(cluster.clock(0) + 0.4)
+    renewals = [bodies.keepalive_body([lease]) for lease in (8, 9)]
     cluster.lead(None)
     cluster.run(3)
-    cluster.log.apply(*tick)
-    first.was_applied(came_at + 0.4)
+    cluster.log.apply(*renewals[:1], *tick, *renewals[1:], bodies.keepalive_body([10]))
+    moments = [(first_index, 0.2), (first_index + 1, 0.4), (first_index + 2, 1.0), (first_index + 3, 3.0)]
+    cluster.keepers[1].was_applied([(index, came_at + after) for index, after in moments])
     cluster.lead(1)
-    assert 10 <= cluster.run_until_ended(7) <= 10 + LATE_SECONDS
+    for lease, end in ((7, 10.0), (8, 12.2), (9, 13.0)):
+        assert end <= cluster.run_until_ended(lease) <= end + LATE_SECONDS
 
 
 def test_g9_a_leader_that_was_started_anew_does_not_count_what_it_did_not_see() -> None:
@@ -405,11 +414,11 @@ def test_a_household_hears_when_it_leads_and_those_hear_of_it_who_count_time() -
     assert first == [bodies.tick_body(0, 1), b"compact"]
     assert housekeeping.due_at() == inf, "there is no end yet"
     cluster.log.tick(500)
-    housekeeping.was_applied(2, 900.0)
+    housekeeping.was_applied(2, [(2, 900.0)])
     assert housekeeping.due(1000.0)[0] == bodies.tick_body(995_000, 2)
     housekeeping.lead(True, 3)  # in another term
     assert housekeeping.due(1000.25) == [] and housekeeping.due_at() == inf, "it may not know all yet"
-    housekeeping.was_applied(3, 1000.25)
+    housekeeping.was_applied(3, [(3, 1000.25)])
     assert housekeeping.due_at() == -inf
     assert housekeeping.due(1000.25)[0] == bodies.tick_body(100_750, 2)
 

@@ -511,15 +511,15 @@ def test_who_has_ended_is_found_without_a_look_at_all_each_time() -> None:
     leases = Leases()
     for lease in range(1, 101):
         leases.grant(lease, lease, 1)
-    leases.tick([0], [1])
+    leases.tick([0], [1], 2)
     assert leases.ended(999) == []
     assert leases.ended(2_000) == [1, 2]
     leases.drop(1)
     leases.renew(2, 5)
     assert leases.ended(2_999) == []
-    leases.tick([500], [5])
+    leases.tick([500], [5], 6)
     assert leases.ended(2_999) == [2]
     assert leases.ended(3_000) == [2, 3]
     leases.grant(200, 1, 6)
-    leases.tick([600], [6])
+    leases.tick([600], [6], 7)
     assert leases.ended(1_600) == [200]

@@ -15,15 +15,19 @@ from tests.raft.test_replication_turns import Node, append
 
 def test_what_is_there_at_the_start_comes_then() -> None:
     known = Arrivals(7, 100.0)
-    assert known.since(1) == known.since(7) == 100.0
+    assert [known.until(1), known.until(7)] == [[(1, 100.0)], [(7, 100.0)]]
 
 
-def test_entries_are_there_since_the_last_of_them_came() -> None:
+def test_entries_are_there_since_the_last_of_their_batch_came() -> None:
     known = Arrivals(0, 0.0)
     known.came(1, 3, 1.0)
     known.came(4, 4, 2.0)
     known.came(5, 9, 3.0)
-    assert [known.since(index) for index in (1, 3, 4, 5, 9)] == [1.0, 1.0, 2.0, 3.0, 3.0]
+    known.came(10, 12, 4.0)
+    assert known.until(2) == [(0, 0.0), (2, 1.0)]
+    assert known.until(7) == [(3, 1.0), (4, 2.0), (7, 3.0)]
+    assert known.until(8) == [(8, 3.0)]
+    assert known.until(12) == [(9, 3.0), (12, 4.0)]
 
 
 def test_what_another_leader_wrote_in_place_of_it_came_when_that_did() -> None:
@@ -31,7 +35,7 @@ def test_what_another_leader_wrote_in_place_of_it_came_when_that_did() -> None:
     known.came(1, 3, 1.0)
     known.came(4, 9, 2.0)
     known.came(3, 5, 3.0)
-    assert [known.since(index) for index in (3, 5)] == [3.0, 3.0]
+    assert known.until(5) == [(0, 0.0), (5, 3.0)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -49,7 +53,9 @@ def test_whatever_comes_and_goes_nothing_is_said_to_be_earlier(
         known.came(first, first + count - 1, float(now))
         if chance.random() < 0.3:
             committed = chance.randint(committed + 1, len(came_at))
-            assert max(came_at[:committed]) <= known.since(committed) <= now
+            for last_index, since in known.until(committed):
+                assert max(came_at[:last_index], default=0.0) <= since <= now
+            assert last_index == committed
         assert len(known._ends) <= 4 < MOST
 
 
@@ -57,7 +63,10 @@ def test_the_applier_hears_since_when_an_entry_is_in_the_log_though_it_is_commit
     node = Node()
     node.world.seconds = 5.0
     node.hear("b", append(1, 1, 1))
+    node.world.seconds = 6.0
+    node.hear("b", append(1, 1, prev=(2, 1)))
     node.world.seconds = 9.0
-    node.hear("b", Heartbeat(1, 2, 1))
+    node.hear("b", Heartbeat(1, 3, 1))
     [committed] = node.world.take(Committed)
-    assert (committed.first_index, committed.held_since_seconds) == (1, 5.0)
+    assert committed.first_index == 1
+    assert [tuple(each) for each in committed.arrivals] == [(0, 0.0), (2, 5.0), (3, 6.0)]

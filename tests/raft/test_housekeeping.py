@@ -10,6 +10,7 @@ from actors import Address
 from raft import Housekeeper, Restorer, WholeRestorer
 from raft.actor_messages import Committed, Propose, Refused, RoleChanged
 from raft.applier_actor import TICK_SECONDS, ApplierActor
+from raft.arrivals import Moment
 from raft.housekeeping import MAX_BYTES, MAX_COMMANDS, REPEAT_SECONDS, Housekeeping
 from raft.messages import AppendResponse
 from raft.rehearsal import Rehearsal
@@ -151,13 +152,13 @@ class Punctual(Wishing):
     def __init__(self, *wishes: bytes) -> None:
         super().__init__(*wishes)
         self.at: float | None = None
-        self.heard: list[float | None] = []  # since when what was applied is there; None: it leads
+        self.heard: list[list[Moment] | None] = []  # when what was applied came; None: it leads
 
     def begin_leading(self) -> None:
         self.heard.append(None)
 
-    def was_applied(self, since_seconds: float) -> None:
-        self.heard.append(since_seconds)
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
+        self.heard.append(list(arrivals))
 
     def due_at(self) -> float | None:
         return self.at
@@ -194,15 +195,15 @@ def test_the_machine_is_asked_when_it_wants_to_be_and_not_only_at_each_tick() ->
     assert world.wait() == pytest.approx(TICK_SECONDS) and len(wishing.asked_at) == 2
 
 
-def test_every_node_hears_since_when_what_it_applies_was_in_its_log() -> None:
+def test_every_node_hears_when_what_it_applies_came_into_its_log() -> None:
     wishing = Punctual()
     world = lone(wishing)
     world.seconds = 50.0
     world.tell(RoleChanged("follower", 1, "b"))
-    world.tell(Committed(1, [b"x"], [], [], 40.0))
+    world.tell(Committed(1, [b"x"], [], [], [(1, 40.0)]))
     world.tell(Committed(2, [b"y"], [], []))
     world.tell(RoleChanged("leader", 2, "a", 3))
-    assert wishing.heard == [40.0, 50.0, None]
+    assert wishing.heard == [[(1, 40.0)], [(2, 50.0)], None]
 
 
 def test_a_proposal_without_a_ticket_is_answered_to_nobody() -> None:
