@@ -30,7 +30,7 @@ _ALMOST_A_TICK_SECONDS: Final = TICK_SECONDS - 0.1
 LOOK_SECONDS: Final = 0.05  # between two looks at the least, however many leases end
 # Renewals that came within so long of one another count as having come with the last: so much may a lease end
 # later by.
-GRAIN_SECONDS: Final = 0.05
+GRAIN_SECONDS: Final = 0.02
 MOST_ARRIVALS: Final = 64  # kept between two ticks; of more the oldest count as having come with the next
 PATIENCE_SECONDS: Final = 1.0  # for an expiry to be applied, before it is wanted again
 MAX_LEASES: Final = 500  # that one command ends
