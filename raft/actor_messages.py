@@ -88,7 +88,7 @@ class Committed:
 
     `slices` names the tickets of this node's own proposals among them: (ticket, offset within the
     ticket, count), in log order. A slice's entries begin at `starts[i]`, counted from `first_index`.
-    `arrivals` tell when they came into this node's log: (up to which index, at which moment of its clock).
+    `arrivals`: up to which index the log had come when, by this node's clock.
     """
 
     first_index: int
@@ -156,15 +156,12 @@ class StatusReport:
 
 @dataclass(slots=True)
 class RoleChanged:
-    """replication to election, applier and gateway: this node's role, term or known leader changed.
-
-    Of a leader, all that it has of earlier leaders is in its log up to `last_index`.
-    """
+    """replication to election, applier and gateway: this node's role, term or known leader changed."""
 
     role: str
     term: int
     leader_id: str | None
-    last_index: int = 0
+    last_index: int = 0  # of a leader: all that earlier leaders left in its log is before that
 
 
 @dataclass(slots=True)
