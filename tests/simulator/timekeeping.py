@@ -40,6 +40,13 @@ class Life:
         self.found = last_index, now  # at the start
         self.restored: tuple[Index, float] = 0, now  # with a snapshot
         self.led: dict[Term, float] = {}  # from when on it leads and has applied all of earlier leaders
+        self.latest = now
+        self.went_back = False  # its clock did: a sync that was to take long was healed
+
+    def at(self, now: float) -> float:
+        self.went_back = self.went_back or now < self.latest
+        self.latest = max(self.latest, now)
+        return now
 
 
 class Told(NamedTuple):
@@ -74,11 +81,13 @@ class Timekeeping:
 
     def appended(self, node: SimulatedNode, batch: EntryBatch, leader: str | None) -> None:
         """`leader` is that of the last entry's term."""
-        life, now = self._lives[node.name], node.clock.now()
+        life = self._lives[node.name]
+        now = life.at(node.clock.now())
         life.came += [now] * (batch.first_index - 1 - len(life.came))  # a snapshot is being installed
         life.came[batch.first_index - 1 :] = [now] * len(batch.entries)
         for index, (term, _, body) in enumerate(batch.entries, batch.first_index):
-            if leader == node.name and body[:1] == INTERNAL_BYTE and (index, body) not in self._told:
+            is_told = leader == node.name and body[:1] == INTERNAL_BYTE and not life.went_back
+            if is_told and (index, body) not in self._told:
                 self._told[index, body] = Told(
                     node.name,
                     term,
@@ -92,10 +101,11 @@ class Timekeeping:
 
     def applied(self, node: SimulatedNode, first_index: Index, bodies: list[bytes | None]) -> None:
         life = self._lives[node.name]
+        now = life.at(node.clock.now())
         for index, body in enumerate(bodies, first_index):
             if body is not None and body[:1] == INTERNAL_BYTE:
-                life.ticks[index] = node.clock.now()
-            life.applied_index = index
+                life.ticks[index] = now
+        life.applied_index = first_index + len(bodies) - 1
 
     def restored(self, node: SimulatedNode, index: Index) -> None:
         """What was in the log, and not applied, came with the snapshot."""
@@ -117,7 +127,7 @@ class Timekeeping:
         if body[:1] != INTERNAL_BYTE:
             return
         is_prompt = not (swarm.pauses or swarm.slow_sync or swarm.jumps)
-        told = self._told.get((index, body))  # None: who said it died before it was in its own log
+        told = self._told.get((index, body))  # None: who said it died before it was in its own log, or so
         operation, *arguments = msgpack.unpackb(body[1:])
         if told is not None and told.term not in self._counts:
             self._counts[told.term] = self._count_of(told)
