@@ -47,6 +47,7 @@ LEASE_LIST: Final = 20
 INTERNAL_BYTE: Final = b"\xc1"
 LEASE_TICK: Final = 32
 LEASE_EXPIRE: Final = 33
+REMEMBERED: Final = 34  # a read, of the state of its own node: nobody else gets it
 
 # Flags of PUT and DELETE.
 PREV_KV: Final = 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import msgpack
@@ -20,7 +19,7 @@ from kvstore import protocol
 from kvstore.backlog import Backlog
 from kvstore.membership_desk import NOTE_TICKET, MembershipDesk
 from kvstore.neighbours import Announce, Neighbours, StorageRefused
-from kvstore.pending import Batch, Pending
+from kvstore.pending import MAX_REQUESTS, Batch, Pending, Waiting
 from kvstore.protocol_admin import Initialise, ListMembers, decode_admin
 from kvstore.protocol_snapshot import decode_snapshot_request
 from kvstore.refusals import CODES, Barrier, barrier_of, remedy_for
@@ -53,8 +52,6 @@ log = logging.getLogger("assent.gateway")
 
 CLIENT_PORT = "client"
 SWEEP_SECONDS = 0.1
-MAX_PENDING_REQUESTS = 65_536
-MAX_PENDING_BYTES = 64 << 20
 STOP_TICKET = -1  # of the transfer that a leader asks for when it is told to stop
 
 
@@ -78,10 +75,7 @@ class GatewayActor(Actor):
         self._about = about
         self._vitals = vitals
         self._quota_bytes = quota_bytes
-        self._tickets = count(1)
-        self._pending: dict[int, Pending] = {}
-        self._pending_requests = 0  # sum of `count` over _pending
-        self._pending_bytes = 0  # sum of `size_bytes` over _pending
+        self._waiting = Waiting()
         self._backlog = Backlog()
         self._renewals = Renewals()
         self._is_leader = False
@@ -146,11 +140,11 @@ class GatewayActor(Actor):
 
     def on_stop(self) -> None:
         """Whoever still waits is told, and need not find out by a lost connection."""
-        for pending in self._pending.values():
+        for ticket, pending in self._waiting.all():
             code = protocol.OUTCOME_UNKNOWN if pending.is_write else protocol.SHUTTING_DOWN
             first = pending.first_request_id + pending.count - pending.remaining
             self._refuse_frame(pending.connection, first, pending.remaining, code, "the node is stopping")
-        self._pending.clear()
+            self._waiting.leave(ticket)
 
     def on_deadline(self) -> None:
         now = self.now()
@@ -177,7 +171,7 @@ class GatewayActor(Actor):
             self.flush()
 
     def _schedule(self, now: float) -> None:
-        due = min(self._announce_at, now + SWEEP_SECONDS) if self._pending else self._announce_at
+        due = min(self._announce_at, now + SWEEP_SECONDS) if self._waiting else self._announce_at
         self.set_deadline(min(due, self.desk.next_deadline() or due, self._renewals.due_at() or due))
 
     def _known_storage(self, node: str) -> int:
@@ -189,7 +183,7 @@ class GatewayActor(Actor):
         writes, reads, local_reads = Batch(), Batch(), Batch()
         batches = {protocol.READ: reads, protocol.STALE_READ: local_reads}
         now = self.now()
-        was_idle = not self._pending
+        was_idle = not self._waiting
         for connection, payload in frames:
             try:
                 kind, first_request_id, timeout_ms, bodies, confirmed_below = protocol.decode_request(payload)
@@ -218,15 +212,15 @@ class GatewayActor(Actor):
                 self._give_snapshot(pending, bodies[0], now)
             elif self._admit(pending, now):
                 if kind == protocol.WRITE:
-                    self._take_up_write(pending, bodies, writes, now)
+                    self._take_up_write(pending, bodies, writes, reads, now)
                 else:
-                    batches[kind].add(self._enter(pending), bodies)
+                    batches[kind].add(self._waiting.enter(pending), bodies)
         self._propose(writes, now)
         if reads.tickets:
             self.send_local("replication", Read(reads.tickets, reads.counts, reads.bodies))
         if local_reads.tickets:
             self.send_local("applier", LocalRead(local_reads.tickets, local_reads.counts, local_reads.bodies))
-        if (was_idle and self._pending) or self._renewals:
+        if (was_idle and self._waiting) or self._renewals:
             self._schedule(now)
 
     def _propose(self, writes: Batch, now: float) -> None:
@@ -235,26 +229,27 @@ class GatewayActor(Actor):
         if writes.tickets:
             self.send_local("replication", Propose(writes.tickets, writes.counts, writes.bodies))
 
-    def _take_up_write(self, pending: Pending, bodies: list[bytes], writes: Batch, now: float) -> None:
+    def _take_up_write(
+        self, pending: Pending, bodies: list[bytes], writes: Batch, reads: Batch, now: float
+    ) -> None:
         if is_renewal(bodies):
-            self._renewals.held.add(self._enter(pending), bodies)
+            self._renewals.held.add(self._waiting.enter(pending), bodies)
             return
         self._renewals.join(writes, now)  # what came before goes before
         if self._space.is_closed:
-            self._take_up_frugal(pending, bodies, writes)
+            self._take_up_frugal(pending, bodies, writes, reads)
         else:
-            writes.add(self._enter(pending), bodies)
+            writes.add(self._waiting.enter(pending), bodies)
 
-    def _take_up_frugal(self, pending: Pending, bodies: list[bytes], batch: Batch) -> None:
-        """While there is too little room: what would grow is answered at once, run by run."""
+    def _take_up_frugal(self, pending: Pending, bodies: list[bytes], writes: Batch, reads: Batch) -> None:
+        """While there is too little room: of what would grow nothing is proposed, run by run."""
         for part, some, is_frugal in parts(pending, bodies):
             if is_frugal:
-                batch.add(self._enter(part), some)
+                writes.add(self._waiting.enter(part), some)
             else:
+                part.is_write = False
                 self.counters["refused_space"] += part.count
-                refusals = self._space.refusal() * part.count
-                frame = protocol.encode_results(part.first_request_id, part.count, refusals)
-                self.send_frame(CLIENT_PORT, pending.connection, frame)
+                reads.add(self._waiting.enter(part), self._space.questions(some))
 
     def _admit(self, pending: Pending, now: float, *, is_listing: bool = False) -> bool:
         """Refuse what cannot succeed here before it costs anything, and what would break a bound."""
@@ -268,10 +263,7 @@ class GatewayActor(Actor):
         if pending.is_write and pending.expires_at <= now:
             self._refuse(pending, Reason.EXPIRED)
             return False
-        if (
-            self._pending_requests + pending.count > MAX_PENDING_REQUESTS
-            or self._pending_bytes + pending.size_bytes > MAX_PENDING_BYTES
-        ):
+        if not self._waiting.has_room_for(pending):
             self.counters["refused_overloaded"] += pending.count
             self._refuse(pending, Reason.OVERLOADED)
             return False
@@ -289,7 +281,7 @@ class GatewayActor(Actor):
             return
         is_listing = isinstance(request, ListMembers)
         if isinstance(request, Initialise) or self._admit(pending, now, is_listing=is_listing):
-            self.desk.open(self._enter(pending), request, now, pending.expires_at)
+            self.desk.open(self._waiting.enter(pending), request, now, pending.expires_at)
             self._schedule(now)
 
     def _give_snapshot(self, pending: Pending, body: bytes, now: float) -> None:
@@ -300,30 +292,21 @@ class GatewayActor(Actor):
             self._answer_malformed(pending, error)
             return
         if self._admit(pending, now):
-            self._snapshot_desk.ask(self._enter(pending), request)
+            self._snapshot_desk.ask(self._waiting.enter(pending), request)
 
     def _answer_malformed(self, pending: Pending, error: protocol.MalformedFrame) -> None:
         result = msgpack.packb((protocol.BAD_REQUEST, error.reason))
         frame = protocol.encode_results(pending.first_request_id, 1, result)
         self.send_frame(CLIENT_PORT, pending.connection, frame)
 
-    def _enter(self, pending: Pending) -> int:
-        ticket = next(self._tickets)
-        self._pending[ticket] = pending
-        self._pending_requests += pending.count
-        self._pending_bytes += pending.size_bytes
-        return ticket
-
     def _leave(self, ticket: int) -> Pending | None:
-        pending = self._pending.pop(ticket, None)
+        pending = self._waiting.leave(ticket)
         if pending is not None:
-            self._pending_requests -= pending.count
-            self._pending_bytes -= pending.size_bytes
             self.desk.drop(ticket)
         return pending
 
     def _ask_status(self, pending: Pending) -> None:
-        if self._pending_requests >= MAX_PENDING_REQUESTS:
+        if self._waiting.requests >= MAX_REQUESTS:
             self._refuse(pending, Reason.OVERLOADED)
             return
         neighbours, desk = self._neighbours, self.desk
@@ -339,7 +322,7 @@ class GatewayActor(Actor):
             **neighbours.status(),
             **self._space.status(),
         }
-        self.send_local("replication", QueryStatus(self._enter(pending), fields))
+        self.send_local("replication", QueryStatus(self._waiting.enter(pending), fields))
 
     # -- answers go out --------------------------------------------------------------------------------
 
@@ -424,7 +407,7 @@ class GatewayActor(Actor):
         self._barrier = barrier = barrier_of(self.node, self.desk.role_of(self.node), self._fence)
         if before is not None or barrier is None:
             return
-        for ticket, pending in list(self._pending.items()):
+        for ticket, pending in self._waiting.all():
             if pending.is_status:
                 continue
             self._leave(ticket)
@@ -452,7 +435,7 @@ class GatewayActor(Actor):
     # -- answers -------------------------------------------------------------------------------------
 
     def _answer(self, ticket: int, offset: int, size: int, results: bytes) -> None:
-        pending = self._pending.get(ticket)
+        pending = self._waiting.get(ticket)
         if pending is None:
             return  # it expired, and its client was told so
         first = pending.first_request_id + offset
@@ -488,13 +471,13 @@ class GatewayActor(Actor):
 
     def _expire(self, now: float) -> None:
         """Nothing waits for ever: what is past its deadline is answered with what is known of it."""
-        for ticket in [ticket for ticket, pending in self._pending.items() if pending.expires_at <= now]:
+        for ticket in self._waiting.overdue(now):
             pending = self._leave(ticket)
             assert pending is not None
             first = pending.first_request_id + pending.count - pending.remaining
             if pending.is_write:
                 code, text = protocol.OUTCOME_UNKNOWN, "the deadline passed before the outcome was known"
             else:
-                code, text = protocol.DEADLINE_EXCEEDED, "the deadline passed before the read was answered"
+                code, text = protocol.DEADLINE_EXCEEDED, "the deadline passed before it was answered"
             self.counters["expired"] += pending.remaining
             self._refuse_frame(pending.connection, first, pending.remaining, code, text)

@@ -47,6 +47,7 @@ from kvstore.protocol import (
     PUT,
     RANGE,
     READ_TXN,
+    REMEMBERED,
     TXN,
     UNPACK_ERRORS,
     WATCH_HISTORY,
@@ -160,12 +161,25 @@ def decode_read(body: bytes) -> list[Any] | bytes:
     """A read, or the result of a body that is none."""
     read = _unpack_items(body)
     if isinstance(read, bytes):
-        return read
+        return _decode_internal_read(body, read)
     if not read or type(read[0]) is not int:
         return _blame(read, UNKNOWN_OPERATION)
     check = _READ_CHECKS.get(read[0])
     error = UNKNOWN_OPERATION if check is None else check(read)
     return read if error is None else _blame(read, error)
+
+
+def _decode_internal_read(body: bytes, error: bytes) -> list[Any] | bytes:
+    """A read of a leader, or this error."""
+    if body[:1] != INTERNAL_BYTE:
+        return error
+    try:
+        read = _unpack(body[1:])
+    except UNPACK_ERRORS:
+        return error
+    if type(read) is not list or len(read) != 4 or read[0] != REMEMBERED:
+        return error
+    return read if _are_integers(read[:3]) and type(read[3]) is bytes else error
 
 
 def _unpack_items(body: bytes) -> list[Any] | bytes:

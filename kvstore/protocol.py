@@ -122,6 +122,7 @@ from kvstore.codes import (
     MAX_TXN_REPLY_BYTES as MAX_TXN_REPLY_BYTES,
     NOT_EQUAL as NOT_EQUAL,
     READ_TXN as READ_TXN,
+    REMEMBERED as REMEMBERED,
     TOO_MANY_OPERATIONS as TOO_MANY_OPERATIONS,
     TXN as TXN,
     VALUE_PROVIDED as VALUE_PROVIDED,
@@ -387,6 +388,11 @@ def watch_history_body(
 ) -> bytes:
     """start_revision is inclusive, 0: from now on. limit_bytes 0: the server's own limit."""
     return _pack((WATCH_HISTORY, key, range_end, start_revision, limit_bytes, flags))
+
+
+def remembered_body(session_id: int, sequence: int, otherwise: bytes) -> bytes:
+    """A leader's own read: the result that this write has already, or else this one."""
+    return INTERNAL_BYTE + _pack((REMEMBERED, session_id, sequence, otherwise))
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:

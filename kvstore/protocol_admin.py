@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -192,6 +191,8 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
 
 def cluster_id_of(nonce: bytes) -> int:
     """The id of the cluster that is initialised with this nonce: 63 bits, and never 0."""
+    from hashlib import sha256  # takes long to load, and few need it
+
     return int.from_bytes(sha256(b"assent cluster" + nonce).digest()[:8], "big") >> 1 or 1
 
 

@@ -102,6 +102,14 @@ class Sessions:
             self._forget(session, acknowledged_below)
         return session
 
+    def result_of(self, session_id: int, sequence: int) -> bytes | None:
+        """What a command gets without being applied, as `admit` would say it; None: it is new. To ask changes
+        nothing, for it is no command of the log."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return EXPIRED
+        return session.results.get(sequence) or (FORGOTTEN if sequence < session.floor else None)
+
     def remember(self, session: Session, sequence: int, result: bytes) -> None:
         """After a command that `admit` let in."""
         session.results[sequence] = result

@@ -2,8 +2,9 @@
 
 May know: operations, and the time as it is passed in; nothing of files, connections or Raft. One member
 without room is enough to stop growth: its log takes what every other one takes. A fenced one does not count.
-Of the quota the leader judges alone, by its own settings and its own store. Bodies are decoded here, and only
-here at the edge, and only while the alarm is on.
+Of the quota the leader judges alone, by its own settings and its own store. Only what is new is refused:
+what was carried out before the alarm has its result, however late the retry that asks for it. Bodies are
+decoded here, and only here at the edge, and only while the alarm is on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 from kvstore import protocol
 from kvstore.operations import decode_write, error_result
@@ -122,6 +123,18 @@ class SpaceGate:
             return error_result(protocol.SPACE_EXCEEDED, text)
         text = f"too little disk space on {names}: delete or compact, or make room there; reads go on"
         return error_result(protocol.SPACE_EXCEEDED, text)
+
+    def questions(self, bodies: list[bytes]) -> list[bytes]:
+        """In the place of writes that would grow: reads whose answer is, of what is repeated, the result that
+        it has already; of what is new, the refusal; of what is no write, what is wrong with it."""
+        refusal = self.refusal()
+        return [_question(decode_write(body), refusal) for body in bodies]
+
+
+def _question(command: list[Any] | bytes, refusal: bytes) -> bytes:
+    if isinstance(command, bytes):
+        return protocol.remembered_body(0, 0, command)
+    return protocol.remembered_body(command[0], command[1], refusal)
 
 
 def runs(bodies: list[bytes]) -> Iterator[tuple[int, int, bool]]:

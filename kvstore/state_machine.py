@@ -42,6 +42,13 @@ from kvstore.protocol import (
     WATCH_HISTORY,
     KeyValue,
 )
+from kvstore.query_batch import (
+    SMALL_RESULT_BYTES,
+    QueryBatch,
+    admitted,
+    in_steps,
+    whole_answer,
+)
 from kvstore.range_select import SortRoom, selected_in_steps
 from kvstore.range_steps import PastCounts, compacted, range_in_steps
 from kvstore.restoring import StoreRestorer, state_fingerprint
@@ -62,17 +69,10 @@ from raft.state_machine import LongAnswer
 
 DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
 MAX_HISTORY_BYTES: Final = 4 << 20
-MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
 # Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
 SWEEP_VERSIONS: Final = 1024
-QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
-SMALL_RANGE_KEYS: Final = 64  # a range of no more is answered at once, whatever others ask for
-SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
-# Answered by it, of results that are not small; small ranges have as much beside.
-QUERY_BYTES: Final = 8 << 20
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
-SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -83,40 +83,6 @@ TOO_MANY_KEYS: Final = error_result(
     protocol.TOO_LARGE,
     f"the range has more than {MAX_DELETE_KEYS} keys: nothing deleted; delete it in pieces (longer prefixes)",
 )
-TOO_MUCH_AT_ONCE: Final = error_result(
-    protocol.TOO_LARGE, f"reads asked for more than {MAX_QUERY_BYTES} bytes at once: ask again"
-)
-
-
-class QueryBatch:
-    """What the reads of one call of begin_query() may still cost; owned by that call and its long answers."""
-
-    __slots__ = ("keys_left", "size_bytes", "small_keys_left")
-
-    def __init__(self) -> None:
-        self.keys_left = QUERY_KEYS
-        self.small_keys_left = SMALL_QUERY_KEYS  # which no scan of somebody else takes away
-        self.size_bytes = 0  # of the results that are not small
-
-    def affords(self, keys: int) -> bool:
-        """If so, these are paid for."""
-        if keys <= SMALL_RANGE_KEYS and keys <= self.small_keys_left and self.size_bytes < 2 * QUERY_BYTES:
-            self.small_keys_left -= keys
-            return True
-        if keys <= self.keys_left and self.size_bytes < QUERY_BYTES:
-            self.keys_left -= keys
-            return True
-        return False
-
-    def admit(self, result: bytes) -> bytes:
-        """Thousands of large reads in one frame must not become gigabytes of answer."""
-        size = len(result)
-        if size <= SMALL_RESULT_BYTES:
-            return result
-        if self.size_bytes + size > MAX_QUERY_BYTES:
-            return TOO_MUCH_AT_ONCE
-        self.size_bytes += size
-        return result
 
 
 class StoreMachine:
@@ -154,6 +120,7 @@ class StoreMachine:
             READ_TXN: self._read_transaction,
             **dict.fromkeys(self._leases.reads, self._read_leases),
             CHILDREN: self._children,
+            protocol.REMEMBERED: self._remembered,
         }
 
     @property
@@ -341,11 +308,11 @@ class StoreMachine:
         def steps() -> LongAnswer:
             return children_in_steps(lambda: self._store, self._counts, read)
 
-        return self._why_not_as_of(read[4]) or _in_steps(steps, STEP_KEYS, batch)
+        return self._why_not_as_of(read[4]) or in_steps(steps, STEP_KEYS, batch)
 
     def _range_in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         keys = min(self._store.width(read[1], read[2]), SLICE_KEYS)
-        return _in_steps(lambda: self._range_steps(read), keys, batch)
+        return in_steps(lambda: self._range_steps(read), keys, batch)
 
     def _range_steps(self, read: list[Any]) -> LongAnswer:
         if len(read) > 6:
@@ -377,7 +344,14 @@ class StoreMachine:
     def _read_leases(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         leases = self._leases
         answer = leases.reads[read[0]]
-        return _in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
+        return in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
+
+    def _remembered(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
+        """A large one has a step of its own, and is never too much: of a write that would be a lie."""
+        _, session_id, sequence, otherwise = read
+        known = self._sessions.result_of(session_id, sequence) if session_id else None
+        result: bytes = otherwise if known is None else known
+        return result if len(result) <= SMALL_RESULT_BYTES else iter((result,))
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:
@@ -474,27 +448,3 @@ class StoreMachine:
         """A hash of all that replicas with the same applied_index must agree on."""
         parts = self._store.digest(), self._sessions.digest(), self._leases.leases.digest()
         return hashlib.sha256(b"".join(parts)).digest()
-
-
-def _in_steps(steps: Callable[[], LongAnswer], keys: int, batch: QueryBatch) -> bytes | LongAnswer:
-    """The first step is done at once, for it may be the only one, unless too much was done already.
-
-    If it is not, it is done again later: a LongAnswer that waits has not begun.
-    """
-    if batch.affords(keys):
-        answer = next(steps())
-        if answer is not None:
-            return answer
-    return admitted(steps(), batch)
-
-
-def admitted(steps: LongAnswer, batch: QueryBatch) -> LongAnswer:
-    """Of a call that has answered enough already, a large answer is given no more."""
-    for answer in steps:
-        yield None if answer is None else batch.admit(answer)
-
-
-def whole_answer(answer: bytes | LongAnswer) -> bytes:
-    if isinstance(answer, bytes):
-        return answer
-    return next(result for result in answer if result is not None)

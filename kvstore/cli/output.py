@@ -34,8 +34,10 @@ def write_line(*parts: bytes) -> None:
 
 
 def write_raw(data: bytes) -> None:
-    """Exactly these bytes."""
-    _binary_stdout().write(data)
+    """Exactly these bytes, or an error."""
+    stdout, rest = _binary_stdout(), memoryview(data)
+    while rest:  # without a buffer (PYTHONUNBUFFERED) one write may take a part only
+        rest = rest[stdout.write(rest) :]
 
 
 def flush() -> None:

@@ -1,6 +1,7 @@
 """Clients of a cluster: `Client`, which blocks, and `AsyncClient`, for asyncio; with the same methods.
 
-The asyncio face is imported when it is asked for: who does not use it should not wait for asyncio to load.
+The asyncio face and transactions are imported when they are asked for: a short command should not wait for
+what it does not use.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from kvstore.client.results import (
     TreeDeleted,
     WatchBatch,
 )
-from kvstore.client.transactions import Compare, Operation, Txn, TxnResult
 from kvstore.protocol_admin import Member, Membership
 from kvstore.watch_frames import ClusterEvent
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvstore.client.aio import AsyncClient
     from kvstore.client.aio_leases import AsyncLease
     from kvstore.client.aio_watch import AsyncWatch
+    from kvstore.client.transactions import Compare, Operation, Txn, TxnResult
 
 __all__ = [
     "AsyncClient",
@@ -79,4 +80,8 @@ def __getattr__(name: str) -> object:
         from kvstore.client import aio, aio_leases
 
         return aio_leases.AsyncLease if name == "AsyncLease" else getattr(aio, name)
+    if name in ("Compare", "Operation", "Txn", "TxnResult"):
+        from kvstore.client import transactions
+
+        return getattr(transactions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,19 +8,19 @@ held while waiting. Only listeners, who want to hear of states while nobody call
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from kvstore import errors
 from kvstore.client import calls
 from kvstore.client.blocking_watch import BlockingClusterWatch, BlockingWatch
 from kvstore.client.calls import Call
+from kvstore.client.client_log import client_log
 from kvstore.client.cluster import BlockingCluster
 from kvstore.client.core import DEFAULT_MAX_OUTSTANDING
 from kvstore.client.driver import LONGEST_SLEEP_SECONDS, Driver, Waiter
@@ -40,12 +40,12 @@ from kvstore.client.results import (
     State,
     TreeDeleted,
 )
-from kvstore.client.transactions import Txn, TxnResult
 from kvstore.client.trees import Steps
 from kvstore.client.watch import Watch
 from kvstore.protocol_admin import Membership
 
-log = logging.getLogger("assent.client")
+if TYPE_CHECKING:
+    from kvstore.client.transactions import Txn, TxnResult
 
 CLOSE_SECONDS: Final = 0.25
 STATUS_ALL_SECONDS: Final = 1.0
@@ -102,6 +102,8 @@ class Client(
 
     def txn(self) -> Txn[TxnResult]:
         """A transaction, to be built and then committed: compares, and what is done if all of them hold."""
+        from kvstore.client.transactions import Txn  # takes long to load, and many need none
+
         return Txn(self._ask)
 
     def status_all(self, *, timeout_seconds: float = STATUS_ALL_SECONDS) -> dict[str, NodeStatus | None]:
@@ -185,7 +187,7 @@ class Client(
                     try:
                         listener(state)
                     except Exception:
-                        log.exception("event=listener_failed state=%s", state.value)
+                        client_log().exception("event=listener_failed state=%s", state.value)
 
     # -- inner works -------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from kvstore import protocol_admin as admin
@@ -18,6 +17,8 @@ from kvstore.protocol import MalformedFrame
 from kvstore.protocol_admin import Membership
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvstore.client.saving import Progress, SavedSnapshot
 
 AskNode = Callable[[str, Call, float | None], Any]

@@ -6,7 +6,6 @@ exists only while something is held.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from kvstore.client.calls import Call
+from kvstore.client.client_log import client_log
 from kvstore.client.lease_results import LeaseGranted, LeaseInfo, LeaseList, LeaseRevoked, LeasesRenewed
 from kvstore.client.requests import LeaseRequests
 from kvstore.client.upkeep import (
@@ -28,8 +28,6 @@ from kvstore.client.upkeep import (
     ttls_of,
 )
 from kvstore.errors import AssentError, ClientClosed
-
-log = logging.getLogger("assent.client")
 
 Ask = Callable[[Call, float | None], Any]
 
@@ -136,7 +134,7 @@ class BlockingKeeper:
         try:
             ttls = ttls_of(self.ask(keep_alive_call([held.id for held in batch]), seconds), batch)
         except AssentError as error:
-            log.debug("event=keepalive_failed leases=%d error=%r", len(batch), error)
+            client_log().debug("event=keepalive_failed leases=%d error=%r", len(batch), error)
             ttls = None
         with self._changed:
             lost = settle(self._upkeep, batch, ttls, asked_at, time.monotonic())

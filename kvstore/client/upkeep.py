@@ -7,12 +7,12 @@ then on at least. Nobody is told that a lease is held any longer than that, what
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvstore import protocol, protocol_lease
 from kvstore.client.calls import AnyLease, Call, Consistency, lease_id, read_kind
+from kvstore.client.client_log import client_log
 from kvstore.client.lease_results import (
     LeasesRenewed,
     decode_lease_granted,
@@ -21,8 +21,6 @@ from kvstore.client.lease_results import (
     decode_lease_revoked,
     decode_leases_renewed,
 )
-
-log = logging.getLogger("assent.client")
 
 PARTS: Final = 3  # of a TTL; when one has passed the lease is renewed
 RETRY_PART: Final = 20  # of a TTL, before another attempt
@@ -157,7 +155,7 @@ def tell(on_lost: Callable[[], None] | None, lease: int) -> None:
         try:
             on_lost()
         except Exception:
-            log.exception("event=lease_listener_failed lease=%d", lease)
+            client_log().exception("event=lease_listener_failed lease=%d", lease)
 
 
 # ---------------------------------------------------------------- calls

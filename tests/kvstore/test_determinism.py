@@ -50,11 +50,15 @@ def check_equal(one: list[State], other: list[State]) -> None:
         assert left == right, f"the replicas differ behind entry {index}"
 
 
-def log_of(seed: int, length: int) -> list[bytes | None]:
+def played(seed: int, length: int, names: Sequence[str] = NAMES) -> Pair:
     pair, chance = Pair(), Random(seed)
     for _ in range(length):
-        KINDS[chance.choice(NAMES)](pair, chance)
-    return pair.log
+        KINDS[chance.choice(names)](pair, chance)
+    return pair
+
+
+def log_of(seed: int, length: int) -> list[bytes | None]:
+    return played(seed, length).log
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(NAMES), st.randoms(use_true_random=False)), max_size=40)
@@ -105,20 +109,32 @@ sys.stdout.buffer.write(msgpack.packb(states_of(log, Random(5))))
 """
 
 
-@pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "4711"}])
-def test_g14_so_it_is_in_processes_with_other_hashes(environment: dict[str, str]) -> None:
-    """The order of a set, and hash() of anything, show nowhere."""
-    log = log_of(11, 300)
+def states_elsewhere(log: Sequence[bytes | None], hash_seed: str) -> list[State]:
+    """In a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input=msgpack.packb(log),
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
         cwd=ROOT,
         capture_output=True,
         timeout=120,
         check=True,
     )
-    check_equal(states_of(log, None), [tuple(state) for state in msgpack.unpackb(done.stdout)])
+    return [tuple(state) for state in msgpack.unpackb(done.stdout)]
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "4711"])
+def test_g14_so_it_is_in_processes_with_other_hashes(hash_seed: str) -> None:
+    """The order of a set, and hash() of anything, show nowhere."""
+    log = log_of(11, 300)
+    check_equal(states_of(log, None), states_elsewhere(log, hash_seed))
+
+
+def test_g3_the_same_sessions_end_in_every_process() -> None:
+    """Those that make room for others go by the log alone, not by anything that a process has of its own."""
+    pair = played(3, 200, ["open_session", "open_session", "put", "put", "retry"])
+    assert pair.codes["session_expired"] > 20, "none had to make room"
+    check_equal(states_of(pair.log, None), states_elsewhere(pair.log, "4711"))
 
 
 def test_a_state_that_a_snapshot_does_not_carry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

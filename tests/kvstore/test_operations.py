@@ -247,7 +247,7 @@ ALMOST_READS = st.tuples(st.sampled_from([16, 17, 18, 19, 20]), st.lists(ITEMS, 
 )
 
 
-ALMOST_INTERNAL = st.tuples(st.sampled_from([32, 33, 1]), st.lists(ITEMS, max_size=4)).map(
+ALMOST_INTERNAL = st.tuples(st.sampled_from([32, 33, 34, 1]), st.lists(ITEMS, max_size=4)).map(
     lambda parts: protocol.INTERNAL_BYTE + msgpack.packb([parts[0], *parts[1]])
 )
 
@@ -260,6 +260,13 @@ def test_j12_a_poison_command_of_a_leader_has_a_result_like_any_other(command: o
     before = log.machine.digest()
     [[code, _]] = log.apply(protocol.INTERNAL_BYTE + msgpack.packb(command))
     assert code == protocol.BAD_REQUEST and log.machine.digest() == before
+
+
+@pytest.mark.parametrize(
+    "read", [[], [34], [34, 1, 2], [34, 1, 2, "3"], [34, 1, -1, b""], [34, 1, 2, b"", 3], [33, 1, 2, b""], 34]
+)
+def test_j12_a_poison_read_of_a_leader_has_a_result_like_any_other(read: object) -> None:
+    assert Log().ask(protocol.INTERNAL_BYTE + msgpack.packb(read))[0] == protocol.BAD_REQUEST
 
 
 @settings(max_examples=400, deadline=None)

@@ -25,7 +25,7 @@ from tests.simulator.cluster import Cluster, SimulatedNode, client_endpoint
 from tests.simulator.oracles import Oracles
 from tests.simulator.swarm import Swarm
 from tests.simulator.tracing import Violation
-from tests.watching.validators import Recorded, SeenBatch, Truth, complaints_about
+from tests.watching.validators import Recorded, Truth, complaints_about
 
 CONNECT_SECONDS = 0.001
 RECONNECT_SECONDS = 0.1  # between two attempts to reach a node that is not there
@@ -403,11 +403,12 @@ class Spectator:
             batch = self._client.watches.take(watch, self._client.now)
             if batch is None:
                 return
-            if batch.revision > self._audience.model.revision:
+            model = self._audience.model
+            if batch.revision > model.revision:
                 raise Violation(
                     f"{self._record.name} hears of revision {batch.revision} before it is applied"
                 )
-            self._record.note(batch.revision, batch.events)
+            self._record.note(batch.revision, batch.events, model.compact_revision)
 
     def _see_to_end(self) -> None:
         watch = self._watch
@@ -416,6 +417,8 @@ class Spectator:
         if not isinstance(watch.error, errors.Compacted):
             raise Violation(f"{self._record.name} ended with {watch.error!r}")
         self._record.compacted = watch.error.compact_revision
+        if watch.error.compact_revision > self._audience.model.compact_revision:
+            raise Violation(f"{self._record.name} is told of a compaction before it is applied")
         self._cluster.trace.say(self.name, "watch compacted", f"oldest={watch.error.compact_revision}")
         start = self._rng.choice([0, watch.error.compact_revision])
         self._watch = None
@@ -427,7 +430,7 @@ class Spectator:
             return
         revision = watch.revision  # all up to here was taken, says the library
         if watch.is_established and revision <= self._audience.model.revision:
-            self._record.batches.append(SeenBatch(revision, ()))
+            self._record.promise(revision)
         self._client.watches.cancel(watch)
         if self._rng.random() < 0.3:
             self.count()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import hierarchy
+from kvstore import hierarchy, protocol
 from kvstore.client.results import WatchBatch
 from kvstore.client.trees import TreeWatch
 from kvstore.client.watch import Watch
@@ -18,8 +18,9 @@ from kvstore.sessions import Sessions
 from kvstore.store import Store
 from kvstore.transactions import Writing
 from tests.simulator.campaign import EXPECTED
-from tests.simulator.run import merged, run_seed
+from tests.simulator.run import Simulation, merged, run_seed
 from tests.simulator.swarm import Swarm, all_together, peaceful
+from tests.simulator.tracing import Violation
 
 SEEDS = 4
 SECONDS = 5.0
@@ -131,3 +132,19 @@ def test_a_planted_bug_is_noticed(plant: Plant, words: str, monkeypatch: pytest.
     outcomes = (run_seed(seed, SECONDS, change=calm) for seed in range(1, MOST_SEEDS + 1))
     failure = next((outcome.failure for outcome in outcomes if outcome.failure), None)
     assert failure is not None and re.search(words, failure), failure
+
+
+def test_a_session_that_is_gone_says_nothing_of_an_earlier_attempt() -> None:
+    """A write was done, its session made room for another, the write was repeated: of the two answers the
+    second may come first. Two results of one write are noticed all the same."""
+    client = Simulation(1, SECONDS, change=all_together).workload.clients[0]
+    gone: list[Any] = [protocol.SESSION_EXPIRED, "gone"]
+    done: list[Any] = [protocol.OK, 2, None]
+    client._session = 5
+    for answers in ([gone, done], [done, gone, done]):
+        command = client._put(b"/k")
+        client.pending = [command]
+        for answer in answers:
+            client._answered(command, answer)
+    with pytest.raises(Violation, match="then"):
+        client._answered(command, [protocol.OK, 4, None])

@@ -114,7 +114,7 @@ def has_a_gap(watch: Recorded) -> None:
 
 def is_torn(watch: Recorded) -> None:
     place = next(place for place, batch in enumerate(watch.batches) if len(batch.events) > 1)
-    revision, (first, *rest) = watch.batches[place]
+    revision, (first, *rest), _ = watch.batches[place]
     watch.batches[place : place + 1] = [SeenBatch(revision, (first,)), SeenBatch(revision, tuple(rest))]
 
 
@@ -258,6 +258,19 @@ def test_what_is_compacted_need_not_be_known() -> None:
     place = next(p for p in with_events(watch) if watch.batches[p].events[-1].previous is None)
     truth.compacted = max(watch.batches[place].revision, 30)
     assert VALIDATORS["prev_kv"](watch, truth) == []
+
+
+def test_what_is_compacted_after_it_came_must_have_been_known() -> None:
+    truth = some_truth(1)
+    watch = recorded(truth, wants_previous=True)
+    place = next(p for p in with_events(watch) if watch.batches[p].events[-1].previous is not None)
+    has_no_previous(watch)
+    truth.compacted = truth.revision
+    batch = watch.batches[place]
+    watch.batches[place] = batch._replace(compacted=batch.revision)
+    assert VALIDATORS["prev_kv"](watch, truth) == []
+    watch.batches[place] = batch._replace(compacted=batch.revision - 1)
+    assert "comes without" in "".join(VALIDATORS["prev_kv"](watch, truth))
 
 
 def test_a_watch_may_end_where_its_past_is_compacted() -> None:

@@ -39,6 +39,7 @@ class SeenBatch(NamedTuple):
 
     revision: int
     events: tuple[SeenEvent, ...]
+    compacted: int | None = None  # what could be forgotten when it came; None: as much as in the end
 
 
 @dataclass(slots=True)
@@ -74,13 +75,17 @@ class Recorded:
     def events(self) -> list[SeenEvent]:
         return [event for batch in self.batches for event in batch.events]
 
-    def note(self, revision: int, events: Iterable[Any]) -> None:
+    def note(self, revision: int, events: Iterable[Any], compacted: int | None = None) -> None:
         """A batch as the client library has it: events are tuples of the protocol, and may know more."""
         seen = [
             SeenEvent._make((*event[:7], _record(getattr(event, "previous", None)), event.is_create))
             for event in events
         ]
-        self.batches.append(SeenBatch(revision, tuple(seen)))
+        self.batches.append(SeenBatch(revision, tuple(seen), compacted))
+
+    def promise(self, revision: int) -> None:
+        """It ends here, by its consumer's will, and says that all up to this revision has come."""
+        self.batches.append(SeenBatch(revision, ()))
 
 
 def _record(previous: Any) -> Record | None:
@@ -124,6 +129,9 @@ class Truth:
         revisions = self._revisions.get(key, [])
         position = bisect_left(revisions, revision)
         return self._records[key, revisions[position - 1]] if position else None
+
+    def has_changed(self, key: str, revision: int) -> bool:
+        return (key.encode(), revision) in self._records
 
     def events_at(self, watch: Recorded, revision: int) -> set[SeenEvent]:
         """What the watch is to hear of this revision; without what only some watches ask for."""
@@ -276,18 +284,22 @@ def truthful(watch: Recorded, truth: Truth) -> list[str]:
 
 def previous_known(watch: Recorded, truth: Truth) -> list[str]:
     """The record before comes with each event if it was asked for, and never if not; it may be missing only
-    where it is compacted."""
+    where it was compacted by the time at which the event came."""
     complaints = []
-    for event in watch.events():
-        before = truth.before(event.key, event.mod_revision)
-        if event.previous is None:
-            is_forgotten = event.mod_revision <= truth.compacted
-            if watch.wants_previous and before is not None and not is_forgotten:
-                complaints.append(f"{event.key!r} of {event.mod_revision} comes without {before}")
-        elif not watch.wants_previous:
-            complaints.append(f"{event.key!r} of {event.mod_revision} comes with what nobody asked for")
-        elif event.previous != before:
-            complaints.append(f"{event.key!r} of {event.mod_revision}: {event.previous}, not {before}")
+    for batch in watch.batches:
+        compacted = truth.compacted if batch.compacted is None else batch.compacted
+        for event in batch.events:
+            what, before = (
+                f"{event.key!r} of {event.mod_revision}",
+                truth.before(event.key, event.mod_revision),
+            )
+            if event.previous is None:
+                if watch.wants_previous and before is not None and event.mod_revision > compacted:
+                    complaints.append(f"{what} comes without {before}")
+            elif not watch.wants_previous:
+                complaints.append(f"{what} comes with what nobody asked for")
+            elif event.previous != before:
+                complaints.append(f"{what}: {event.previous}, not {before}")
     return complaints
 
 
