@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Any, cast
 
 from actors import Actor, Address
@@ -40,6 +41,7 @@ from raft.actor_messages import (
     StatusReport,
     TakeSnapshot,
 )
+from raft.arrivals import Moment
 from raft.divergence import CHECK_EVERY
 from raft.errors import StateDamaged
 from raft.fence import Fence, FenceMark, MemoryFence, mark_of
@@ -150,6 +152,8 @@ class ApplierActor(Actor):
             self._go_on_answering()
         if self._ticks and self.now() >= self._tick_at:
             self._tick()
+        elif self._house_at() <= self.now():
+            self._keep_house(self.now())
         self._schedule()
 
     def _schedule(self) -> None:
@@ -157,7 +161,16 @@ class ApplierActor(Actor):
         if self._long_answers or self._unapplied.waiting:
             self.set_deadline(self.now())
         elif self._ticks:
-            self.set_deadline(self._tick_at)
+            self.set_deadline(min(self._tick_at, self._house_at()))
+
+    def _house_at(self) -> float:
+        """When the machine wants something done, if it cannot wait for the next tick."""
+        return self._housekeeping.due_at() if self._housekeeping is not None else inf
+
+    def _keep_house(self, now: float) -> None:
+        bodies = self._housekeeping.due(now) if self._housekeeping is not None else []
+        if bodies:
+            self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
 
     def _tick(self) -> None:
         now = self.now()
@@ -170,10 +183,7 @@ class ApplierActor(Actor):
             for node in self._guard.audience:
                 self.send(Address(node, self.name), report)
         self._publish(self._announcer.heartbeats(now))
-        if self._housekeeping is not None:
-            bodies = self._housekeeping.due(now)
-            if bodies:
-                self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
+        self._keep_house(now)
         if self._tidy is not None:
             self._tidy()
         if self._size is not None and (size_bytes := self._size()) != self._told_bytes:
@@ -193,7 +203,7 @@ class ApplierActor(Actor):
             if handler is not None:
                 self._heed(handler, message)
         self._conclude()
-        if self._unapplied.waiting:
+        if self._unapplied.waiting or self._house_at() < self._tick_at:
             self._schedule()
 
     def _heed(self, handler: Callable[..., None], *message: object) -> None:
@@ -274,6 +284,7 @@ class ApplierActor(Actor):
             some = self._apply_piece(piece)
             results += some
             self.applied_index += len(some)
+            self._date(message.arrivals)
             if self.applied_index == guard.next_check:
                 guard.passed(self.applied_index)
                 if guard.verdict is not None:
@@ -286,6 +297,12 @@ class ApplierActor(Actor):
             joined = b"".join(results[start : start + count])  # type: ignore[arg-type]  # commands have results
             self._results.append((ticket, offset, count, joined))
         return True
+
+    def _date(self, arrivals: Sequence[Moment] = ()) -> None:
+        """When what was applied had come into the log: if nobody knows, just now."""
+        if self._housekeeping is not None:
+            arrivals = arrivals or [(self.applied_index, self.now())]
+            self._housekeeping.was_applied(self.applied_index, arrivals)
 
     def _answer_waiting(self) -> None:
         """A read waits until its index is applied here (dissertation 6.4, step 4)."""
@@ -374,6 +391,7 @@ class ApplierActor(Actor):
         restorer.finish()
         self.applied_index = restoring.index
         self._guard.restored(restoring.index)
+        self._date()
         self._restoring = self._restorer = None
         self.send_local("replication", SnapshotRestored(restoring.index))
 
@@ -441,7 +459,7 @@ class ApplierActor(Actor):
 
     def _change_role(self, message: RoleChanged) -> None:
         if self._housekeeping is not None:
-            self._housekeeping.lead(message.role == Role.LEADER.value)
+            self._housekeeping.lead(message.role == Role.LEADER.value, message.last_index)
         self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
 
     def _follow_members(self, message: MembershipChanged) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from raft.arrivals import Moment
 from raft.membership import Configuration
 
 Frame = list[bytes]
@@ -66,8 +67,9 @@ class StateMachine(Protocol):
 class Housekeeper(Protocol):
     """What knows, of a state machine, which commands it needs by itself: such as to forget what is old.
 
-    It is asked a few times a second on the leader, and nowhere else. Here, and here alone, time may decide:
-    the command that comes of it is in the log, and has the same effect everywhere.
+    It is asked a few times a second on the leader, and nowhere else; not before the leader has applied all
+    that earlier leaders left. Here, and here alone, time may decide: the command that comes of it is in the
+    log, and has the same effect everywhere.
     """
 
     def due_commands(self, now_seconds: float) -> list[bytes]:
@@ -80,11 +82,20 @@ class Housekeeper(Protocol):
 
 
 @runtime_checkable
-class Leading(Protocol):
-    """What a housekeeper may have beside, if it counts time."""
+class Timekeeper(Protocol):
+    """What a housekeeper has beside, if it counts time."""
 
     def begin_leading(self) -> None:
         """This node leads, and did not just before, or does so in another term: others led meanwhile."""
+
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
+        """On every node, whenever entries were applied, or a snapshot restored. When they came into the log
+        of this node, by its clock; so each of them was proposed before, on whatever node. There may be more
+        of them than were applied."""
+
+    def due_at(self) -> float | None:
+        """When it wants to be asked, if that is before its turn comes anyway: later than now, once it was
+        asked. Asked for on the leader alone."""
 
 
 class Restorable(Protocol):

@@ -174,7 +174,7 @@ def test_orders_of_election_are_carried_out_in_their_term() -> None:
     node.hear("a", CheckQuorumDue(1))
     assert node.world.take(RoleChanged) == []
     node.hear("a", CheckQuorumDue(1))
-    assert node.world.take(RoleChanged) == [RoleChanged("follower", 1, None)] * 3
+    assert node.world.take(RoleChanged) == [RoleChanged("follower", 1, None, 1)] * 3
 
 
 def test_a_leader_heard_in_the_same_turn_is_not_stood_against() -> None:
@@ -252,5 +252,5 @@ def test_a_change_of_role_is_told_to_all_neighbours() -> None:
     node = Node(voters="a")
     node.hear("a", Campaign(0))
     told = [each for each in node.disk.diary if not isinstance(each, str)]
-    to = {address.actor for address, message in told if message == RoleChanged("leader", 1, "a")}
+    to = {address.actor for address, message in told if message == RoleChanged("leader", 1, "a", 1)}
     assert to == {"election", "applier", "gateway"}

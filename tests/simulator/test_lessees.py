@@ -1,4 +1,4 @@
-"""Leases that end too early, or never, are noticed: bugs planted for a moment are caught."""
+"""Leases that end too early, too late, or never, are noticed: bugs planted for a moment are caught."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from kvstore.lease_keeper import LeaseKeeper
+from kvstore.lease_keeper import Count, LeaseKeeper
 from kvstore.leases import Leases
+from raft.applier_actor import ApplierActor
+from raft.housekeeping import Housekeeping
 from tests.simulator.run import merged, run_seed
 from tests.simulator.swarm import Swarm, plain
 
@@ -29,11 +31,36 @@ def renewals_that_are_answered_and_do_not_count(patch: pytest.MonkeyPatch) -> No
 
 def expiry_at_a_moment_that_the_keeper_makes_up(patch: pytest.MonkeyPatch) -> None:
     """Of its own clock, whatever the time of the cluster is."""
-    patch.setattr(LeaseKeeper, "_time", lambda keeper, seen, now: int(now * 1000))
+    patch.setattr(LeaseKeeper, "_counting", lambda keeper, leases, now: Count(0, 0.0))
 
 
 def leases_that_nobody_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leases, "ended", lambda leases, time_ms: [])
+
+
+def leaders_that_do_not_count_the_time_without_one(patch: pytest.MonkeyPatch) -> None:
+    def counting(keeper: Any, leases: Leases, now: float) -> Count:
+        keeper._count = keeper._count or Count(leases.time_ms, now)
+        return keeper._count  # type: ignore[no-any-return]
+
+    patch.setattr(LeaseKeeper, "_counting", counting)
+
+
+def leaders_that_count_before_they_know_all_that_earlier_ones_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Housekeeping, "_is_up_to_it", lambda keeping: keeping._leads_from is not None)
+
+
+def ticks_that_count_from_when_they_are_applied(patch: pytest.MonkeyPatch) -> None:
+    date = ApplierActor._date
+    patch.setattr(ApplierActor, "_date", lambda applier, arrivals=(): date(applier))
+
+
+def renewals_that_count_from_the_next_tick(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeaseKeeper, "_note_arrival", lambda keeper, last_index, since: None)
+
+
+def leaders_that_look_now_and_then(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeaseKeeper, "due_at", lambda keeper: None)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +69,11 @@ def leases_that_nobody_ends(patch: pytest.MonkeyPatch) -> None:
         renewals_that_are_answered_and_do_not_count,
         expiry_at_a_moment_that_the_keeper_makes_up,
         leases_that_nobody_ends,
+        leaders_that_do_not_count_the_time_without_one,
+        leaders_that_count_before_they_know_all_that_earlier_ones_told,
+        ticks_that_count_from_when_they_are_applied,
+        renewals_that_count_from_the_next_tick,
+        leaders_that_look_now_and_then,
     ],
 )
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
