@@ -153,9 +153,7 @@ class Installation:
     def _tell_damage(self) -> None:
         """One snapshot is no longer received. Of its first damaged chunk was told: how many were they?"""
         if self._damaged_chunks > 1:
-            log.warning(
-                "a snapshot ends, of which came damaged chunks=%d", self._damaged_chunks
-            )
+            log.warning("a snapshot ends, of which came damaged chunks=%d", self._damaged_chunks)
         self._damaged_chunks = 0
 
     def _take_chunk(self, message: InstallSnapshot) -> None:
