@@ -15,9 +15,10 @@ class RaftConfig:
     # One AppendEntries carries at most so much, but always at least one entry.
     max_append_bytes: int = MEBIBYTE
     max_append_entries: int = 4096
-    # The pipeline to one peer: appends sent and not yet acknowledged (dissertation 10.2.2).
+    # The pipeline to one peer: appends sent and not yet acknowledged (dissertation 10.2.2). A heartbeat waits
+    # behind all of it. It is twice what a peer takes in one turn: one half is written, the other on its way.
     max_inflight_messages: int = 64
-    max_inflight_bytes: int = 16 * MEBIBYTE
+    max_inflight_bytes: int = 8 * MEBIBYTE
     # Proposals of this leader that are not committed yet; beyond it propose() raises Overloaded.
     max_uncommitted_bytes: int = 64 * MEBIBYTE
     # What one ready() hands to the state machine at most, but always at least one entry. Of a long log, at a

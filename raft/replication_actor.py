@@ -50,7 +50,7 @@ from raft.core import Core, Ready, Role, RoleChange
 from raft.entries import EntryBatch, EntryKind
 from raft.errors import NotLeader, Overloaded, Transferring
 from raft.health import Health
-from raft.messages import AppendEntries, Heartbeat
+from raft.messages import AppendEntries, Heartbeat, InstallSnapshot
 from raft.snapshot_keeper import SnapshotKeeper
 from raft.space_watch import DEFAULT_RESERVE_BYTES, SpaceWatch
 from raft.storage import Storage
@@ -184,7 +184,7 @@ class ReplicationActor(Actor):
                 local.append(message)
                 continue
             core.step(sender.node, message)
-            if type(message) in (AppendEntries, Heartbeat):
+            if type(message) in (AppendEntries, Heartbeat, InstallSnapshot):
                 contact = contact or (sender.node == core.leader_id and message.term == core.term)  # type: ignore[attr-defined]
         if contact:
             self._tell_contact()
