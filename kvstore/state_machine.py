@@ -42,6 +42,7 @@ from kvstore.protocol import (
     WATCH_HISTORY,
     KeyValue,
 )
+from kvstore.query_batch import SMALL_RESULT_BYTES, QueryBatch, admitted, in_steps, whole_answer
 from kvstore.range_select import SortRoom, selected_in_steps
 from kvstore.range_steps import PastCounts, compacted, range_in_steps
 from kvstore.restoring import StoreRestorer, state_fingerprint
@@ -62,17 +63,15 @@ from raft.state_machine import LongAnswer
 
 DEFAULT_HISTORY_BYTES: Final = 1 << 20  # of one watch history reply that asks for no limit of its own
 MAX_HISTORY_BYTES: Final = 4 << 20
-MAX_QUERY_BYTES: Final = 64 << 20  # results of one call of query()
 # Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
 SWEEP_VERSIONS: Final = 1024
-QUERY_KEYS: Final = 4096  # looked at by one call of begin_query(), about: what is more is read in steps
-SMALL_RANGE_KEYS: Final = 64  # a range of no more is answered at once, whatever others ask for
-SMALL_QUERY_KEYS: Final = 2048  # looked at for such ranges beside
-# Answered by it, of results that are not small; small ranges have as much beside.
-QUERY_BYTES: Final = 8 << 20
+# Puts take 5 to 10 microseconds each, and a microsecond for each kilobyte of what was there and is there now.
+UNASKED_PUTS: Final = 64  # one after another, and then the time is asked for; fewer where many watch
+UNASKED_BYTES: Final = 256 << 10  # touched by them: requests, results and what was overwritten
+FEW_WATCHES: Final = 4  # of one key: to tell so many costs as much as a put
+MAX_RESULTS_BYTES: Final = 4 << 20  # of one call of apply_some(), and one result more
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
 HISTORY_KEYS: Final = 1024  # a page of the history counts as so many
-SMALL_RESULT_BYTES: Final = 8192  # a result up to this size is given even beyond MAX_QUERY_BYTES
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -83,40 +82,6 @@ TOO_MANY_KEYS: Final = error_result(
     protocol.TOO_LARGE,
     f"the range has more than {MAX_DELETE_KEYS} keys: nothing deleted; delete it in pieces (longer prefixes)",
 )
-TOO_MUCH_AT_ONCE: Final = error_result(
-    protocol.TOO_LARGE, f"reads asked for more than {MAX_QUERY_BYTES} bytes at once: ask again"
-)
-
-
-class QueryBatch:
-    """What the reads of one call of begin_query() may still cost; owned by that call and its long answers."""
-
-    __slots__ = ("keys_left", "size_bytes", "small_keys_left")
-
-    def __init__(self) -> None:
-        self.keys_left = QUERY_KEYS
-        self.small_keys_left = SMALL_QUERY_KEYS  # which no scan of somebody else takes away
-        self.size_bytes = 0  # of the results that are not small
-
-    def affords(self, keys: int) -> bool:
-        """If so, these are paid for."""
-        if keys <= SMALL_RANGE_KEYS and keys <= self.small_keys_left and self.size_bytes < 2 * QUERY_BYTES:
-            self.small_keys_left -= keys
-            return True
-        if keys <= self.keys_left and self.size_bytes < QUERY_BYTES:
-            self.keys_left -= keys
-            return True
-        return False
-
-    def admit(self, result: bytes) -> bytes:
-        """Thousands of large reads in one frame must not become gigabytes of answer."""
-        size = len(result)
-        if size <= SMALL_RESULT_BYTES:
-            return result
-        if self.size_bytes + size > MAX_QUERY_BYTES:
-            return TOO_MUCH_AT_ONCE
-        self.size_bytes += size
-        return result
 
 
 class StoreMachine:
@@ -139,6 +104,7 @@ class StoreMachine:
         self._sessions = sessions if sessions is not None else Sessions()
         self._leases = LeaseCommands(self._store, Leases())
         self._max_scanned_versions = max_scanned_versions  # by one read of the history
+        self._overwritten_bytes = 0  # by puts, since apply_some() has asked for the time
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {
             PUT: self._put,
             DELETE: self._delete,
@@ -164,7 +130,10 @@ class StoreMachine:
 
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         """Applies consecutive entries; one result each, None for an entry without a command."""
-        return self.apply_some(first_index, bodies)
+        results = self.apply_some(first_index, bodies)
+        while len(results) < len(bodies):
+            results += self.apply_some(first_index + len(results), bodies[len(results) :])
+        return results
 
     def apply_some(
         self,
@@ -173,41 +142,57 @@ class StoreMachine:
         *,
         is_time_up: Callable[[], bool] = lambda: False,
     ) -> list[bytes | None]:
-        """The same of the first of them, until the time is up behind another command than a put."""
+        """The same of the first of them, until the time is up or the results are many megabytes.
+
+        The watchers are told first, for that takes time too. It is asked for behind whatever is no put, and
+        whenever so many puts were done, or so much was touched by them.
+        """
         assert first_index == self.applied_index + 1, f"entry {first_index} after {self.applied_index}"
         commands, admit, remember = self._commands, self._sessions.admit, self._sessions.remember
         leases = self._leases
         results: list[bytes | None] = []
         append = results.append
+        result_bytes, cost = 0, self._put_bytes()
+        left, self._overwritten_bytes = UNASKED_BYTES, 0
         for index, body in enumerate(bodies, first_index):
             if body is None:
                 append(None)
                 continue
             command = decode_write(body)
             if isinstance(command, bytes):
-                append(command)
-                continue
-            session_id, sequence, operation = command[0], command[1], command[3]
-            execute = commands.get(operation)
-            leases.index = index
-            if execute is None:
-                append(self._change_session(command, index))
-            elif session_id == 0:
-                append(execute(command))  # without a session, a retry is applied again
+                operation, result = 0, command
             else:
-                session = admit(session_id, sequence, command[2])
-                if isinstance(session, bytes):
-                    append(session)
+                session_id, sequence, operation = command[0], command[1], command[3]
+                execute = commands.get(operation)
+                leases.index = index
+                if execute is None:
+                    result = self._change_session(command, index)
+                elif session_id == 0:
+                    result = execute(command)  # without a session, a retry is applied again
                 else:
-                    result = execute(command)
-                    remember(session, sequence, result)
-                    append(result)
-            if operation != PUT and is_time_up():
-                break
+                    session = admit(session_id, sequence, command[2])
+                    if isinstance(session, bytes):
+                        result = session
+                    else:
+                        result = execute(command)
+                        remember(session, sequence, result)
+            append(result)
+            size_bytes = len(result)
+            result_bytes += size_bytes
+            left -= cost + size_bytes + len(body)
+            if operation != PUT or left < self._overwritten_bytes:
+                self._tell_watchers()
+                if result_bytes >= MAX_RESULTS_BYTES or is_time_up():
+                    break
+                left, self._overwritten_bytes = UNASKED_BYTES, 0
         self.applied_index += len(results)
         self._tell_watchers()
         self._give_back(SWEEP_VERSIONS + 2 * len(results))
         return results
+
+    def _put_bytes(self) -> int:
+        """As so many bytes counts a put, for what it costs whatever its size: more where many watch."""
+        return UNASKED_BYTES // UNASKED_PUTS * (1 + self.watch_plane.most_concerned() // FEW_WATCHES)
 
     def _tell_watchers(self) -> None:
         """Within apply, so that no read can see a revision which history and streams do not know yet."""
@@ -224,6 +209,8 @@ class StoreMachine:
             except Refused as refused:
                 return refused.result
         previous = store.put(command[4], command[5], command[6])
+        if previous is not None:
+            self._overwritten_bytes += len(previous[1])
         return _pack((OK, store.revision, previous if command[7] & PREV_KV else None))
 
     def _delete(self, command: list[Any]) -> bytes:
@@ -341,11 +328,11 @@ class StoreMachine:
         def steps() -> LongAnswer:
             return children_in_steps(lambda: self._store, self._counts, read)
 
-        return self._why_not_as_of(read[4]) or _in_steps(steps, STEP_KEYS, batch)
+        return self._why_not_as_of(read[4]) or in_steps(steps, STEP_KEYS, batch)
 
     def _range_in_steps(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         keys = min(self._store.width(read[1], read[2]), SLICE_KEYS)
-        return _in_steps(lambda: self._range_steps(read), keys, batch)
+        return in_steps(lambda: self._range_steps(read), keys, batch)
 
     def _range_steps(self, read: list[Any]) -> LongAnswer:
         if len(read) > 6:
@@ -353,7 +340,7 @@ class StoreMachine:
         return range_in_steps(lambda: self._store, self._counts, read)
 
     def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        """As the first step of _in_steps. Others may wait for this one, as bytes: a tree is much larger."""
+        """As the first step of in_steps(). Others may wait for this one, as bytes: a tree is much larger."""
         if batch.affords(sum(map(len, read[1:])) // TREE_BYTES):
             transaction = decode_read_transaction(read)
             if isinstance(transaction, bytes):
@@ -377,7 +364,7 @@ class StoreMachine:
     def _read_leases(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         leases = self._leases
         answer = leases.reads[read[0]]
-        return _in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
+        return in_steps(lambda: (answer(read) for _ in range(1)), leases.width(read), batch)
 
     def _watch_history(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
         if read[3] and batch.keys_left <= 0:
@@ -474,27 +461,3 @@ class StoreMachine:
         """A hash of all that replicas with the same applied_index must agree on."""
         parts = self._store.digest(), self._sessions.digest(), self._leases.leases.digest()
         return hashlib.sha256(b"".join(parts)).digest()
-
-
-def _in_steps(steps: Callable[[], LongAnswer], keys: int, batch: QueryBatch) -> bytes | LongAnswer:
-    """The first step is done at once, for it may be the only one, unless too much was done already.
-
-    If it is not, it is done again later: a LongAnswer that waits has not begun.
-    """
-    if batch.affords(keys):
-        answer = next(steps())
-        if answer is not None:
-            return answer
-    return admitted(steps(), batch)
-
-
-def admitted(steps: LongAnswer, batch: QueryBatch) -> LongAnswer:
-    """Of a call that has answered enough already, a large answer is given no more."""
-    for answer in steps:
-        yield None if answer is None else batch.admit(answer)
-
-
-def whole_answer(answer: bytes | LongAnswer) -> bytes:
-    if isinstance(answer, bytes):
-        return answer
-    return next(result for result in answer if result is not None)

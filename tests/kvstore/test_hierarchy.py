@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kvstore import hierarchy, protocol
 from kvstore import store as store_module
-from kvstore.state_machine import QUERY_KEYS
+from kvstore.query_batch import QUERY_KEYS
 from tests.kvstore.dumb_store import DumbStore
 from tests.kvstore.machine_log import Log
 from tests.kvstore.test_range_steps import begun, finish, long_answer

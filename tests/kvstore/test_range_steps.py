@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import protocol, range_steps, state_machine
+from kvstore import protocol, query_batch, range_steps, state_machine
 from kvstore import store as store_module
-from kvstore.state_machine import QUERY_KEYS, StoreMachine
+from kvstore.query_batch import QUERY_KEYS
+from kvstore.state_machine import StoreMachine
 from raft.long_answers import MAX_AT_WORK, LongAnswers
 from raft.state_machine import LongAnswer
 from tests.kvstore.dumb_store import DumbStore
@@ -139,7 +140,7 @@ def test_half_made_pages_of_many_readers_do_not_fill_the_memory(monkeypatch: pyt
     """Sixty readers of values of 3 KB held 355 MiB after one step; a thousand would have held gigabytes."""
     for module in (range_steps, state_machine):
         monkeypatch.setattr(module, "SLICE_KEYS", 100)
-    monkeypatch.setattr(state_machine, "QUERY_KEYS", 200)
+    monkeypatch.setattr(query_batch, "QUERY_KEYS", 200)
     monkeypatch.setattr(store_module.Store.slice_as_of, "__defaults__", (100,))
     log = Log()
     for number in range(500):

@@ -14,7 +14,8 @@ import pytest
 
 from kvstore import protocol, state_machine
 from kvstore.protocol import MAX_DELETE_KEYS, MAX_KEY_BYTES
-from kvstore.state_machine import MAX_QUERY_BYTES, StoreMachine
+from kvstore.query_batch import MAX_QUERY_BYTES
+from kvstore.state_machine import StoreMachine
 from kvstore.watch_frames import stream_topic
 from kvstore.watch_plane import WatchPlane
 from tests.kvstore.machine_log import NONCE, Log
