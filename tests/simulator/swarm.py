@@ -77,6 +77,7 @@ class Swarm:
     quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
     few_sessions: bool  # one less than there are clients
     trees: bool  # keys are paths, and clients ask for children and watch trees
+    busy_apply: float  # seconds that each command takes a node to apply
 
     @property
     def election_seconds(self) -> float:
@@ -177,11 +178,13 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
         few_sessions=on(),
         trees=on(),
+        busy_apply=some(0.0002, 0.003),
     )
 
 
 def plain(swarm: Swarm) -> Swarm:
-    """Clients that put, read, and delete one key, and a store without bounds: for tests of one thing."""
+    """Clients that put, read, and delete one key, and a store without bounds that takes no time: for tests of
+    one thing."""
     return replace(
         swarm,
         transactions=False,
@@ -190,6 +193,7 @@ def plain(swarm: Swarm) -> Swarm:
         quota_bytes=0,
         few_sessions=False,
         trees=False,
+        busy_apply=0.0,
     )
 
 
