@@ -126,7 +126,10 @@ class ApplierActor(Actor):
         self._tick_at = 0.0  # of the next tick; the deadline may be earlier
         self._is_pressed = False  # the deadline is that of a turn that left something to do
         self._results: list[tuple[int, int, int, bytes]] = []
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> dict[type, Callable[[Any], None]]:
+        return {
             Committed: self._in_order,
             ReadReady: self._waiting_reads.append,
             LocalRead: self._answer_now,

@@ -175,9 +175,12 @@ class Plain(Counting):
         return [None if result is None else bytes(self.result_bytes) for result in results]
 
 
-def plain_world(result_bytes: int = 1) -> tuple[Surroundings, Plain]:
+def plain_world(
+    result_bytes: int = 1, heartbeat_seconds: float = HEARTBEAT_SECONDS
+) -> tuple[Surroundings, Plain]:
     machine = Plain(result_bytes)
-    machine.world = world = Surroundings(ApplierActor(machine))
+    applier = ApplierActor(machine, heartbeat_interval_seconds=heartbeat_seconds)
+    machine.world = world = Surroundings(applier)
     world.start()
     return world, machine
 
@@ -268,7 +271,7 @@ def test_the_results_of_a_ticket_leave_in_parts_that_follow_one_another() -> Non
 
 def test_a_turn_ends_early_that_has_many_megabytes_of_results() -> None:
     """All of them are in memory until it ends."""
-    world, machine = plain_world(1 << 20)
+    world, machine = plain_world(1 << 18, heartbeat_seconds=10.0)
     world.tell(Committed(1, [b"x"] * 1000, [(7, 0, 1000)], [0]))
     most = 0
     while True:
@@ -277,7 +280,7 @@ def test_a_turn_ends_early_that_has_many_megabytes_of_results() -> None:
         if len(machine.applied) == 1000:
             break
         world.wait()
-    assert most <= TURN_RESULT_BYTES + (PIECE_ENTRIES << 20)
+    assert most <= TURN_RESULT_BYTES + (PIECE_ENTRIES << 18)
 
 
 def test_results_of_a_turn_are_in_one_part_if_they_are_small() -> None:
