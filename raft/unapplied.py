@@ -15,8 +15,9 @@ from raft.actor_messages import Committed, RestoreSnapshot, TakeSnapshot
 from raft.long_answers import Slice
 
 # Of a heartbeat interval: so much of it one turn may take, and a command more. Heartbeats, and all else that
-# a node does, go on between the turns.
+# a node does, go on between the turns; and so others need not wait where heartbeats are rare.
 TURN_SHARE: Final = 0.5
+MOST_TURN_SECONDS: Final = 0.025
 READ_SHARE: Final = 0.25  # of that, at least, for the reads that wait behind what is applied
 TURN_RESULT_BYTES: Final = 8 << 20  # of results leave with one turn, and those of a piece or a read more
 PIECE_ENTRIES: Final = 64  # at once into a machine that asks for no time by itself
@@ -33,7 +34,7 @@ class Share:
 
     def __init__(self, now: Callable[[], float], heartbeat_interval_seconds: float) -> None:
         self._now = now
-        self._seconds = heartbeat_interval_seconds * TURN_SHARE
+        self._seconds = min(heartbeat_interval_seconds * TURN_SHARE, MOST_TURN_SECONDS)
         self._until = 0.0
         self.result_bytes = 0  # that leave with this turn
 

@@ -162,25 +162,23 @@ def test_behind_a_fence_nothing_waits_and_replication_goes_on() -> None:
 
 
 class Plain(Counting):
-    """Has no apply_some(): each command takes a millisecond, and has a result of `result_bytes`."""
+    """Has no apply_some(): each command takes a millisecond or so, and has a result of `result_bytes`."""
 
-    def __init__(self, result_bytes: int = 1) -> None:
+    def __init__(self, result_bytes: int, command_seconds: float) -> None:
         super().__init__()
         self.world: Surroundings
         self.result_bytes = result_bytes
+        self.command_seconds = command_seconds
 
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         results = super().apply(first_index, bodies)
-        self.world.seconds += 0.001 * len(bodies)
+        self.world.seconds += self.command_seconds * len(bodies)
         return [None if result is None else bytes(self.result_bytes) for result in results]
 
 
-def plain_world(
-    result_bytes: int = 1, heartbeat_seconds: float = HEARTBEAT_SECONDS
-) -> tuple[Surroundings, Plain]:
-    machine = Plain(result_bytes)
-    applier = ApplierActor(machine, heartbeat_interval_seconds=heartbeat_seconds)
-    machine.world = world = Surroundings(applier)
+def plain_world(result_bytes: int = 1, command_seconds: float = 0.001) -> tuple[Surroundings, Plain]:
+    machine = Plain(result_bytes, command_seconds)
+    machine.world = world = Surroundings(ApplierActor(machine))
     world.start()
     return world, machine
 
@@ -218,12 +216,18 @@ def test_what_a_turn_does_before_the_first_command_counts_too() -> None:
     assert len(machine.applied) == 2
 
 
-def test_a_turn_takes_half_a_heartbeat_interval_whatever_that_is() -> None:
+@pytest.mark.parametrize(
+    ("heartbeat_seconds", "turn_seconds"), [(0.005, 0.0025), (0.05, 0.025), (60.0, 0.025)]
+)
+def test_a_turn_takes_half_a_heartbeat_interval_and_never_more_than_it_need(
+    heartbeat_seconds: float, turn_seconds: float
+) -> None:
     machine = Toiling()
-    machine.world = world = Surroundings(ApplierActor(machine, heartbeat_interval_seconds=1.0))
+    applier = ApplierActor(machine, heartbeat_interval_seconds=heartbeat_seconds)
+    machine.world = world = Surroundings(applier)
     world.start()
     world.tell(committed(1, *[b"long"] * 100))
-    assert 0.5 <= world.seconds <= 0.5 + LONG_SECONDS
+    assert turn_seconds <= world.seconds <= turn_seconds + LONG_SECONDS
 
 
 def test_what_waits_goes_on_though_something_comes_in_every_turn() -> None:
@@ -271,7 +275,7 @@ def test_the_results_of_a_ticket_leave_in_parts_that_follow_one_another() -> Non
 
 def test_a_turn_ends_early_that_has_many_megabytes_of_results() -> None:
     """All of them are in memory until it ends."""
-    world, machine = plain_world(1 << 18, heartbeat_seconds=10.0)
+    world, machine = plain_world(1 << 18, command_seconds=0.0)
     world.tell(Committed(1, [b"x"] * 1000, [(7, 0, 1000)], [0]))
     most = 0
     while True:

@@ -353,9 +353,8 @@ class Oracles:
         share_seconds = node.applier._share._seconds / node.clock.rate
         most_seconds = 2 * (share_seconds + CHECK_EVERY * self.cluster.swarm.busy_apply)
         if node.applied_seconds > most_seconds:
-            raise Violation(
-                f"{node.name} applied for {node.applied_seconds:.3f} s in one turn, and may for {most_seconds:.3f}"
-            )
+            took = f"{node.applied_seconds:.3f} s in one turn, and may for {most_seconds:.3f}"
+            raise Violation(f"{node.name} applied for {took}")
 
     def fenced(self, node: SimulatedNode) -> None:
         """Only a node whose memory went bad, or whose disk is an old copy; whatever befell the others."""
