@@ -227,7 +227,13 @@ def _make_applier(
     applied_index = _restore(settings, machine, storage, recovered, fence)
     compactor = Compactor(settings.history_policy, machine.kept_history)
     household = Household(LeaseKeeper(machine.leases_seen), compactor)
-    return StoreApplier(machine, housekeeper=household, applied_index=applied_index, fence=fence)
+    return StoreApplier(
+        machine,
+        housekeeper=household,
+        applied_index=applied_index,
+        fence=fence,
+        heartbeat_interval_seconds=settings.heartbeat_interval_ms / 1000,
+    )
 
 
 def _restore(

@@ -21,10 +21,14 @@ class RaftConfig:
     max_inflight_bytes: int = 8 * MEBIBYTE
     # Proposals of this leader that are not committed yet; beyond it propose() raises Overloaded.
     max_uncommitted_bytes: int = 64 * MEBIBYTE
-    # What one ready() hands to the state machine at most, but always at least one entry. Of a long log, at a
-    # start or after an absence, a turn applies four times as much: a tenth of a second without a heartbeat.
+    # What one ready() hands to the state machine at most, but always at least one entry.
     max_committed_bytes_per_ready: int = 4 * MEBIBYTE
     max_committed_entries_per_ready: int = 4096
+    # While the state machine is behind nothing more is handed to it. What is committed and waits for that may
+    # be so much: beyond either of these propose() raises Overloaded. The bytes are those of this leader's own
+    # proposals.
+    max_unapplied_entries: int = 65_536
+    max_unapplied_bytes: int = 64 * MEBIBYTE
     # Reads, of this node or of followers, that wait for a quorum round; beyond it read_index() raises
     # Overloaded.
     max_waiting_reads: int = 65536

@@ -23,12 +23,16 @@ REPEAT_SECONDS: Final = 1.0  # an equal command is not proposed again before
 class Housekeeping:
     """What to propose, and when; owned by one applier."""
 
-    def __init__(self, housekeeper: Housekeeper) -> None:
-        self._housekeeper = housekeeper
+    def __init__(self, housekeeper: Housekeeper | None) -> None:
+        self._housekeeper = housekeeper  # None: the machine wants nothing by itself
         self._timekeeper = housekeeper if isinstance(housekeeper, Timekeeper) else None
         self._leads_from: Index | None = None  # once so much is applied; None: another node leads
         self._applied_index: Index = 0
         self._proposed: dict[bytes, float] = {}  # within the last REPEAT_SECONDS, and when; oldest first
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._housekeeper is not None
 
     def lead(self, is_leader: bool, last_index: Index = 0) -> None:
         """This node leads from now on, or no longer. What an earlier leader proposed may be lost, or be in
@@ -55,7 +59,7 @@ class Housekeeping:
 
     def due(self, now_seconds: float) -> list[bytes]:
         """Commands to be proposed now; none, and the machine is not even asked, unless this node leads."""
-        if not self._is_up_to_it():
+        if self._housekeeper is None or not self._is_up_to_it():
             return []
         proposed = self._proposed
         for body in [body for body, at in proposed.items() if now_seconds - at >= REPEAT_SECONDS]:

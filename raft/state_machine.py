@@ -40,7 +40,8 @@ class StateMachine(Protocol):
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         """Apply consecutive committed entries; the first has log position `first_index`.
 
-        A body of None is an entry without a command (a leader's no-op, a configuration). Returns one encoded
+        A few dozen at once, and other things are done between two calls if these take long. A body of None is
+        an entry without a command (a leader's no-op, a configuration). Returns one encoded
         result per body, None for None. Must not raise for any body that a client can send: a command
         that makes no sense has a result that says so, the same on every node.
         """
@@ -165,8 +166,10 @@ class Interruptible(Protocol):
     ) -> list[bytes | None]:
         """Called in place of apply(): as that, but it may end early, after at least one of the bodies.
 
-        It asks `is_time_up` after each command that may have taken long, and ends if so; the rest comes in
-        another call, soon. What it has applied by then must depend on nothing but the log.
+        It asks `is_time_up` behind whatever may have taken long, small commands that touch much included, and
+        once in so many others, each millisecond or so. It ends if so, and also when its results are some
+        megabytes, for they are all in memory; the rest comes in another call, soon. What it has applied by
+        then must depend on nothing but the log.
         """
 
 

@@ -17,7 +17,7 @@ from raft.entries import EntryBatch, EntryKind, HardState, Index, Term
 from raft.membership import Configuration
 from raft.messages import AppendResponse, RequestVote, VoteResponse
 from raft.storage import Recovered
-from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.cluster import CHECK_EVERY, Cluster, SimulatedNode
 from tests.simulator.membership_oracle import MembershipOracle
 from tests.simulator.model import StoreModel
 from tests.simulator.timekeeping import Timekeeping
@@ -348,11 +348,21 @@ class Oracles:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
         self._trace.counts["applier behind"] += bool(node.applier._unapplied.waiting)
+        self._check_turn(node)
         if not self.cluster.swarm.bends and (suspects := node.applier._guard.status()["divergence"]):
             raise Violation(f"{node.name} takes others for different: {suspects}")
         if core.role is Role.LEADER:
             self._check_progress(node, seen)
             self.times.turned(node)
+
+    def _check_turn(self, node: SimulatedNode) -> None:
+        """A node that applies for long is silent meanwhile. Actors run twice in a turn; and between two
+        fingerprints the applier asks for the time whatever the machine does."""
+        share_seconds = node.applier._share._seconds / node.clock.rate
+        most_seconds = 2 * (share_seconds + CHECK_EVERY * self.cluster.swarm.busy_apply)
+        if node.applied_seconds > most_seconds:
+            took = f"{node.applied_seconds:.3f} s in one turn, and may for {most_seconds:.3f}"
+            raise Violation(f"{node.name} applied for {took}")
 
     def fenced(self, node: SimulatedNode) -> None:
         """Only a node whose memory went bad, or whose disk is an old copy; whatever befell the others."""

@@ -155,6 +155,8 @@ class Simulation:
         seconds = timeouts * self.swarm.election_seconds
         if timeouts == FINISH_TIMEOUTS and self.swarm.disk_errors:
             seconds += ALARM_SECONDS
+        # Who begins anew, or was away, applies all of it.
+        seconds += self.swarm.busy_apply * len(self.oracles.committed)
         if not self.schedule.run_until(self.schedule.now + seconds, is_done):
             raise Violation(f"{seconds:.1f} s after healing: {what}")
 

@@ -14,7 +14,8 @@ Shape = Callable[[Swarm], Swarm]
 
 
 def plain(swarm: Swarm) -> Swarm:
-    """Clients that put, read, and delete one key, and a store without bounds: for tests of one thing."""
+    """Clients that put, read, and delete one key, and a store without bounds that takes no time: for tests of
+    one thing."""
     return replace(
         swarm,
         transactions=False,
@@ -23,6 +24,7 @@ def plain(swarm: Swarm) -> Swarm:
         quota_bytes=0,
         few_sessions=False,
         trees=False,
+        busy_apply=0.0,
     )
 
 
@@ -123,6 +125,21 @@ def attentive(swarm: Swarm) -> Swarm:
     )
 
 
+def busy(swarm: Swarm) -> Swarm:
+    """Three milliseconds for each command, and nodes that were away and have much to apply at once."""
+    return replace(
+        plain(swarm),
+        size=3,
+        clients=6,
+        think_seconds=0.05,
+        kills=True,
+        tiny_windows=False,
+        snapshot_interval=0,
+        calm=4.0,
+        busy_apply=0.003,
+    )
+
+
 def coming_and_going(swarm: Swarm) -> Swarm:
     """Members come and go all the time, their nodes stay alive, and little else happens."""
     changing = replace(peaceful(swarm), size=5, partitions=False, changes=True, calm=1.0)
@@ -160,6 +177,7 @@ SHAPES: dict[str, Shape] = {
     DRAWN: lambda swarm: swarm,
     "attentive": attentive,
     "bent": bent,
+    "busy": busy,
     "calm": calm,
     "coming-and-going": coming_and_going,
     "crowded": crowded,

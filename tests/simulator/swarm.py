@@ -79,6 +79,7 @@ class Swarm:
     quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
     few_sessions: bool  # one less than there are clients
     trees: bool  # keys are paths, and clients ask for children and watch trees
+    busy_apply: float  # seconds that each command takes a node to apply
 
     @property
     def election_seconds(self) -> float:
@@ -180,6 +181,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
         few_sessions=on(),
         trees=on(),
+        busy_apply=some(0.0002, 0.003),
     )
 
 
