@@ -27,7 +27,11 @@ class Arrivals:
     def came(self, first_index: Index, last_index: Index, now_seconds: float) -> None:
         """In place of all that was there from `first_index` on; the log ends with them."""
         ends = self._ends
-        while ends and (ends[-1][0] >= first_index or len(ends) == MOST):
+        while ends and ends[-1][0] >= first_index:
+            _, since = ends.pop()
+            if not ends or ends[-1][0] < first_index - 1:
+                ends.append((first_index - 1, since))  # what is before stays
+        if len(ends) >= MOST:
             ends.pop()
         ends.append((last_index, now_seconds))
 

@@ -35,15 +35,23 @@ def test_what_another_leader_wrote_in_place_of_it_came_when_that_did() -> None:
     known.came(1, 3, 1.0)
     known.came(4, 9, 2.0)
     known.came(3, 5, 3.0)
-    assert known.until(5) == [(0, 0.0), (5, 3.0)]
+    assert known.until(5) == [(0, 0.0), (2, 1.0), (5, 3.0)]
 
 
+def test_what_was_before_that_is_there_since_it_came() -> None:
+    """Though it came together with what was replaced: it would count from then, for ever."""
+    known = Arrivals(7, 100.0)
+    known.came(7, 9, 200.0)
+    assert known.until(8) == [(6, 100.0), (8, 200.0)]
+
+
+@pytest.mark.parametrize("most", [4, MOST])
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_comes_and_goes_nothing_is_said_to_be_earlier(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where more is waiting to be committed than is remembered."""
-    monkeypatch.setattr(arrivals, "MOST", 4)
+    """Nor later, unless more is waiting to be committed than is remembered."""
+    monkeypatch.setattr(arrivals, "MOST", most)
     chance = random.Random(seed)
     known, came_at, committed = Arrivals(0, 0.0), list[float](), 0
     for now in range(1, 500):
@@ -54,9 +62,10 @@ def test_whatever_comes_and_goes_nothing_is_said_to_be_earlier(
         if chance.random() < 0.3:
             committed = chance.randint(committed + 1, len(came_at))
             for last_index, since in known.until(committed):
-                assert max(came_at[:last_index], default=0.0) <= since <= now
+                came = max(came_at[:last_index], default=0.0)
+                assert came == since if most == MOST else came <= since <= now
             assert last_index == committed
-        assert len(known._ends) <= 4 < MOST
+        assert len(known._ends) <= most + 1
 
 
 def test_the_applier_hears_since_when_an_entry_is_in_the_log_though_it_is_committed_later() -> None:
