@@ -2,8 +2,8 @@
 
 Held against the very clock of who says so, and against when entries came into its log in its present life. So
 it holds in every run, however clocks drift or jump, that no time is made up. That none is lost is asked for
-where nodes do at once what is due: where none is paused, waits for its disk, or has a clock that jumps. And
-that a lease is given up when it ends, where moreover no proposal is refused.
+where nodes do at once what is due: none is paused, waits for its disk, is busy with commands, or has a clock
+that jumps. And that a lease is given up when it ends, where moreover no proposal is refused.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Timekeeping:
         """Of an entry that is applied for the first time anywhere, before the model applies it."""
         if body[:1] != INTERNAL_BYTE:
             return
-        is_prompt = not (swarm.pauses or swarm.slow_sync or swarm.jumps)
+        is_prompt = not (swarm.pauses or swarm.slow_sync or swarm.busy_apply or swarm.jumps)
         told = self._told.get((index, body))  # None: who said it died before it was in its own log, or so
         operation, *arguments = msgpack.unpackb(body[1:])
         if told is not None and told.term not in self._counts:
