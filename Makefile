@@ -12,7 +12,7 @@ FIRST  ?= 1
 SECONDS ?= 30
 PICKS  ?= 24
 
-.PHONY: help run test sim faults lint types fix bench failover steady garbage mutants coverage clean venv
+.PHONY: help run test sim faults lint types fix bench failover steady garbage kills mutants coverage clean venv
 
 help:
 	@echo "make run    three nodes on this machine (client 7001 to 7003), data under ./data/; Ctrl-C ends them"
@@ -27,7 +27,9 @@ help:
 	@echo "               then 20 clean restarts of it: the slowest put; fails above 100 ms (median)"
 	@echo "make steady  five minutes of full load without a fault; fails if there is an election"
 	@echo "make garbage  a minute of garbage to every socket of a cluster under load"
-	@echo "make mutants  plant each known bug in a copy of the tree and say which check caught it; a few minutes"
+	@echo "make kills  a node that receives snapshots is killed a hundred times meanwhile; half a minute"
+	@echo "make mutants  plant each known bug in a copy of the tree and say which check caught it;"
+	@echo "              about a quarter of an hour on two cores"
 	@echo "make coverage  the branches of raft/ that the tests go through; fails below 97 %"
 	@echo "make venv   the virtual environment with everything in it"
 	@echo "make clean  remove environments, caches and build output; ./data/ stays"
@@ -61,13 +63,16 @@ bench: $(VENV)/.run
 
 failover: $(VENV)/.run
 	$(BIN)/python -m bench.failover --kills 20
-	$(BIN)/python -m bench.failover --clean --kills 12
+	$(BIN)/python -m bench.failover --clean --kills 20
 
 steady: $(VENV)/.run
 	$(BIN)/python -m bench.steady --seconds 300
 
 garbage: $(VENV)/.test
 	ASSENT_GARBAGE_SECONDS=60 $(BIN)/python -m pytest tests/cluster/test_garbage.py
+
+kills: $(VENV)/.test
+	ASSENT_KILLS=100 $(BIN)/python -m pytest tests/cluster/test_compaction.py -k killed_many_times
 
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants --jobs $(WORKERS)

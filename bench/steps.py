@@ -83,7 +83,7 @@ def tick() -> Step:
     leases = Leases()
     for number in range(1, MAX_LEASES + 1):
         leases.grant(number * 7919, 10, number)
-    return lambda: leases.tick(1000, MAX_LEASES)
+    return lambda: leases.tick([1000], [MAX_LEASES], MAX_LEASES + 1)
 
 
 def end_of_restore() -> Step:

@@ -35,6 +35,10 @@ class PrefixTable(Generic[Item]):
     def __contains__(self, prefix: bytes) -> bool:
         return prefix in self._by_length.get(len(prefix), ())
 
+    def breadth(self) -> int:
+        """No key has more than so many prefixes here."""
+        return len(self._lengths)
+
     def add(self, prefix: bytes, item: Item) -> None:
         """One that is not there yet."""
         length = len(prefix)
@@ -106,6 +110,10 @@ class Interests:
         else:
             del self._scanned[stream.topic]
         del self._all[stream.topic]
+
+    def breadth(self) -> int:
+        """No key concerns more streams than this, or has to ask more."""
+        return bool(self._exact) + self._by_prefix.breadth() + self._by_root.breadth() + len(self._scanned)
 
     def of(self, key: bytes) -> list[Stream]:
         """The streams that this key concerns."""

@@ -70,8 +70,8 @@ class LeaseCommands:
     def why_unattachable(self, lease: int, key: bytes, others: int) -> bytes | None:
         """The result of a put of `key` with `lease`, which is not 0, if it must not be done. `others` are the
         keys that come to the lease together with this one."""
-        if lease not in self.leases:
-            return NOT_FOUND  # it may have ended just now: the key must not outlive it
+        if not self.leases.is_alive(lease):
+            return NOT_FOUND  # nobody holds by it what it had, though its end be proposed a moment later
         keys = self.store.leased_keys(lease)
         return TOO_MANY_KEYS if len(keys) + others >= MAX_LEASE_KEYS and key not in keys else None
 
@@ -98,7 +98,7 @@ class LeaseCommands:
         return _pack((OK, self.store.revision, [renew(lease, index) for lease in command[4:]]))
 
     def _tick(self, command: list[Any]) -> bytes:
-        self.leases.tick(command[4], command[5])
+        self.leases.tick(command[4::2], command[5::2], self.index)
         return _pack((OK, self.store.revision))
 
     def _expire(self, command: list[Any]) -> bytes:

@@ -1,18 +1,18 @@
 """Leases: which there are, and when each may be given up, in the time of the cluster.
 
 May know: lease ids, positions of the log and milliseconds that a command brings; nothing of clocks, keys or
-sessions. The time of the cluster is a number of the replicated state. The leader's ticks move it on, so it
-stands still while nobody leads: a lease may be given up late then, and never early.
+sessions. The time of the cluster is a number of the replicated state, which the leader's ticks move on.
 
-A lease that was granted or renewed has no end until a tick comes that was made after that had been applied
-where the tick was made; its end is that tick's time and its TTL. A tick that was on its way at the same time
-may be of an earlier moment than the renewal, and does not count for it.
+A lease that was granted or renewed has no end until a tick comes that names a moment at which whoever made
+the tick had the renewal already; its end is the first such moment and its TTL. A tick that was on its way at
+the same time names earlier moments only, and does not count for it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -42,13 +42,23 @@ class Leases:
         self._ends: dict[int, int] = {}  # of the same ones, in time_ms; 0: it is in _renewed
         self._renewed: dict[int, int] = {}  # id to the position of the log at which it was renewed last
         self._checksum = 0  # sum of _lease_sum over all of them
-        self._earliest_ms = NEVER_MS  # none ends before; no part of the state
+        # No part of the state:
+        self._earliest_ms = NEVER_MS  # none ends before
+        self.next_end_ms = NEVER_MS  # nor between the last look for those that have ended, and this
+        self.tick_index = 0  # of the last tick since this was made or loaded
+        self.seen_index = 0  # what that had seen
+        self.renewed_index = 0  # of the last grant or renewal
 
     def __len__(self) -> int:
         return len(self._ttls)
 
     def __contains__(self, lease: int) -> bool:
         return lease in self._ttls
+
+    def is_alive(self, lease: int) -> bool:
+        """It is there, and the time of the cluster has not passed its end. A millisecond is in doubt: that of
+        the tick which set the end may have lacked almost as much."""
+        return lease in self._ttls and not self.has_ended(lease, self.time_ms - 1)
 
     def ids(self) -> list[int]:
         return sorted(self._ttls)
@@ -65,14 +75,15 @@ class Leases:
         assert lease not in self._ttls, f"lease {lease} is there already"
         self._ttls[lease] = ttl_seconds
         self._ends[lease] = 0
-        self._renewed[lease] = index
+        self._renewed[lease] = self.renewed_index = index
         self._checksum += _lease_sum(lease, ttl_seconds, 0, index)
 
     def renew(self, lease: int, index: int) -> int:
-        """Its TTL in seconds, which begins anew; 0 if there is no such lease."""
-        ttl_seconds = self._ttls.get(lease, 0)
-        if ttl_seconds:
-            self._set_end(lease, ttl_seconds, 0, index)
+        """Its TTL in seconds, which begins anew; 0 if there is no such lease, or its end has passed."""
+        if not self.is_alive(lease):
+            return 0
+        ttl_seconds = self._ttls[lease]
+        self._set_end(lease, ttl_seconds, 0, index)
         return ttl_seconds
 
     def drop(self, lease: int) -> None:
@@ -80,20 +91,27 @@ class Leases:
         ttl_seconds, ends_at_ms = self._ttls.pop(lease), self._ends.pop(lease)
         self._checksum -= _lease_sum(lease, ttl_seconds, ends_at_ms, self._renewed.pop(lease, 0))
 
-    def tick(self, time_ms: int, seen_index: int) -> None:
-        """Time goes on. Who made the tick had applied all up to `seen_index`, and read its clock then."""
-        self.time_ms = now_ms = max(self.time_ms, time_ms)
-        ttls, ends, renewed, earliest_ms = self._ttls, self._ends, self._renewed, self._earliest_ms
+    def tick(self, times_ms: Sequence[int], seen_indexes: Sequence[int], index: int) -> None:
+        """Time goes on, to the last of these. Who made the tick had all up to `seen_indexes[i]` in its log at
+        `times_ms[i]`; both grow. If the time is not what it was any more, it does not count when that was."""
+        self.tick_index = index
+        self.seen_index = seen_index = seen_indexes[-1]
+        if times_ms[-1] < self.time_ms:
+            times_ms = [self.time_ms] * len(times_ms)
+        self.time_ms = times_ms[-1]
+        ttls, ends, renewed, first_end_ms = self._ttls, self._ends, self._renewed, NEVER_MS
         checksum = 0
-        for lease, index in [each for each in renewed.items() if each[1] <= seen_index]:
+        for lease, at in [each for each in renewed.items() if each[1] <= seen_index]:
             # As _set_end: it may be all leases of the cluster, and a call for each is too dear then.
             del renewed[lease]
-            ends[lease] = ends_at_ms = now_ms + ttls[lease] * MILLISECONDS
-            checksum += (lease * _FACTOR + 1) * (ends_at_ms * 3 - index * 5)
-            if ends_at_ms < earliest_ms:
-                earliest_ms = ends_at_ms
+            ends_at_ms = times_ms[bisect_left(seen_indexes, at)] + ttls[lease] * MILLISECONDS
+            ends[lease] = ends_at_ms
+            checksum += (lease * _FACTOR + 1) * (ends_at_ms * 3 - at * 5)
+            if ends_at_ms < first_end_ms:
+                first_end_ms = ends_at_ms
         self._checksum += checksum
-        self._earliest_ms = earliest_ms
+        self._earliest_ms = min(self._earliest_ms, first_end_ms)
+        self.next_end_ms = min(self.next_end_ms, first_end_ms)
 
     def has_ended(self, lease: int, time_ms: int) -> bool:
         """At that time; not if it was renewed meanwhile, or is not there."""
@@ -104,7 +122,7 @@ class Leases:
         before_ms, before_index = self._ends[lease], self._renewed.pop(lease, 0)
         self._ends[lease] = ends_at_ms
         if renewed_index:
-            self._renewed[lease] = renewed_index
+            self._renewed[lease] = self.renewed_index = renewed_index
         self._checksum += _lease_sum(lease, ttl_seconds, ends_at_ms, renewed_index) - _lease_sum(
             lease, ttl_seconds, before_ms, before_index
         )
@@ -116,7 +134,8 @@ class Leases:
         return self._ttls.get(lease, 0)
 
     def remaining_seconds(self, lease: int) -> int:
-        """Whole seconds that it has at least, unless it is revoked; -1 if there is none."""
+        """Whole seconds, as of the last tick, whenever that was; as granted, of one that was renewed since;
+        -1 if there is none."""
         ttl_seconds = self._ttls.get(lease)
         if ttl_seconds is None:
             return -1
@@ -128,13 +147,16 @@ class Leases:
         if time_ms < self._earliest_ms:
             return []
         found: list[int] = []
-        earliest_ms = NEVER_MS
+        earliest_ms = next_ms = NEVER_MS
         for lease, ends_at_ms in self._ends.items():
-            if ends_at_ms and ends_at_ms < earliest_ms:
-                earliest_ms = ends_at_ms
-            if 0 < ends_at_ms <= time_ms:
+            if not ends_at_ms:
+                continue
+            if ends_at_ms <= time_ms:
                 found.append(lease)
-        self._earliest_ms = earliest_ms
+                earliest_ms = min(earliest_ms, ends_at_ms)
+            elif ends_at_ms < next_ms:
+                next_ms = ends_at_ms
+        self._earliest_ms, self.next_end_ms = min(earliest_ms, next_ms), next_ms
         return found
 
     # -- as a whole ------------------------------------------------------------------------------------
@@ -152,8 +174,9 @@ class Leases:
             self._ends[lease] = ends_at_ms
             if renewed_index:
                 self._renewed[lease] = renewed_index
+                self.renewed_index = max(self.renewed_index, renewed_index)
             else:
-                self._earliest_ms = min(self._earliest_ms, ends_at_ms)
+                self._earliest_ms = self.next_end_ms = min(self._earliest_ms, ends_at_ms)
             self._checksum += _lease_sum(lease, ttl_seconds, ends_at_ms, renewed_index)
 
     @property

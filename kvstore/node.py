@@ -232,6 +232,7 @@ def _make_applier(
         housekeeper=household,
         applied_index=applied_index,
         fence=fence,
+        heartbeat_interval_seconds=settings.heartbeat_interval_ms / 1000,
     )
 
 

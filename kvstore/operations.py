@@ -150,7 +150,7 @@ def _decode_internal(body: bytes) -> list[Any] | bytes:
         return MALFORMED
     if type(command) is not list or not _are_integers(command):
         return MALFORMED
-    if (command[:1] == [LEASE_TICK] and len(command) == 3) or (
+    if (command[:1] == [LEASE_TICK] and len(command) >= 3 and len(command) % 2) or (
         command[:1] == [LEASE_EXPIRE] and len(command) >= 2
     ):
         return [0, 0, 0, *command]

@@ -7,6 +7,7 @@ from outside. The last two are a leader's own: no client can send them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -49,9 +50,10 @@ def list_body() -> bytes:
     return _pack((LEASE_LIST,))
 
 
-def tick_body(time_ms: int, seen_index: int) -> bytes:
-    """`seen_index`: the last entry that was applied when the clock was read."""
-    return INTERNAL_BYTE + _pack((LEASE_TICK, time_ms, seen_index))
+def tick_body(time_ms: int, seen_index: int, earlier: Sequence[tuple[int, int]] = ()) -> bytes:
+    """`seen_index`: the last entry that was applied when the clock was read. The same of `earlier` moments,
+    the first one first, for entries that were there before."""
+    return INTERNAL_BYTE + _pack((LEASE_TICK, *chain.from_iterable(earlier), time_ms, seen_index))
 
 
 def expire_body(time_ms: int, leases: Sequence[int]) -> bytes:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kvstore import endpoints
 from kvstore.compactor import HistoryPolicy
+from kvstore.leases import LEAST_TTL_SECONDS
 from kvstore.quota import LEAST_MIB
 from raft.config import MEBIBYTE, RaftConfig
 
@@ -262,7 +263,10 @@ class _Setting(NamedTuple):
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 
+# Leases are renewed each third of their TTL: so much of the shortest is left when a leader falls, at least.
+MOST_ELECTION_MS = LEAST_TTL_SECONDS * 2000 // 3
 _MILLISECONDS_EXPECTED = "a whole number of milliseconds, 5 to 60000"
+_ELECTION_EXPECTED = f"a whole number of milliseconds, at most {MOST_ELECTION_MS}"
 _SETTINGS = (
     _Setting("name", _name, _NAME_EXPECTED, None, True),
     _Setting("data_dir", _path, "the path of a directory of this node's own", None, True),
@@ -273,7 +277,7 @@ _SETTINGS = (
     _Setting("watch", _endpoint, endpoints.EXPECTED, "tcp://127.0.0.1:7201", False),
     _Setting("cluster_token", _text, "any text, the same on every node", "", False),
     _Setting("heartbeat_interval_ms", _milliseconds, _MILLISECONDS_EXPECTED, 50, False),
-    _Setting("election_timeout_ms", _milliseconds, _MILLISECONDS_EXPECTED, 200, False),
+    _Setting("election_timeout_ms", _milliseconds, _ELECTION_EXPECTED, 200, False),
     _Setting(
         "priority",
         _whole_number(0, MAX_PRIORITY),
@@ -436,6 +440,13 @@ def _check_times(values: dict[str, object], sources: dict[str, str], problems: l
         # With fewer than three heartbeats in a timeout, one late packet costs the leader its office.
         wrong = f"{election} is less than three heartbeats of {heartbeat} ms"
         expected = f"at least {3 * heartbeat}"
+        problems.append(Problem("election_timeout_ms", wrong, expected, sources["election_timeout_ms"]))
+    if isinstance(election, int) and election > MOST_ELECTION_MS:
+        wrong = (
+            f"{election} is so long that a lease of {LEAST_TTL_SECONDS} s, the least there is, would be lost "
+            "with its leader, though it is renewed in time"
+        )
+        expected = f"at most {MOST_ELECTION_MS}, and heartbeats of a third of that at most"
         problems.append(Problem("election_timeout_ms", wrong, expected, sources["election_timeout_ms"]))
 
 

@@ -69,6 +69,11 @@ from raft.state_machine import LongAnswer
 
 # Of what was compacted, given back with each call of apply(), query() or tidy(); a millisecond.
 SWEEP_VERSIONS: Final = 1024
+# Puts take 5 to 10 microseconds each, and a microsecond for each kilobyte of what was there and is there now.
+UNASKED_PUTS: Final = 64  # one after another, and then the time is asked for; fewer where many watch
+UNASKED_BYTES: Final = 256 << 10  # touched by them: requests, results and what was overwritten
+FEW_WATCHES: Final = 4  # of one key: to tell so many costs as much as a put
+MAX_RESULTS_BYTES: Final = 4 << 20  # of one call of apply_some(), and one result more
 TREE_BYTES: Final = 32  # of the lists of a transaction: to read so many counts as a key
 
 _pack: Callable[[Any], bytes] = msgpack.Packer().pack
@@ -102,6 +107,7 @@ class StoreMachine:
         self._sessions = sessions if sessions is not None else Sessions()
         self._leases = LeaseCommands(self._store, Leases())
         self._max_scanned_versions = max_scanned_versions  # by one read of the history
+        self._overwritten_bytes = 0  # by puts, since apply_some() has asked for the time
         self._commands: dict[int, Callable[[list[Any]], bytes]] = {
             PUT: self._put,
             DELETE: self._delete,
@@ -128,7 +134,10 @@ class StoreMachine:
 
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         """Applies consecutive entries; one result each, None for an entry without a command."""
-        return self.apply_some(first_index, bodies)
+        results = self.apply_some(first_index, bodies)
+        while len(results) < len(bodies):
+            results += self.apply_some(first_index + len(results), bodies[len(results) :])
+        return results
 
     def apply_some(
         self,
@@ -137,41 +146,57 @@ class StoreMachine:
         *,
         is_time_up: Callable[[], bool] = lambda: False,
     ) -> list[bytes | None]:
-        """The same of the first of them, until the time is up behind another command than a put."""
+        """The same of the first of them, until the time is up or the results are many megabytes.
+
+        The watchers are told first, for that takes time too. It is asked for behind whatever is no put, and
+        whenever so many puts were done, or so much was touched by them.
+        """
         assert first_index == self.applied_index + 1, f"entry {first_index} after {self.applied_index}"
         commands, admit, remember = self._commands, self._sessions.admit, self._sessions.remember
         leases = self._leases
         results: list[bytes | None] = []
         append = results.append
+        result_bytes, cost = 0, self._put_bytes()
+        left, self._overwritten_bytes = UNASKED_BYTES, 0
         for index, body in enumerate(bodies, first_index):
             if body is None:
                 append(None)
                 continue
             command = decode_write(body)
             if isinstance(command, bytes):
-                append(command)
-                continue
-            session_id, sequence, operation = command[0], command[1], command[3]
-            execute = commands.get(operation)
-            leases.index = index
-            if execute is None:
-                append(self._change_session(command, index))
-            elif session_id == 0:
-                append(execute(command))  # without a session, a retry is applied again
+                operation, result = 0, command
             else:
-                session = admit(session_id, sequence, command[2])
-                if isinstance(session, bytes):
-                    append(session)
+                session_id, sequence, operation = command[0], command[1], command[3]
+                execute = commands.get(operation)
+                leases.index = index
+                if execute is None:
+                    result = self._change_session(command, index)
+                elif session_id == 0:
+                    result = execute(command)  # without a session, a retry is applied again
                 else:
-                    result = execute(command)
-                    remember(session, sequence, result)
-                    append(result)
-            if operation != PUT and is_time_up():
-                break
+                    session = admit(session_id, sequence, command[2])
+                    if isinstance(session, bytes):
+                        result = session
+                    else:
+                        result = execute(command)
+                        remember(session, sequence, result)
+            append(result)
+            size_bytes = len(result)
+            result_bytes += size_bytes
+            left -= cost + size_bytes + len(body)
+            if operation != PUT or left < self._overwritten_bytes:
+                self._tell_watchers()
+                if result_bytes >= MAX_RESULTS_BYTES or is_time_up():
+                    break
+                left, self._overwritten_bytes = UNASKED_BYTES, 0
         self.applied_index += len(results)
         self._tell_watchers()
         self._give_back(SWEEP_VERSIONS + 2 * len(results))
         return results
+
+    def _put_bytes(self) -> int:
+        """As so many bytes counts a put, for what it costs whatever its size: more where many watch."""
+        return UNASKED_BYTES // UNASKED_PUTS * (1 + self.watch_plane.most_concerned() // FEW_WATCHES)
 
     def _tell_watchers(self) -> None:
         """Within apply, so that no read can see a revision which history and streams do not know yet."""
@@ -188,6 +213,8 @@ class StoreMachine:
             except Refused as refused:
                 return refused.result
         previous = store.put(command[4], command[5], command[6])
+        if previous is not None:
+            self._overwritten_bytes += len(previous[1])
         return _pack((OK, store.revision, previous if command[7] & PREV_KV else None))
 
     def _delete(self, command: list[Any]) -> bytes:
@@ -317,7 +344,7 @@ class StoreMachine:
         return range_in_steps(lambda: self._store, self._counts, read)
 
     def _read_transaction(self, read: list[Any], batch: QueryBatch) -> bytes | LongAnswer:
-        """As the first step of _in_steps. Others may wait for this one, as bytes: a tree is much larger."""
+        """As the first step of in_steps(). Others may wait for this one, as bytes: a tree is much larger."""
         if batch.affords(sum(map(len, read[1:])) // TREE_BYTES):
             transaction = decode_read_transaction(read)
             if isinstance(transaction, bytes):

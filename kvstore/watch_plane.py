@@ -99,6 +99,10 @@ class WatchPlane:
 
     # -- what was applied ------------------------------------------------------------------------------
 
+    def most_concerned(self) -> int:
+        """No event of one key concerns more streams than this, nor has more prefixes to be looked up."""
+        return self._plain.breadth() + self._full.breadth() + self._path_prefixes.breadth()
+
     def feed(self, changes: list[Change], record_before: RecordBefore) -> None:
         """Takes what the store did, and queues what somebody wants of it."""
         if not changes:

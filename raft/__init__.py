@@ -35,7 +35,6 @@ from raft.ready import Ready, Role, RoleChange
 from raft.state_machine import (
     Fingerprinted,
     Housekeeper,
-    Leading,
     Restorer,
     StateMachine,
     Tidying,
@@ -62,7 +61,6 @@ __all__ = [
     "Housekeeper",
     "Index",
     "InvariantBroken",
-    "Leading",
     "MemoryStorage",
     "NodeId",
     "NotApplied",

@@ -7,6 +7,7 @@ look anything up by log index. None of these types is accepted from another node
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -87,12 +88,14 @@ class Committed:
 
     `slices` names the tickets of this node's own proposals among them: (ticket, offset within the
     ticket, count), in log order. A slice's entries begin at `starts[i]`, counted from `first_index`.
+    `arrivals`: up to which index the log had come when, by this node's clock.
     """
 
     first_index: int
     bodies: list[bytes | None]
     slices: list[tuple[int, int, int]]
     starts: list[int]
+    arrivals: Sequence[tuple[int, float]] = ()
 
 
 @dataclass(slots=True)
@@ -158,6 +161,7 @@ class RoleChanged:
     role: str
     term: int
     leader_id: str | None
+    last_index: int = 0  # of a leader: all that earlier leaders left in its log is before that
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, cast
 
@@ -40,6 +40,8 @@ from raft.actor_messages import (
     StatusReport,
     TakeSnapshot,
 )
+from raft.arrivals import Moment
+from raft.configuration_history import NEVER
 from raft.divergence import CHECK_EVERY
 from raft.errors import StateDamaged
 from raft.fence import Fence, FenceMark, MemoryFence, mark_of
@@ -60,7 +62,7 @@ from raft.state_machine import (
     Silent,
     StateMachine,
 )
-from raft.unapplied import APPLY_SECONDS, Ordered, Unapplied
+from raft.unapplied import PIECE_ENTRIES, Ordered, Share, Unapplied
 
 log = logging.getLogger("assent.applier")
 
@@ -82,42 +84,49 @@ class ApplierActor(Actor):
         applied_index: int = 0,
         fence: Fence | None = None,
         check_every: int = CHECK_EVERY,
+        heartbeat_interval_seconds: float = 0.05,
     ) -> None:
         """`applied_index` is that of the snapshot which the machine was restored from, 0 for a new one.
 
-        Behind a `fence` that is up the machine is not used: it need not have been restored.
+        Behind a `fence` that is up the machine is not used: it need not have been restored. Of a heartbeat
+        interval a turn takes a part.
         """
         super().__init__()
         self._machine = machine
         self._announcer: Announcer = announcer if announcer is not None else Silent()
         self._announces = announcer is not None
-        self._housekeeping = Housekeeping(housekeeper) if housekeeper is not None else None
-        tidy = getattr(machine, "tidy", None)
-        self._tidy: Callable[[], None] | None = tidy if callable(tidy) else None
-        size = getattr(machine, "size_bytes", None)
-        self._size: Callable[[], int] | None = size if callable(size) else None
+        self._housekeeping = Housekeeping(housekeeper)
+        self._tidy: Callable[[], None] | None = getattr(machine, "tidy", None)
+        self._size: Callable[[], int] | None = getattr(machine, "size_bytes", None)
         self._told_bytes = 0  # of that; the gateway knows
         self._guard = Guard(machine, fence if fence is not None else MemoryFence(), check_every=check_every)
         # All entries up to here are in the machine, or were dropped behind the fence; never falls.
         self.applied_index = applied_index
-        self._unapplied = Unapplied.nothing()
+        self._unapplied = Unapplied()
+        self._share = Share(self.now, heartbeat_interval_seconds)
         self._is_interruptible = callable(getattr(machine, "apply_some", None))
+        self._most_entries = NEVER if self._is_interruptible else PIECE_ENTRIES  # of one call
         self._slices: Slices | None = None  # of the snapshot that is being taken
         self._slices_index = 0  # what was applied when it was
         self._restoring: RestoreSnapshot | None = None  # nothing is applied until it is done
         self._restorer: Restorer | None = None  # of that one; the machine has its old state until the end
         self._fed_bytes = 0  # what the restorer has of it
-        self._waiting_reads: deque[ReadReady] = deque()  # reads whose index is not applied yet
-        begin_query = getattr(machine, "begin_query", None)
-        self._begin_query: Callable[[list[bytes]], list[bytes | LongAnswer]] = (
-            begin_query if callable(begin_query) else self._whole_query
+        # Their index is not applied yet, or there was no time.
+        self._waiting_reads: deque[ReadReady] = deque()
+        self._has_reads_left = False  # some are there whose index is applied
+        self._begin_query: Callable[[list[bytes]], Sequence[bytes | LongAnswer]] = getattr(
+            machine, "begin_query", machine.query
         )
         self._long_answers = LongAnswers()
         self._crowded_out: list[int] = []  # tickets of this turn that there was no room for
         self._ticks = False
         self._tick_at = 0.0  # of the next tick; the deadline may be earlier
+        self._is_pressed = False  # the deadline is that of a turn that left something to do
         self._results: list[tuple[int, int, int, bytes]] = []
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> dict[type, Callable[[Any], None]]:
+        return {
             Committed: self._in_order,
             ReadReady: self._waiting_reads.append,
             LocalRead: self._answer_now,
@@ -136,28 +145,51 @@ class ApplierActor(Actor):
     def on_start(self) -> None:
         if self._guard.fence.mark is not None:
             self._retire(self._guard.fence.mark)
-        elif self._announces or self._housekeeping or self._guard.compares or self._tidy or self._size:
+        elif (
+            self._announces
+            or self._housekeeping.is_wanted
+            or self._guard.compares
+            or self._tidy
+            or self._size
+        ):
             self._ticks = True
             self._tick_at = self.now() + TICK_SECONDS
             self.set_deadline(self._tick_at)
 
     def on_deadline(self) -> None:
-        if self._unapplied.waiting:
-            self._unapplied.work_until = None
+        self._is_pressed = False
+        if self._has_left():
+            self._share.begin()
             self._heed(self._work_off)
+            self._answer_waiting()
             self._conclude()
         if self._long_answers:
             self._go_on_answering()
         if self._ticks and self.now() >= self._tick_at:
             self._tick()
+        elif self._housekeeping.due_at() <= self.now():
+            self._keep_house(self.now())
         self._schedule()
 
+    def _has_left(self) -> bool:
+        """Is there something that the turn before had no time for?"""
+        return self._has_reads_left or bool(self._unapplied.waiting)
+
     def _schedule(self) -> None:
-        """While commands wait, or answers are unfinished, each turn goes on with them."""
-        if self._long_answers or self._unapplied.waiting:
-            self.set_deadline(self.now())
+        """While commands wait, or answers are unfinished, each turn goes on with them.
+
+        A deadline that was set for it stays, whatever messages come: else they would put it off for ever.
+        """
+        if self._long_answers or self._has_left():
+            if not self._is_pressed:
+                self._is_pressed = True
+                self.set_deadline(self.now())
         elif self._ticks:
-            self.set_deadline(self._tick_at)
+            self.set_deadline(min(self._tick_at, self._housekeeping.due_at()))
+
+    def _keep_house(self, now: float) -> None:
+        if bodies := self._housekeeping.due(now):
+            self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
 
     def _tick(self) -> None:
         now = self.now()
@@ -170,10 +202,7 @@ class ApplierActor(Actor):
             for node in self._guard.audience:
                 self.send(Address(node, self.name), report)
         self._publish(self._announcer.heartbeats(now))
-        if self._housekeeping is not None:
-            bodies = self._housekeeping.due(now)
-            if bodies:
-                self.send_local("replication", Propose([], [], bodies))  # no ticket: nobody waits for them
+        self._keep_house(now)
         if self._tidy is not None:
             self._tidy()
         if self._size is not None and (size_bytes := self._size()) != self._told_bytes:
@@ -184,7 +213,9 @@ class ApplierActor(Actor):
         self._publish(self._announcer.subscribed([payload for _, payload in frames]))
 
     def receive(self, batch: list[tuple[Address, object]]) -> None:
-        self._unapplied.work_until = None
+        is_behind = self._has_left()  # then what comes waits for the deadline, which is due in this turn
+        if not is_behind:
+            self._share.begin()
         for sender, message in batch:
             if type(message) is StateReport:
                 self._hear(sender.node, message)
@@ -192,8 +223,10 @@ class ApplierActor(Actor):
             handler = self._handlers.get(type(message))
             if handler is not None:
                 self._heed(handler, message)
+        if not is_behind:
+            self._answer_waiting()
         self._conclude()
-        if self._unapplied.waiting:
+        if self._has_left() or self._housekeeping.due_at() < self._tick_at:
             self._schedule()
 
     def _heed(self, handler: Callable[..., None], *message: object) -> None:
@@ -204,7 +237,8 @@ class ApplierActor(Actor):
 
     def _conclude(self) -> None:
         """What a turn had for clients and watchers leaves."""
-        self._answer_waiting()
+        self._tell_behind()
+        self._results += self._unapplied.part()
         if self._results:
             self.send_local("gateway", Applied(self._results))
             self._results = []
@@ -219,18 +253,18 @@ class ApplierActor(Actor):
         first_index = self.applied_index + 1
         if self._is_interruptible:
             machine = cast(Interruptible, self._machine)
-            return machine.apply_some(first_index, bodies, is_time_up=self._is_time_up)
+            return machine.apply_some(first_index, bodies, is_time_up=self._share.is_used_up)
         return self._machine.apply(first_index, bodies)
 
     def _in_order(self, message: Ordered) -> None:
         """Behind what is still to be applied, if anything is."""
         waiting = self._unapplied.waiting
         waiting.append(message)
-        if len(waiting) == 1:
+        if len(waiting) == 1 and not self._share.is_used_up():
             self._work_off()
 
     def _work_off(self) -> None:
-        """What waits, until the time of this turn is up; meanwhile nothing more is handed out."""
+        """What waits, until this turn has had its share; meanwhile nothing more is handed out."""
         waiting = self._unapplied.waiting
         while waiting:
             message = waiting[0]
@@ -241,8 +275,9 @@ class ApplierActor(Actor):
                 self._begin_restoring(message)
             else:
                 self._take_snapshot()
-            waiting.popleft()
-        self._tell_behind()
+            self._unapplied.go_on()
+            if self._share.is_used_up():
+                break
 
     def _tell_behind(self) -> None:
         is_behind = bool(self._unapplied.waiting)
@@ -250,52 +285,57 @@ class ApplierActor(Actor):
             self._unapplied.is_told = is_behind
             self.send_local("replication", ApplierBehind(is_behind))
 
-    def _is_time_up(self) -> bool:
-        """Asked by the machine after each command that may have taken long."""
-        now, unapplied = self.now(), self._unapplied
-        if unapplied.work_until is None:
-            unapplied.work_until = now + APPLY_SECONDS
-        return now >= unapplied.work_until
-
     def _apply(self, message: Committed) -> bool:
-        """False if it is not applied to its end: the time is up, or there is a fence now.
+        """False if it is not applied to its end: the share of this turn is used up, or there is a fence now.
 
         All nodes stop at the same indexes, to compare what they have become; nobody goes on from a state that
         turns out to be wrong.
         """
-        guard, bodies, results = self._guard, message.bodies, self._unapplied.results
-        assert message.first_index + len(results) == self.applied_index + 1, (
+        guard, bodies, unapplied, share = self._guard, message.bodies, self._unapplied, self._share
+        assert message.first_index + unapplied.done == self.applied_index + 1, (
             f"entry {message.first_index} was handed over while {self.applied_index} is the last applied"
         )
-        while len(results) < len(bodies):
-            at, until_check = len(results), guard.next_check - self.applied_index
-            is_whole = not at and len(bodies) < until_check
-            piece = bodies if is_whole else bodies[at : at + until_check]
+        while unapplied.done < len(bodies):
+            at = unapplied.done
+            most = min(guard.next_check - self.applied_index, self._most_entries)
+            piece = bodies if not at and len(bodies) <= most else bodies[at : at + most]
             some = self._apply_piece(piece)
-            results += some
             self.applied_index += len(some)
+            self._date(message.arrivals)
+            parts = unapplied.take(message, some)
+            self._results += parts
+            share.result_bytes += sum(len(results) for *_, results in parts)
             if self.applied_index == guard.next_check:
                 guard.passed(self.applied_index)
                 if guard.verdict is not None:
                     self._put_up_fence(guard.verdict)
                     return False
-            if len(some) < len(piece):
-                return False
-        self._unapplied.results = []
-        for (ticket, offset, count), start in zip(message.slices, message.starts):
-            joined = b"".join(results[start : start + count])  # type: ignore[arg-type]  # commands have results
-            self._results.append((ticket, offset, count, joined))
-        return True
+            if len(some) < len(piece) or share.is_used_up():
+                break
+        return unapplied.done == len(bodies)
+
+    def _date(self, arrivals: Sequence[Moment] = ()) -> None:
+        """When what was applied had come into the log: if nobody knows, just now."""
+        arrivals = arrivals or [(self.applied_index, self.now())]
+        self._housekeeping.was_applied(self.applied_index, arrivals)
 
     def _answer_waiting(self) -> None:
         """A read waits until its index is applied here (dissertation 6.4, step 4)."""
-        waiting = self._waiting_reads
-        for _ in range(len(waiting)):
+        waiting, share = self._waiting_reads, self._share
+        self._has_reads_left = False
+        passed_over: list[ReadReady] = []
+        if waiting:
+            share.leave_some_for_reads()
+        while waiting:
             read = waiting.popleft()
-            if read.read_index <= self.applied_index:
-                self._answer_now(read)
-            else:
-                waiting.append(read)
+            if read.read_index > self.applied_index:
+                passed_over.append(read)
+                continue
+            self._answer_now(read)
+            if share.is_used_up():
+                self._has_reads_left = bool(waiting)
+                break
+        waiting.extendleft(reversed(passed_over))
 
     def _answer_now(self, read: LocalRead | ReadReady) -> None:
         answers = self._begin_query(read.bodies)
@@ -303,13 +343,11 @@ class ApplierActor(Actor):
         for ticket, count, end in zip(read.tickets, read.counts, accumulate(read.counts)):
             ready, has_room = self._long_answers.take(ticket, answers[end - count : end], now)
             self._results += ready
+            self._share.result_bytes += sum(len(results) for *_, results in ready)
             if not has_room:
                 self._crowded_out.append(ticket)
         if self._long_answers:
             self._schedule()
-
-    def _whole_query(self, bodies: list[bytes]) -> list[bytes | LongAnswer]:
-        return list(self._machine.query(bodies))
 
     def _go_on_answering(self) -> None:
         """Answered first, refused then: what is refused of a ticket is what is left of it."""
@@ -378,6 +416,7 @@ class ApplierActor(Actor):
         restorer.finish()
         self.applied_index = restoring.index
         self._guard.restored(restoring.index)
+        self._date()
         self._restoring = self._restorer = None
         self.send_local("replication", SnapshotRestored(restoring.index))
 
@@ -401,9 +440,10 @@ class ApplierActor(Actor):
     def _retire(self, mark: FenceMark) -> None:
         log.error("event=fenced index=%d own=%016x theirs=%016x reason=%r has_forgotten=%s", *mark)
         self._publish(self._announcer.cut_off())
-        self._announcer, self._announces, self._housekeeping = Silent(), False, None
+        self._announcer, self._announces, self._housekeeping = Silent(), False, Housekeeping(None)
         self._slices = None
         self._waiting_reads.clear()
+        self._has_reads_left = self._is_pressed = False
         self._results = []
         self._crowded_out = []
         self._long_answers.clear()
@@ -419,15 +459,12 @@ class ApplierActor(Actor):
             self._pass_over_snapshot(self._restoring)
             self._restoring = self._restorer = None
         for waiting in self._unapplied.waiting:
-            self._handlers.get(type(waiting), self._ignore)(waiting)
-        self._unapplied.waiting.clear()
-        self._unapplied.results = []
+            if type(waiting) in self._handlers:  # nobody takes a snapshot behind the fence
+                self._handlers[type(waiting)](waiting)
+        self._unapplied.clear()
         self._tell_behind()
         for actor in ("replication", "gateway"):
             self.send_local(actor, NodeFenced(*mark))
-
-    def _ignore(self, _: object) -> None:
-        """Nobody takes a snapshot behind the fence."""
 
     def _pass_over(self, message: Committed) -> None:
         self.applied_index = message.first_index + len(message.bodies) - 1
@@ -444,8 +481,7 @@ class ApplierActor(Actor):
         self.send_local("gateway", StatusReport(message.ticket, fields))
 
     def _change_role(self, message: RoleChanged) -> None:
-        if self._housekeeping is not None:
-            self._housekeeping.lead(message.role == Role.LEADER.value)
+        self._housekeeping.lead(message.role == Role.LEADER.value, message.last_index)
         self._publish(self._announcer.role_changed(message.role, message.term, message.leader_id))
 
     def _follow_members(self, message: MembershipChanged) -> None:

@@ -15,15 +15,20 @@ class RaftConfig:
     # One AppendEntries carries at most so much, but always at least one entry.
     max_append_bytes: int = MEBIBYTE
     max_append_entries: int = 4096
-    # The pipeline to one peer: appends sent and not yet acknowledged (dissertation 10.2.2).
+    # The pipeline to one peer: appends sent and not yet acknowledged (dissertation 10.2.2). A heartbeat waits
+    # behind all of it. It is twice what a peer takes in one turn: one half is written, the other on its way.
     max_inflight_messages: int = 64
-    max_inflight_bytes: int = 16 * MEBIBYTE
+    max_inflight_bytes: int = 8 * MEBIBYTE
     # Proposals of this leader that are not committed yet; beyond it propose() raises Overloaded.
     max_uncommitted_bytes: int = 64 * MEBIBYTE
-    # What one ready() hands to the state machine at most, but always at least one entry. Of a long log, at a
-    # start or after an absence, a turn applies four times as much: a tenth of a second without a heartbeat.
+    # What one ready() hands to the state machine at most, but always at least one entry.
     max_committed_bytes_per_ready: int = 4 * MEBIBYTE
     max_committed_entries_per_ready: int = 4096
+    # While the state machine is behind nothing more is handed to it. What is committed and waits for that may
+    # be so much: beyond either of these propose() raises Overloaded. The bytes are those of this leader's own
+    # proposals.
+    max_unapplied_entries: int = 65_536
+    max_unapplied_bytes: int = 64 * MEBIBYTE
     # Reads, of this node or of followers, that wait for a quorum round; beyond it read_index() raises
     # Overloaded.
     max_waiting_reads: int = 65536

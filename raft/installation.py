@@ -34,6 +34,7 @@ class Installation:
         "_checksum",
         "_configuration",
         "_core",
+        "_damaged_chunks",
         "_leader_term",
         "_meta",
         "_next_pauses",
@@ -48,6 +49,7 @@ class Installation:
         self._leader_term = 0  # of the leader whose chunk was taken last
         self._offset = 0  # all before it was taken
         self._checksum = 0  # CRC-32 of that
+        self._damaged_chunks = 0  # that came since another one was begun, or came to its end
         self._pauses = 0  # so often is resume() to be called before a chunk is taken again
         self._next_pauses = 1  # after the next whole that is damaged
 
@@ -123,6 +125,8 @@ class Installation:
         except CorruptConfiguration:
             # Its first chunk tells the configuration; this is another one, or a broken one.
             configuration = None
+        if meta is not None:
+            self._tell_damage()
         self._meta, self._offset, self._checksum = None, 0, 0
         if message.offset or configuration is None:
             core.send(core.leader_id or "", InstallSnapshotResponse(core.term, message.index, 0))
@@ -136,13 +140,21 @@ class Installation:
     def _note_damage(self, leader_id: NodeId, message: InstallSnapshot) -> None:
         """Nothing in it is believed, so it is not answered, and the leader sends it once more."""
         self._core.ignored_messages += 1
-        log.warning(
-            "a chunk of a snapshot came damaged index=%d offset=%d bytes=%d from=%s",
-            message.index,
-            message.offset,
-            len(message.data),
-            leader_id,
-        )
+        self._damaged_chunks += 1
+        if self._damaged_chunks == 1:
+            log.warning(
+                "a chunk of a snapshot came damaged index=%d offset=%d bytes=%d from=%s",
+                message.index,
+                message.offset,
+                len(message.data),
+                leader_id,
+            )
+
+    def _tell_damage(self) -> None:
+        """One snapshot is no longer received. Of its first damaged chunk was told: how many were they?"""
+        if self._damaged_chunks > 1:
+            log.warning("a snapshot ends, of which came damaged chunks=%d", self._damaged_chunks)
+        self._damaged_chunks = 0
 
     def _take_chunk(self, message: InstallSnapshot) -> None:
         meta = self._meta
@@ -155,6 +167,7 @@ class Installation:
         core, meta = self._core, self._meta
         assert meta is not None, "no snapshot is being received"
         self._meta = None
+        self._tell_damage()
         if self._checksum != meta.checksum:
             core.ignored_messages += 1
             self._refuse_whole(leader_id, meta)

@@ -59,11 +59,13 @@ class Leader:
         "_hand_over_pause",
         "_round",
         "_round_read_index",
+        "_unapplied",
         "_uncommitted",
         "_waiting_reads",
         "progress",
         "reconfiguration",
         "transfer",
+        "unapplied_bytes",
         "uncommitted_bytes",
     )
     role = Role.LEADER
@@ -78,6 +80,9 @@ class Leader:
         }
         self._uncommitted: deque[tuple[Index, int]] = deque()  # (last index, bytes) of each own proposal
         self.uncommitted_bytes = 0  # the sum over _uncommitted
+        # The same of those that are committed, and were not handed out yet when something was proposed last.
+        self._unapplied: deque[tuple[Index, int]] = deque()
+        self.unapplied_bytes = 0  # the sum over _unapplied
         self._commit_news: Index = 0  # peers are to hear of it, with or without entries to go along
         # At most one round is on its way, for _asked_reads; _waiting_reads go with the next one. A dict is an
         # ordered set here: a follower may have asked twice.
@@ -130,9 +135,7 @@ class Leader:
         assert bodies, "0 bodies are no proposal"
         if self.transfer is not None:
             raise Transferring(self.transfer.target)
-        if core.snapshots.is_applier_behind and core.delivered_index < core.commit_index:
-            # What is committed is not bounded by what is uncommitted: it waits for the state machine here.
-            raise Overloaded(core.commit_index - core.delivered_index, 0)
+        self._check_unapplied()
         size = sum(map(len, bodies)) + ENTRY_OVERHEAD_BYTES * len(bodies)
         total = self.uncommitted_bytes + size
         # With nothing under way any size passes, or a large proposal could never be made.
@@ -144,6 +147,20 @@ class Leader:
         self._uncommitted.append((core.log.last_index, size))
         self.uncommitted_bytes = total
         return first_index
+
+    def _check_unapplied(self) -> None:
+        """What is committed is not bounded by what is uncommitted: it waits here for a state machine that is
+        behind. Raises Overloaded."""
+        core, unapplied = self._core, self._unapplied
+        while unapplied and unapplied[0][0] <= core.delivered_index:
+            self.unapplied_bytes -= unapplied.popleft()[1]
+        if not core.snapshots.is_applier_behind:
+            return
+        waiting, most = core.commit_index - core.delivered_index, core.config.max_unapplied_entries
+        if waiting > most:
+            raise Overloaded(waiting, most)
+        if self.unapplied_bytes > core.config.max_unapplied_bytes:
+            raise Overloaded(self.unapplied_bytes, core.config.max_unapplied_bytes)
 
     def _replicate(self, unpersisted: EntryBatch | None) -> None:
         """Peers with the same next_index get the very same message, with the batch that goes to disk."""
@@ -241,7 +258,10 @@ class Leader:
         core.commit_to(index)
         uncommitted = self._uncommitted
         while uncommitted and uncommitted[0][0] <= index:
-            self.uncommitted_bytes -= uncommitted.popleft()[1]
+            proposal = uncommitted.popleft()
+            self.uncommitted_bytes -= proposal[1]
+            self._unapplied.append(proposal)
+            self.unapplied_bytes += proposal[1]
         if index >= self.reconfiguration.attention_index:
             self.reconfiguration.on_commit()
 

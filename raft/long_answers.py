@@ -10,7 +10,7 @@ them and how long they may wait and take is bounded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from raft.state_machine import LongAnswer
@@ -68,7 +68,9 @@ class LongAnswers:
         self._at_work.clear()
         self._kept_bytes = 0
 
-    def take(self, ticket: int, answers: list[bytes | LongAnswer], now: float) -> tuple[list[Slice], bool]:
+    def take(
+        self, ticket: int, answers: Sequence[bytes | LongAnswer], now: float
+    ) -> tuple[list[Slice], bool]:
         """What can be answered at once of this ticket; and whether there was room for the rest."""
         if set(map(type, answers)) == _ANSWERS:
             return [(ticket, 0, len(answers), b"".join(answers))], True  # type: ignore[arg-type]

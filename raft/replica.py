@@ -144,7 +144,15 @@ class Replica:
         system.add(ReplicationActor(core, self._storage))
         housekeeper = machine if isinstance(machine, Housekeeper) else None
         applied_index = restored_unless_fenced(fence, machine, self._storage, recovered)
-        system.add(ApplierActor(machine, housekeeper=housekeeper, applied_index=applied_index, fence=fence))
+        system.add(
+            ApplierActor(
+                machine,
+                housekeeper=housekeeper,
+                applied_index=applied_index,
+                fence=fence,
+                heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
+            )
+        )
         system.add(
             ElectionActor(
                 election_timeout_seconds=settings.election_timeout_seconds,

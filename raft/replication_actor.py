@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import inf
 
 from actors import Actor, Address
 from raft.actor_messages import (
@@ -44,11 +45,12 @@ from raft.actor_messages import (
     TransferOverdue,
 )
 from raft.administration import Administration
+from raft.arrivals import Arrivals
 from raft.core import Core, Ready, Role, RoleChange
 from raft.entries import EntryBatch, EntryKind
 from raft.errors import NotLeader, Overloaded, Transferring
 from raft.health import Health
-from raft.messages import AppendEntries, Heartbeat
+from raft.messages import AppendEntries, Heartbeat, InstallSnapshot
 from raft.snapshot_keeper import SnapshotKeeper
 from raft.space_watch import DEFAULT_RESERVE_BYTES, SpaceWatch
 from raft.storage import Storage
@@ -137,6 +139,7 @@ class ReplicationActor(Actor):
         self._keeper = SnapshotKeeper(core, storage, self.send_local)
         self._space = SpaceWatch(storage, self.send_local, disk_reserve_bytes)
         self._health = Health()
+        self._arrivals = Arrivals(core.last_index, inf)
         self._contexts = count(1)  # read contexts are never reused within a process
         self._reads: dict[int, tuple[float, Read | OpenSnapshot]] = {}  # waiting for a quorum, by context
         self._contact_told_at = 0.0
@@ -163,6 +166,7 @@ class ReplicationActor(Actor):
         }
 
     def on_start(self) -> None:
+        self._arrivals = Arrivals(self._core.last_index, self.now())
         self._tell_role(RoleChange(self._core.role, self._core.term, self._core.leader_id))
         self._administration.tell_membership()
         self._space.check(self.now())
@@ -180,7 +184,7 @@ class ReplicationActor(Actor):
                 local.append(message)
                 continue
             core.step(sender.node, message)
-            if type(message) in (AppendEntries, Heartbeat):
+            if type(message) in (AppendEntries, Heartbeat, InstallSnapshot):
                 contact = contact or (sender.node == core.leader_id and message.term == core.term)  # type: ignore[attr-defined]
         if contact:
             self._tell_contact()
@@ -362,6 +366,8 @@ class ReplicationActor(Actor):
             self._tell_commit_at = None  # they carry what was committed up to now
         if ready.snapshots is not None:
             self._keeper.write(ready)
+        if ready.batch is not None:
+            self._arrivals.came(ready.batch.first_index, ready.batch.last_index, self.now())
         if ready.batch is not None or ready.hard_state is not None:
             if ready.must_sync and ready.messages:
                 self.flush()  # peers write to their disks while this node writes to its own
@@ -401,7 +407,8 @@ class ReplicationActor(Actor):
         slices, starts = self._tickets.take(batch.first_index, batch.last_index)
         if self._noticed:
             self._tell_committed(slices)
-        self.send_local("applier", Committed(batch.first_index, bodies, slices, starts))
+        arrivals = self._arrivals.until(batch.last_index)
+        self.send_local("applier", Committed(batch.first_index, bodies, slices, starts, arrivals))
 
     def _tell_committed(self, slices: list[tuple[int, int, int]]) -> None:
         told = [(ticket, count) for ticket, _, count in slices if ticket in self._noticed]
@@ -442,5 +449,6 @@ class ReplicationActor(Actor):
         self._tell_role(change)
 
     def _tell_role(self, change: RoleChange) -> None:
+        message = RoleChanged(change.role.value, change.term, change.leader_id, self._core.last_index)
         for actor in ("election", "applier", "gateway"):
-            self.send_local(actor, RoleChanged(change.role.value, change.term, change.leader_id))
+            self.send_local(actor, message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from raft.arrivals import Moment
 from raft.membership import Configuration
 
 Frame = list[bytes]
@@ -39,7 +40,8 @@ class StateMachine(Protocol):
     def apply(self, first_index: int, bodies: Sequence[bytes | None]) -> list[bytes | None]:
         """Apply consecutive committed entries; the first has log position `first_index`.
 
-        A body of None is an entry without a command (a leader's no-op, a configuration). Returns one encoded
+        A few dozen at once, and other things are done between two calls if these take long. A body of None is
+        an entry without a command (a leader's no-op, a configuration). Returns one encoded
         result per body, None for None. Must not raise for any body that a client can send: a command
         that makes no sense has a result that says so, the same on every node.
         """
@@ -66,8 +68,9 @@ class StateMachine(Protocol):
 class Housekeeper(Protocol):
     """What knows, of a state machine, which commands it needs by itself: such as to forget what is old.
 
-    It is asked a few times a second on the leader, and nowhere else. Here, and here alone, time may decide:
-    the command that comes of it is in the log, and has the same effect everywhere.
+    It is asked a few times a second on the leader, and nowhere else; not before the leader has applied all
+    that earlier leaders left. Here, and here alone, time may decide: the command that comes of it is in the
+    log, and has the same effect everywhere.
     """
 
     def due_commands(self, now_seconds: float) -> list[bytes]:
@@ -80,11 +83,20 @@ class Housekeeper(Protocol):
 
 
 @runtime_checkable
-class Leading(Protocol):
-    """What a housekeeper may have beside, if it counts time."""
+class Timekeeper(Protocol):
+    """What a housekeeper has beside, if it counts time."""
 
     def begin_leading(self) -> None:
         """This node leads, and did not just before, or does so in another term: others led meanwhile."""
+
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
+        """On every node, whenever entries were applied, or a snapshot restored. When they came into the log
+        of this node, by its clock; so each of them was proposed before, on whatever node. There may be more
+        of them than were applied."""
+
+    def due_at(self) -> float | None:
+        """When it wants to be asked, if that is before its turn comes anyway: later than now, once it was
+        asked. Asked for on the leader alone."""
 
 
 class Restorable(Protocol):
@@ -154,8 +166,10 @@ class Interruptible(Protocol):
     ) -> list[bytes | None]:
         """Called in place of apply(): as that, but it may end early, after at least one of the bodies.
 
-        It asks `is_time_up` after each command that may have taken long, and ends if so; the rest comes in
-        another call, soon. What it has applied by then must depend on nothing but the log.
+        It asks `is_time_up` behind whatever may have taken long, small commands that touch much included, and
+        once in so many others, each millisecond or so. It ends if so, and also when its results are some
+        megabytes, for they are all in memory; the rest comes in another call, soon. What it has applied by
+        then must depend on nothing but the log.
         """
 
 

@@ -26,7 +26,7 @@ SECONDS = float(os.environ.get("ASSENT_GARBAGE_SECONDS", "6"))
 WARM_UP_SECONDS = 2.0
 # A machine that is busy with the load and with 100 MiB frames shall not be taken for a dead leader: here an
 # election is to have no cause but garbage.
-PATIENT = ["--election-timeout-ms", "2000"]
+PATIENT = ["--election-timeout-ms", "1333"]
 # Reads leave nothing behind: what a node grows by is the garbage's, but for the allocators' own unrest.
 MAX_GROWTH_BYTES = 48 << 20
 # A client that asks the first node and never reads: all of its answers are twice what that node may grow by.

@@ -9,8 +9,8 @@ from bench.processes import ProcessCluster
 from kvstore.client import Client
 
 TTL_SECONDS = 4
-# A tick, a look and a change of leader, and what a machine may take that does other things, too.
-LATE_SECONDS = 4.0
+# A tenth of a second, and what a machine may take that does other things, too.
+LATE_SECONDS = 2.0
 
 
 def ends_at(client: Client, key: str, deadline: float) -> float:

@@ -45,7 +45,10 @@ def lease_tick(pair: Pair, chance: Random) -> None:
     """Time goes on, or a leader of before says what time it was."""
     time_ms = max(0, pair.model.time_ms + chance.choice([500, 2500, 0, -1000]))
     seen_index = max(0, pair.model.index - chance.choice([0, 1, 5]))
-    pair.apply([0, 0, 0, LEASE_TICK, time_ms, seen_index], is_leaders=True)
+    moments = [time_ms, seen_index]
+    for _ in range(chance.choice([0, 0, 1, 3])):
+        moments = [max(0, moments[0] - chance.choice([0, 400])), max(0, moments[1] - 2), *moments]
+    pair.apply([0, 0, 0, LEASE_TICK, *moments], is_leaders=True)
 
 
 @kind

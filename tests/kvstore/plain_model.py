@@ -190,7 +190,7 @@ class PlainModel:
 
     def _put(self, draft: Draft, key: bytes, value: bytes, lease: int, flags: int) -> Result:
         before = draft.contents.get(key)
-        if lease and lease not in self.leases:
+        if lease and not self._is_alive(lease):
             raise Refused(protocol.LEASE_NOT_FOUND)
         if flags & (IGNORE_VALUE | IGNORE_LEASE) and before is None:
             raise Refused(protocol.KEY_NOT_FOUND)
@@ -262,18 +262,25 @@ class PlainModel:
         deleted = self._end(lease)
         return [OK, self.revision, deleted]
 
+    def _is_alive(self, lease: int) -> bool:
+        known = self.leases.get(lease)
+        return known is not None and (known.ends_at_ms is None or known.ends_at_ms >= self.time_ms)
+
     def _keep_alive(self, *leases: int) -> Result:
-        known = [self.leases.get(lease) for lease in leases]
+        known = [self.leases[lease] if self._is_alive(lease) else None for lease in leases]
         for lease in known:
             if lease is not None:
                 lease.renewed_at, lease.ends_at_ms = self.index, None
         return [OK, self.revision, [0 if lease is None else lease.ttl_seconds for lease in known]]
 
-    def _tick(self, time_ms: int, seen_index: int) -> Result:
-        self.time_ms = max(self.time_ms, time_ms)
-        for lease in self.leases.values():
-            if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
-                lease.ends_at_ms = self.time_ms + 1000 * lease.ttl_seconds
+    def _tick(self, *moments: int) -> Result:
+        is_stale = moments[-2] < self.time_ms
+        for time_ms, seen_index in zip(moments[::2], moments[1::2]):
+            for lease in self.leases.values():
+                if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
+                    since_ms = self.time_ms if is_stale else time_ms
+                    lease.ends_at_ms = since_ms + 1000 * lease.ttl_seconds
+        self.time_ms = max(self.time_ms, moments[-2])
         return [OK, self.revision]
 
     def _expire(self, time_ms: int, *leases: int) -> Result:

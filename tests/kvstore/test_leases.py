@@ -286,6 +286,24 @@ def test_g11_a_keepalive_before_the_expiry_in_the_log_wins() -> None:
     assert log.ids() == [] and log.keep_alive(7) == [0]
 
 
+def test_g8_a_lease_whose_end_has_passed_takes_no_key_and_is_not_renewed() -> None:
+    """By the time of the state itself, which the ticks tell; the leader's expiry may come later."""
+    log = LeaseLog()
+    for lease in (7, 8):
+        log.grant(2, lease)
+    log.put(b"a", lease=7)
+    log.tick(0)
+    log.tick(2_000)  # a millisecond is in doubt
+    assert log.keep_alive(8) == [2] and log.put(b"b", lease=7)[0] == protocol.OK
+    log.tick(2_001)
+    for one in (log, log.restored()):
+        assert one.put(b"c", lease=7) == [protocol.LEASE_NOT_FOUND, "requested lease not found"]
+        assert one.keep_alive(7, 8) == [0, 2]
+        assert one.put(b"a")[0] == protocol.OK and one.get(b"c") is None
+        one.expire(2_000, 7)
+        assert one.ids() == [8] and one.get(b"a") == b"v" and one.get(b"b") is None
+
+
 def test_g11_a_tick_of_a_moment_before_the_keepalive_does_not_shorten_it() -> None:
     """It was made, and was on its way, when the keepalive came and was faster."""
     log = LeaseLog()
@@ -316,15 +334,17 @@ def test_time_does_not_go_back_with_a_stale_tick() -> None:
     assert log.ids() == []
 
 
-def test_the_remaining_time_is_in_whole_seconds_that_it_has_at_least() -> None:
+def test_the_remaining_time_is_in_whole_seconds_as_of_the_last_tick() -> None:
     log = LeaseLog()
     log.grant(10, 7)
     assert log.time_to_live(7)[:2] == [10, 10]
-    for time_ms, remaining in ((1_000, 10), (1_001, 9), (10_000, 1), (10_001, 0), (99_000, 0)):
+    for time_ms, remaining in ((1_000, 10), (1_001, 9), (10_000, 1), (10_001, 0), (11_000, 0)):
         log.tick(time_ms)
         assert log.time_to_live(7)[:2] == [remaining, 10]
     log.keep_alive(7)
     assert log.time_to_live(7)[:2] == [10, 10]
+    log.tick(50_000, 0)
+    assert log.time_to_live(7)[:2] == [10, 10], "as it was granted: when it was renewed no tick has told"
 
 
 def test_g10_the_expiry_of_a_leader_that_is_none_any_more_does_no_harm() -> None:
@@ -458,15 +478,15 @@ def test_who_has_ended_is_found_without_a_look_at_all_each_time() -> None:
     leases = Leases()
     for lease in range(1, 101):
         leases.grant(lease, lease, 1)
-    leases.tick(0, 1)
+    leases.tick([0], [1], 2)
     assert leases.ended(999) == []
     assert leases.ended(2_000) == [1, 2]
     leases.drop(1)
     leases.renew(2, 5)
     assert leases.ended(2_999) == []
-    leases.tick(500, 5)
+    leases.tick([500], [5], 6)
     assert leases.ended(2_999) == [2]
     assert leases.ended(3_000) == [2, 3]
     leases.grant(200, 1, 6)
-    leases.tick(600, 6)
+    leases.tick([600], [6], 7)
     assert leases.ended(1_600) == [200]

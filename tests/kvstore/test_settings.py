@@ -278,6 +278,17 @@ def test_an_election_takes_at_least_three_heartbeats() -> None:
     assert load_settings({**ENOUGH, "heartbeat_interval_ms": 66}, {}).heartbeat_interval_ms == 66
 
 
+def test_the_least_lease_outlives_an_election_timeout() -> None:
+    """Two thirds of it are left when the leader falls, if it was renewed in time."""
+    said = refused({**ENOUGH, "election_timeout_ms": 1334})
+    assert said == (
+        "election_timeout_ms: 1334 is so long that a lease of 2 s, the least there is, would be lost with "
+        "its leader, though it is renewed in time (from --election-timeout-ms); expected at most 1333, and "
+        "heartbeats of a third of that at most"
+    )
+    assert load_settings({**ENOUGH, "election_timeout_ms": 1333}, {}).election_timeout_ms == 1333
+
+
 def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path = toml(tmp_path, "")
     assert "exists and is not a directory (from --data-dir)" in refused({**ENOUGH, "data_dir": str(path)})

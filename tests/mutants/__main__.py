@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
         "--only", action="append", default=[], help="bugs with this in section or name; repeatable"
     )
     parser.add_argument("--jobs", type=int, default=2, help="bugs tried at once")
-    parser.add_argument("--narrow", action="store_true", help="do not fall back to the whole suite")
+    parser.add_argument("--narrow", action="store_true", help="do not fall back to the wide suite (run.WIDE)")
     parser.add_argument(
         "--seeds", type=int, default=0, help="so many of the simulator, where they are wanted"
     )

@@ -5,6 +5,7 @@ A file has one section for each bug:
     ## name in words
     What goes wrong, in one or two lines.
     check: tests/raft/test_x.py::test_y        (narrow first; one line for each)
+    covers: A4                                 (the lines of docs/testing.md that it is the bug of, if any)
     seeds: yes                                 (the simulator is measured against it too)
     file: raft/x.py
      a line that stays, for context
@@ -55,6 +56,7 @@ class Bug:
     checks: list[str] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     wants_seeds: bool = False
+    covers: list[str] = field(default_factory=list)  # lines of docs/testing.md
 
     def mutate(self, root: Path) -> dict[str, str]:
         """What each file of the tree becomes."""
@@ -84,6 +86,8 @@ def _take(bug: Bug, line: str) -> None:
     word, _, rest = line.partition(": ")
     if word == "check":
         bug.checks.append(rest)
+    elif word == "covers":
+        bug.covers += rest.split()
     elif word == "seeds":
         bug.wants_seeds = True
     elif word == "file":

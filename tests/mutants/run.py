@@ -66,7 +66,7 @@ class Verdict:
 class Plan:
     """How far to go for each bug."""
 
-    wide: bool = True  # whoever passes its own checks meets the whole suite
+    wide: bool = True  # whoever passes its own checks meets WIDE
     seeds: int = 0  # of the simulator, for the bugs that want them
     seed_seconds: float = 10.0  # simulated, for each of them
 

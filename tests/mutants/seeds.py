@@ -7,17 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.simulator.run import run_seed
-
-
-def first_failure(count: int, seconds: float) -> str:
-    """Empty if there is none."""
-    for seed in range(1, count + 1):
-        outcome = run_seed(seed, seconds)
-        if outcome.failure is not None:
-            return f"seed {seed}: {outcome.failure}"
-    return ""
-
+from tests.simulator.run import first_failure
 
 if __name__ == "__main__":
-    print(first_failure(int(sys.argv[1]), float(sys.argv[2])))
+    print(first_failure(range(1, int(sys.argv[1]) + 1), float(sys.argv[2])))

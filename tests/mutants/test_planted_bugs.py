@@ -26,6 +26,13 @@ def test_there_are_many_and_each_has_a_name_of_its_own() -> None:
     assert len({bug.name for bug in BUGS}) == len(BUGS)
 
 
+def test_a_bug_says_which_lines_of_the_page_it_is_of() -> None:
+    text = "## a bug\nHarm.\ncheck: t.py::test_x\n{}file: x.py\n-a\n+b\n"
+    [none], [two] = parse("example", text.format("")), parse("example", text.format("covers: A4 B2\n"))
+    assert (none.covers, two.covers, two.harm) == ([], ["A4", "B2"], "Harm.")
+    assert none.edits == two.edits
+
+
 def test_an_edit_must_fit_in_exactly_one_place() -> None:
     edit = Edit("x.py", old=["a = 1"], new=["a = 2"])
     assert edit.apply("b = 1\na = 1\n") == "b = 1\na = 2\n"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import pytest
+
 from actors import Address
 from raft import Housekeeper, Restorer, WholeRestorer
 from raft.actor_messages import Committed, Propose, Refused, RoleChanged
 from raft.applier_actor import TICK_SECONDS, ApplierActor
+from raft.arrivals import Moment
 from raft.housekeeping import MAX_BYTES, MAX_COMMANDS, REPEAT_SECONDS, Housekeeping
 from raft.messages import AppendResponse
 from raft.rehearsal import Rehearsal
@@ -141,6 +144,66 @@ def test_who_leads_anew_does_not_rely_on_what_it_proposed_before() -> None:
     assert housekeeping.due(1.5) == []
     housekeeping.lead(True)
     assert housekeeping.due(1.75) == [b"sweep"]
+
+
+class Punctual(Wishing):
+    """Counts time, too: wants to be asked when the test says so."""
+
+    def __init__(self, *wishes: bytes) -> None:
+        super().__init__(*wishes)
+        self.at: float | None = None
+        self.heard: list[list[Moment] | None] = []  # when what was applied came; None: it leads
+
+    def begin_leading(self) -> None:
+        self.heard.append(None)
+
+    def was_applied(self, arrivals: Sequence[Moment]) -> None:
+        self.heard.append(list(arrivals))
+
+    def due_at(self) -> float | None:
+        return self.at
+
+    def due_commands(self, now_seconds: float) -> list[bytes]:
+        self.at = None
+        return super().due_commands(now_seconds)
+
+
+def test_a_new_leaders_machine_is_not_asked_before_it_has_what_earlier_leaders_left() -> None:
+    """It would want what is done already, or count from a time that is not the last that was told."""
+    wishing = Punctual(b"sweep")
+    world = lone(wishing)
+    world.tell(RoleChanged("leader", 2, "a", 3))
+    world.tell(Committed(1, [b"x", b"y"], [], []))
+    wishing.at = world.seconds
+    assert told_to(world, 2.0) == [] and wishing.asked_at == []
+    world.tell(Committed(3, [None], [], []))
+    world.wait()
+    assert [message.bodies for message in world.take(Propose)] == [[b"sweep"]]
+
+
+def test_the_machine_is_asked_when_it_wants_to_be_and_not_only_at_each_tick() -> None:
+    wishing = Punctual()
+    world = lone(wishing)
+    world.tell(RoleChanged("leader", 2, "a"))
+    wishing.at = world.seconds + 0.1
+    world.tell(Committed(1, [None], [], []))
+    assert world.wait() == pytest.approx(0.1) and len(wishing.asked_at) == 1
+    assert world.wait() == pytest.approx(TICK_SECONDS - 0.1) and len(wishing.asked_at) == 2
+    world.tell(RoleChanged("follower", 3, "b"))
+    wishing.at = world.seconds
+    world.tell(Committed(2, [None], [], []))
+    assert world.wait() == pytest.approx(TICK_SECONDS) and len(wishing.asked_at) == 2
+
+
+def test_every_node_hears_when_what_it_applies_came_into_its_log() -> None:
+    wishing = Punctual()
+    world = lone(wishing)
+    world.seconds = 50.0
+    world.tell(RoleChanged("follower", 1, "b"))
+    world.tell(Committed(1, [b"x"], [], [], [(1, 40.0)]))
+    world.tell(Committed(2, [b"y"], [], []))
+    world.tell(RoleChanged("leader", 2, "a", 3))
+    assert wishing.heard == [[(1, 40.0)], [(2, 50.0)], None]
 
 
 def test_a_proposal_without_a_ticket_is_answered_to_nobody() -> None:

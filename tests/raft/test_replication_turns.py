@@ -6,11 +6,13 @@ The core is real and leads or follows in a cluster of three; the disk writes dow
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors import Address
+from actors.transport import TransportLimits
 from raft import Configuration, Core, RaftConfig
 from raft.actor_messages import (
     Campaign,
@@ -30,6 +32,7 @@ from raft.messages import (
     AppendResponse,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     PreVoteResponse,
     RequestPreVote,
     RequestVote,
@@ -174,7 +177,7 @@ def test_orders_of_election_are_carried_out_in_their_term() -> None:
     node.hear("a", CheckQuorumDue(1))
     assert node.world.take(RoleChanged) == []
     node.hear("a", CheckQuorumDue(1))
-    assert node.world.take(RoleChanged) == [RoleChanged("follower", 1, None)] * 3
+    assert node.world.take(RoleChanged) == [RoleChanged("follower", 1, None, 1)] * 3
 
 
 def test_a_leader_heard_in_the_same_turn_is_not_stood_against() -> None:
@@ -198,6 +201,38 @@ def test_election_hears_of_the_leader_at_a_coarse_grain() -> None:
         node.world.seconds += 0.002
         node.hear("b", Heartbeat(1, 0, 1))
     assert 1 <= len(node.told(LeaderContact)) <= 3
+
+
+def test_a_chunk_of_a_snapshot_is_contact_with_the_leader() -> None:
+    """On a slow link it is all that comes for a while: a heartbeat waits behind the chunks."""
+    node = Node()
+    node.hear("b", append(1, 1))
+    node.told(LeaderContact)
+    chunk = InstallSnapshot(1, 9, 1, Configuration("abc").encode(), 0, 20, 0, b"", 0).with_data(b"0123456789")
+    for offset, sender, contacts in [(0, "b", 1), (10, "b", 1), (10, "c", 0)]:
+        node.world.seconds += 0.2
+        part = replace(chunk, offset=offset, configuration=b"" if offset else chunk.configuration)
+        node.hear(sender, part.with_data(chunk.data))
+        assert node.told(LeaderContact) == [LeaderContact(1, "b")] * contacts
+    assert node.core.role is Role.FOLLOWER
+
+
+def test_a_chunk_heard_in_the_same_turn_keeps_the_follower_from_campaigning() -> None:
+    node = Node()
+    node.hear("b", append(1, 1))
+    chunk = InstallSnapshot(1, 9, 1, Configuration("abc").encode(), 0, 20, 0, b"", 0).with_data(b"0123456789")
+    sender = node.world.actor
+    sender.receive([(Address("a", "election"), Campaign(1)), (Address("b", "replication"), chunk)])
+    node.world.flush(sender)
+    assert node.core.role is Role.FOLLOWER
+
+
+def test_a_heartbeat_behind_a_full_window_confirms_reads_in_time_at_100_megabits() -> None:
+    """And yet a peer has what keeps it busy: as much is on its way as it takes in a turn, and writes."""
+    config = RaftConfig()
+    bits = 8 * (config.max_inflight_bytes + config.max_append_bytes)  # the last append may pass the window
+    assert bits / 100_000_000 < READ_PATIENCE_SECONDS
+    assert config.max_inflight_bytes >= 2 * TransportLimits().drain_bytes
 
 
 def test_a_read_is_released_with_its_index_when_the_round_is_confirmed() -> None:
@@ -252,5 +287,5 @@ def test_a_change_of_role_is_told_to_all_neighbours() -> None:
     node = Node(voters="a")
     node.hear("a", Campaign(0))
     told = [each for each in node.disk.diary if not isinstance(each, str)]
-    to = {address.actor for address, message in told if message == RoleChanged("leader", 1, "a")}
+    to = {address.actor for address, message in told if message == RoleChanged("leader", 1, "a", 1)}
     assert to == {"election", "applier", "gateway"}

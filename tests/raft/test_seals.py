@@ -24,6 +24,7 @@ from raft.wal import WriteAheadLog
 from tests.raft.disk import PowerLoss, SimulatedDisk
 from tests.raft.test_wal_faults import (
     CALLS,
+    HOME,
     SEGMENT_BYTES,
     WAL,
     WHO,
@@ -243,3 +244,32 @@ def test_an_old_log_still_ends_where_its_last_segment_does() -> None:
     whole = len(load(contents).entries)
     del contents[max(contents)]
     assert len(load(contents).entries) < whole
+
+
+def syncs(disk: SimulatedDisk) -> int:
+    """Of files and directories, since the last time."""
+    count = disk.calls.count("fdatasync") + disk.calls.count("fsync_directory")
+    disk.calls.clear()
+    return count
+
+
+def test_the_turn_that_begins_a_segment_costs_four_syncs_more_and_a_snapshot_four() -> None:
+    """docs/disk.md reckons with it: five in one turn, one after the other."""
+    disk = SimulatedDisk()
+    log = DataDirectory(HOME, "cluster", "n1", disk).open_log(segment_bytes=SEGMENT_BYTES)
+    log.load()
+    costs = {False: set[int](), True: set[int]()}
+    for index in range(1, 40):
+        if index == 6:  # the reserve is made by now
+            costs = {False: set(), True: set()}
+        segments = len(segments_of(disk))
+        log.append(HardState(1, None, index - 1), batch(index, bytes(300)))
+        log.sync()
+        costs[len(segments_of(disk)) > segments].add(syncs(disk))
+    assert costs[False] == {1} and max(costs[True]) == 5
+    log.append(None, batch(40, b"x"))
+    log.begin_snapshot(30, 1, b"who")
+    log.append_snapshot(bytes(100))
+    syncs(disk)
+    log.commit_snapshot(replaces_log=False)
+    assert syncs(disk) == 4

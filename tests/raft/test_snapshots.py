@@ -281,10 +281,43 @@ def test_a_chunk_that_came_damaged_counts_as_lost(caplog: pytest.LogCaptureFixtu
     assert offsets(install(core, [first, replace(others[0], data=b"?" * 30)])) == [30]
     assert offsets(install(core, [replace(others[0], offset=0)])) == []  # another place is damage, too
     assert core.ignored_messages == 2
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "index=3 offset=30 bytes=30 from=b" in caplog.records[0].getMessage()
     install(core, others)
     assert core.commit_index == 3
+
+
+def test_damaged_chunks_are_told_once_for_each_snapshot_and_then_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On a path that damages all that goes over it there was a line for each chunk, for ever."""
+    core = make_core(term=4)
+    for terms in ([1, 2, 3], [1, 2, 3, 3]):
+        first, *others = chunks_of(terms, term=4)
+        broken = replace(others[0], data=b"?" * 30)
+        install(core, [broken, first, *[broken] * 50])
+        assert [record.getMessage()[:28] for record in caplog.records] == ["a chunk of a snapshot came d"]
+        core.snapshots.note_restored(3)
+        install(core, others)
+        assert core.commit_index == len(terms)
+        assert "came damaged chunks=51" in caplog.records[1].getMessage()
+        caplog.clear()
+    assert core.ignored_messages == 2 * 51
+
+
+def test_damage_of_a_snapshot_that_is_given_up_is_not_that_of_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    core = make_core(term=4)
+    for terms in ([1, 2, 3], [1, 2, 3, 3]):
+        first, second, *_ = chunks_of(terms, term=4)
+        install(core, [first, *[replace(second, data=b"?" * 30)] * 3])
+    told = [record.getMessage() for record in caplog.records]
+    assert [("chunks=3" in line, "offset=30" in line) for line in told] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_configuration_that_came_damaged_is_not_believed() -> None:

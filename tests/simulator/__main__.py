@@ -6,33 +6,34 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
 
-from tests.simulator.campaign import Campaign, missing_coverage
+from tests.simulator.campaign import Campaign
 from tests.simulator.run import DEFAULT_SECONDS, Outcome, run_seed
-from tests.simulator.swarm import Swarm, bent
+from tests.simulator.shapes import DRAWN, SHAPES
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
-    parser.add_argument("--bent", action="store_true", help="with --seed: the memory of one node goes bad")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default=DRAWN, help="runs of this kind, whatever the seeds draw"
+    )
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds (default 100)")
     parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="of trouble, for each seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     arguments = parser.parse_args()
     if arguments.seed is not None:
-        change = bent if arguments.bent else None
-        return _one(arguments.seed, arguments.seconds, keep_trace=arguments.trace, change=change)
-    return _many(arguments.first, arguments.seeds, arguments.seconds, arguments.workers)
+        return _one(arguments.seed, arguments.seconds, arguments.shape, keep_trace=arguments.trace)
+    campaign = Campaign(
+        arguments.first, arguments.seeds, arguments.seconds, arguments.workers, arguments.shape
+    )
+    return _many(campaign, arguments.seeds, arguments.workers)
 
 
-def _one(
-    seed: int, seconds: float, *, keep_trace: bool, change: Callable[[Swarm], Swarm] | None = None
-) -> int:
-    outcome = run_seed(seed, seconds, keep_trace=keep_trace, change=change)
+def _one(seed: int, seconds: float, shape: str, *, keep_trace: bool) -> int:
+    outcome = run_seed(seed, seconds, keep_trace=keep_trace, shape=shape)
     for line in outcome.lines:
         print(line)
     print(f"seed {seed}: {outcome.swarm}")
@@ -40,16 +41,15 @@ def _one(
     return 1 if outcome.failure else 0
 
 
-def _many(first: int, count: int, seconds: float, workers: int) -> int:
+def _many(campaign: Campaign, count: int, workers: int) -> int:
     began = time.monotonic()
-    campaign = Campaign(first, count, seconds, workers)
     done = 0
 
     def tell(outcome: Outcome) -> None:
         nonlocal done
         done += 1
         if outcome.failure is not None:
-            print(f"\nseed {outcome.seed} failed: {outcome.failure}\n  replay: {outcome.command}", flush=True)
+            print(f"\n{outcome.report}", flush=True)
         elif done % 50 == 0:
             print(f"\r{done} of {count} seeds", end="", flush=True, file=sys.stderr)
 
@@ -61,7 +61,7 @@ def _many(first: int, count: int, seconds: float, workers: int) -> int:
     hours = campaign.simulated_seconds / 3600
     print(f"{count} seeds, {hours:.2f} simulated hours in {wall_seconds / 60:.1f} minutes", end="")
     print(f" ({hours / (wall_seconds / 60):.2f} hours a minute, {workers} processes)")
-    missing = missing_coverage(campaign.counts)
+    missing = campaign.missing()
     for name in missing:
         print(f"never happened: {name}")
     print(f"{len(campaign.failures)} failures")

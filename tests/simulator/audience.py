@@ -15,7 +15,7 @@ from random import Random
 from typing import Protocol
 
 from actors.memory import MemoryClient, MemorySubscriber
-from kvstore import errors
+from kvstore import errors, watch_streams
 from kvstore.client import watch as watching
 from kvstore.client import watched
 from kvstore.client.core import ClientCore
@@ -473,12 +473,16 @@ class Spectator:
 
 @contextmanager
 def bounded_watches(swarm: Swarm) -> Iterator[None]:
-    """In runs with tiny queues a watch is full when a few batches wait for their consumer."""
-    before = watched.MAX_BATCHES
+    """In runs with tiny queues a watch is full when a few batches wait for their consumer; in runs with
+    crowds a stream has one from its first subscriber on."""
+    before, pause_seconds = watched.MAX_BATCHES, watch_streams.PAUSE_SECONDS_PER_SUBSCRIBER
     for module in (watching, watched):
         vars(module)["MAX_BATCHES"] = FEW_BATCHES if swarm.tiny_queues else before
+    if swarm.crowds:
+        vars(watch_streams)["PAUSE_SECONDS_PER_SUBSCRIBER"] = watch_streams.MOST_PAUSE_SECONDS
     try:
         yield
     finally:
         for module in (watching, watched):
             vars(module)["MAX_BATCHES"] = before
+        vars(watch_streams)["PAUSE_SECONDS_PER_SUBSCRIBER"] = pause_seconds

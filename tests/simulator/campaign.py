@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 from tests.simulator.run import Outcome, run_seed
+from tests.simulator.shapes import DRAWN
 
 # What must have happened at least once in a campaign of a few hundred seeds.
 EXPECTED = (
@@ -145,22 +147,27 @@ def missing_coverage(counts: Counter[str]) -> list[str]:
 class Campaign:
     """Owned by whoever wants to know."""
 
-    def __init__(self, first: int, count: int, seconds: float, workers: int) -> None:
+    def __init__(self, first: int, count: int, seconds: float, workers: int, shape: str = DRAWN) -> None:
         self._seeds = range(first, first + count)
         self._seconds = seconds
         self._workers = workers
+        self._shape = shape
         self.failures: list[Outcome] = []
         self.counts: Counter[str] = Counter()
         self.simulated_seconds = 0.0
 
     def run(self, tell: Callable[[Outcome], None]) -> None:
         """Every seed; `tell` hears of each when it is done, in order of the seeds."""
-        seconds = [self._seconds] * len(self._seeds)
         # Spawned, not forked: a process begins with nothing of this one's.
         with ProcessPoolExecutor(self._workers, mp_context=get_context("spawn")) as pool:
-            for outcome in pool.map(run_seed, self._seeds, seconds, chunksize=4):
+            run = partial(run_seed, seconds=self._seconds, shape=self._shape)
+            for outcome in pool.map(run, self._seeds, chunksize=4):
                 self._note(outcome)
                 tell(outcome)
+
+    def missing(self) -> list[str]:
+        """What never happened, or too seldom. In runs of one kind much cannot: of them nothing is missed."""
+        return missing_coverage(self.counts) if self._shape == DRAWN else []
 
     def _note(self, outcome: Outcome) -> None:
         self.counts.update(outcome.counts)

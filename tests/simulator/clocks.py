@@ -56,6 +56,10 @@ class NodeClock:
     def now(self) -> float:
         return self._base_local + (self._schedule.now + self.busy_seconds - self._base_true) * self.rate
 
+    def turn_began(self) -> float:
+        """What it showed then; of a start, too."""
+        return self.now() - self.busy_seconds * self.rate
+
     def true_time(self, local: float) -> float:
         """When this clock will show `local`, if nothing happens to it meanwhile."""
         return self._base_true + (local - self._base_local) / self.rate

@@ -59,7 +59,8 @@ class SimulatedNode:
         self.paused = False
         self.busy_until = 0.0
         self.wake_at: float | None = None  # when its next turn is scheduled
-        self.slow_apply = 0.0  # so many of the commands that may take long do, and end a turn of the applier
+        self.slow_apply = 0.0  # so often the time of a turn of the applier is up when it is asked for
+        self.applied_seconds = 0.0  # that commands have taken in the present turn
         self.is_bent = False  # its memory went bad, and it was not started anew since
         self.is_fenced = False
         self.copy_of_term = 0  # an old copy of its disk was put back while this term's leader led
@@ -196,7 +197,7 @@ class Cluster:
         bound_store(machine, applier, gateway, swarm)
         if swarm.slow_apply:
             node.slow_apply = swarm.slow_apply * node.rng.choice([0.0, 1.0])
-        node.machine = WatchedMachine(machine, node, self._watcher)
+        node.machine = WatchedMachine(machine, node, self._watcher, swarm.busy_apply)
         applier._machine = cast(StoreMachine, node.machine)
         applier._guard = Guard(node.machine, applier._guard.fence, check_every=CHECK_EVERY)
         if machine.applied_index:
@@ -250,7 +251,7 @@ class Cluster:
         node.wake_at = None
         if node.paused:
             return
-        node.clock.busy_seconds = 0.0
+        node.clock.busy_seconds = node.applied_seconds = 0.0
         try:
             node.system.turn(0.0)
         except (PowerLoss, Killed, StorageFailed) as death:

@@ -139,7 +139,7 @@ class StoreModel:
         return self._delete(*arguments)
 
     def _put(self, key: bytes, value: bytes, lease: int, flags: int) -> list[Any]:
-        if lease and lease not in self.leases:
+        if lease and not self._is_alive(lease):
             return [protocol.LEASE_NOT_FOUND]
         self.revision += 1
         before = self.now(key)
@@ -229,20 +229,27 @@ class StoreModel:
             self._change(record[0], None)
         return len(found)
 
+    def _is_alive(self, lease: int) -> bool:
+        known = self.leases.get(lease)
+        return known is not None and (known.ends_at_ms is None or known.ends_at_ms >= self.time_ms)
+
     def _keep_alive(self, *leases: int) -> list[Any]:
         ttls = []
         for lease in leases:
-            known = self.leases.get(lease)
+            known = self.leases[lease] if self._is_alive(lease) else None
             if known is not None:
                 known.renewed_at, known.ends_at_ms = self._index, None
             ttls.append(0 if known is None else known.ttl_seconds)
         return [protocol.OK, self.revision, ttls]
 
-    def _tick(self, time_ms: int, seen_index: int) -> list[Any]:
-        self.time_ms = max(self.time_ms, time_ms)
-        for lease in self.leases.values():
-            if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
-                lease.ends_at_ms = self.time_ms + 1000 * lease.ttl_seconds
+    def _tick(self, *moments: int) -> list[Any]:
+        is_stale = moments[-2] < self.time_ms
+        for time_ms, seen_index in zip(moments[::2], moments[1::2]):
+            for lease in self.leases.values():
+                if lease.ends_at_ms is None and lease.renewed_at <= seen_index:
+                    since_ms = self.time_ms if is_stale else time_ms
+                    lease.ends_at_ms = since_ms + 1000 * lease.ttl_seconds
+        self.time_ms = max(self.time_ms, moments[-2])
         return [protocol.OK, self.revision]
 
     def _expire(self, time_ms: int, *leases: int) -> list[Any]:

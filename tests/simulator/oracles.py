@@ -17,9 +17,10 @@ from raft.entries import EntryBatch, EntryKind, HardState, Index, Term
 from raft.membership import Configuration
 from raft.messages import AppendResponse, RequestVote, VoteResponse
 from raft.storage import Recovered
-from tests.simulator.cluster import Cluster, SimulatedNode
+from tests.simulator.cluster import CHECK_EVERY, Cluster, SimulatedNode
 from tests.simulator.membership_oracle import MembershipOracle
 from tests.simulator.model import StoreModel
+from tests.simulator.timekeeping import Timekeeping
 from tests.simulator.tracing import Trace, Violation
 
 
@@ -70,6 +71,7 @@ class Oracles:
         self.cluster: Cluster  # set once, by the simulation
         self.model = StoreModel()
         self.membership = MembershipOracle(trace)
+        self.times = Timekeeping(self.model)
         self._shadows: dict[str, Shadow] = {}  # by node
         self._observed: dict[str, Observed] = {}  # by node; of its present life
         self._copies: set[str] = set()  # nodes whose disk is an old copy, from their first start with it on
@@ -94,6 +96,7 @@ class Oracles:
     def recovered(self, node: SimulatedNode, recovered: Recovered) -> None:
         """A restart finds all that was synced, and nothing that was never written."""
         self._observed[node.name] = Observed()
+        self.times.recovered(node, recovered.last_index)
         if node.copy_of_term and node.name not in self._copies:
             self._copies.add(node.name)
             self._take_for_granted(node, recovered)
@@ -185,6 +188,7 @@ class Oracles:
             self._check_batch(node, shadow, batch)
             shadow.terms[batch.first_index - 1 :] = [term for term, _, _ in batch.entries]
             self.membership.appended(node.name, batch)
+            self.times.appended(node, batch, self.leaders.get(batch.entries[-1][0]))
 
     def _check_state(self, node: SimulatedNode, old: HardState, new: HardState) -> None:
         if new.term < old.term:
@@ -280,6 +284,7 @@ class Oracles:
                 raise Violation(f"{node.name} applies another command at {index} than others did")
             elif self._results[index - 1] != result:
                 raise Violation(f"{node.name} gives another result at {index} than others did")
+        self.times.applied(node, first_index, bodies)
         last = first_index + len(bodies) - 1
         if (last + 1) % node.machine.PIECE == 0:
             self._check_hash(node, last, node.machine.inner.digest())
@@ -294,6 +299,7 @@ class Oracles:
                     f"{node.name}: a command without result, or a result without command: {index}"
                 )
             return
+        self.times.check(index, body, self.cluster.swarm)
         expected = self.model.apply(index, body)
         self._revisions[-1] = self.model.revision
         given = msgpack.unpackb(result)
@@ -305,6 +311,7 @@ class Oracles:
         """A snapshot's state is the one that everybody had at its index."""
         machine = node.machine.inner
         index = machine.applied_index
+        self.times.restored(node, index)
         if index > len(self._revisions) or machine.revision != self._revisions[index - 1]:
             raise Violation(f"{node.name} restored revision {machine.revision} from a snapshot at {index}")
         records = [list(record) for record in machine._store.range(b"\x00", b"\x00").records]
@@ -341,10 +348,21 @@ class Oracles:
             raise Violation(f"{node.name} has applied {applied} after {seen.applied_index}")
         seen.applied_index = applied
         self._trace.counts["applier behind"] += bool(node.applier._unapplied.waiting)
+        self._check_turn(node)
         if not self.cluster.swarm.bends and (suspects := node.applier._guard.status()["divergence"]):
             raise Violation(f"{node.name} takes others for different: {suspects}")
         if core.role is Role.LEADER:
             self._check_progress(node, seen)
+            self.times.turned(node)
+
+    def _check_turn(self, node: SimulatedNode) -> None:
+        """A node that applies for long is silent meanwhile. Actors run twice in a turn; and between two
+        fingerprints the applier asks for the time whatever the machine does."""
+        share_seconds = node.applier._share._seconds / node.clock.rate
+        most_seconds = 2 * (share_seconds + CHECK_EVERY * self.cluster.swarm.busy_apply)
+        if node.applied_seconds > most_seconds:
+            took = f"{node.applied_seconds:.3f} s in one turn, and may for {most_seconds:.3f}"
+            raise Violation(f"{node.name} applied for {took}")
 
     def fenced(self, node: SimulatedNode) -> None:
         """Only a node whose memory went bad, or whose disk is an old copy; whatever befell the others."""

@@ -24,7 +24,8 @@ from tests.simulator.cluster import Cluster, SimulatedNode
 from tests.simulator.lessees import Lessees
 from tests.simulator.nemesis import Nemesis
 from tests.simulator.oracles import Oracles
-from tests.simulator.swarm import Swarm, draw, is_all_together
+from tests.simulator.shapes import DRAWN, SHAPES
+from tests.simulator.swarm import draw, is_all_together
 from tests.simulator.tracing import Trace, Violation
 from tests.simulator.workload import Workload
 
@@ -56,12 +57,24 @@ class Outcome:
     counts: Counter[str]
     simulated_seconds: float
     lines: list[str] = field(default_factory=list)
+    seconds: float = DEFAULT_SECONDS
+    shape: str = DRAWN
 
     @property
     def command(self) -> str:
-        return f"python -m tests.simulator --seed {self.seed} --seconds {self.seconds:g} --trace"
+        return replay_command(self.seed, self.seconds, self.shape)
 
-    seconds: float = DEFAULT_SECONDS
+    @property
+    def report(self) -> str:
+        """Of a failure, and how to see it again."""
+        return f"seed {self.seed} failed: {self.failure}\n  replay: {self.command}"
+
+
+def replay_command(seed: int, seconds: float, shape: str) -> str:
+    words = [f"python -m tests.simulator --seed {seed} --seconds {seconds:g}"]
+    if shape != DRAWN:
+        words.append(f"--shape {shape}")
+    return " ".join([*words, "--trace"])
 
 
 class Simulation:
@@ -73,12 +86,12 @@ class Simulation:
         seconds: float,
         *,
         keep_trace: bool = False,
-        change: Callable[[Swarm], Swarm] | None = None,
+        shape: str = DRAWN,
     ) -> None:
         rng = Random(seed)
-        swarm = draw(Random(rng.getrandbits(64)))
-        self.swarm = change(swarm) if change is not None else swarm
+        self.swarm = SHAPES[shape](draw(Random(rng.getrandbits(64))))
         self.seconds = seconds
+        self.command = replay_command(seed, seconds, shape)
         self.schedule = Schedule()
         self.trace = Trace(self.schedule, keep=keep_trace)
         self.oracles = Oracles(self.trace)
@@ -101,7 +114,15 @@ class Simulation:
         self._acknowledged: dict[str, int] = {}  # writes, by phase
 
     def run(self) -> None:
-        """Raises Violation."""
+        """Raises Violation, with a note that says how to see it again."""
+        try:
+            with bounded_watches(self.swarm):
+                self._run()
+        except Violation as violation:
+            violation.add_note(f"replay: {self.command}")
+            raise
+
+    def _run(self) -> None:
         for node in self.cluster.nodes.values():
             self.cluster.start(node)
         self.workload.start()
@@ -134,6 +155,8 @@ class Simulation:
         seconds = timeouts * self.swarm.election_seconds
         if timeouts == FINISH_TIMEOUTS and self.swarm.disk_errors:
             seconds += ALARM_SECONDS
+        # Who begins anew, or was away, applies all of it.
+        seconds += self.swarm.busy_apply * len(self.oracles.committed)
         if not self.schedule.run_until(self.schedule.now + seconds, is_done):
             raise Violation(f"{seconds:.1f} s after healing: {what}")
 
@@ -211,15 +234,15 @@ def run_seed(
     seconds: float = DEFAULT_SECONDS,
     *,
     keep_trace: bool = False,
-    change: Callable[[Swarm], Swarm] | None = None,
+    shape: str = DRAWN,
 ) -> Outcome:
-    """One run, whose failure is part of its outcome. `change` may alter the swarm that the seed draws."""
+    """One run, whose failure is part of its outcome. `shape` names what is made of the swarm that the seed
+    draws."""
     with _quiet():
-        simulation = Simulation(seed, seconds, keep_trace=keep_trace, change=change)
+        simulation = Simulation(seed, seconds, keep_trace=keep_trace, shape=shape)
         failure = None
         try:
-            with bounded_watches(simulation.swarm):
-                simulation.run()
+            simulation.run()
         except Violation as violation:
             failure = str(violation)
             simulation.trace.line("*", "VIOLATION", failure)
@@ -231,21 +254,25 @@ def run_seed(
         simulation.schedule.now,
         simulation.trace.lines,
         seconds,
+        shape,
     )
 
 
-def run_seeds(
-    first: int, count: int, sim_seconds: float = DEFAULT_SECONDS, *, stop_at_first: bool = False
-) -> list[Outcome]:
-    """The failures among these seeds."""
-    failures = []
-    for seed in range(first, first + count):
-        outcome = run_seed(seed, sim_seconds)
+def passed(seeds: Iterable[int], seconds: float, shape: str = DRAWN) -> list[Outcome]:
+    """For tests: what all of these runs showed, none of which failed."""
+    outcomes = [run_seed(seed, seconds, shape=shape) for seed in seeds]
+    failures = [outcome.report for outcome in outcomes if outcome.failure is not None]
+    assert not failures, "\n".join(failures)
+    return outcomes
+
+
+def first_failure(seeds: Iterable[int], seconds: float, shape: str = DRAWN) -> str:
+    """For tests of planted bugs: what the first of these runs that fails says; empty if all pass."""
+    for seed in seeds:
+        outcome = run_seed(seed, seconds, shape=shape)
         if outcome.failure is not None:
-            failures.append(outcome)
-            if stop_at_first:
-                break
-    return failures
+            return outcome.report
+    return ""
 
 
 def merged(outcomes: Iterable[Outcome]) -> Counter[str]:

@@ -6,7 +6,7 @@ troubles in company may hide, alone they may show. Pure data, drawn once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from random import Random
 
 # Some have what looks like a child and is none, and some children have no parent that is a key.
@@ -67,6 +67,8 @@ class Swarm:
     # Memory.
     old_copies: bool  # an old copy of one node's disk is put back, where its leader can prove it
     bends: bool  # one node's state goes bad; what else would heal or spread that is off then
+    # Watchers.
+    crowds: bool  # each stream holds what it has to say for a moment, as for many who hear it
     # How often troubles begin: mean time between two of one kind, in election timeouts.
     calm: float
     # What else clients do.
@@ -77,6 +79,7 @@ class Swarm:
     quota_bytes: int  # more than is ever present, so that the past alone exceeds it; 0: none
     few_sessions: bool  # one less than there are clients
     trees: bool  # keys are paths, and clients ask for children and watch trees
+    busy_apply: float  # seconds that each command takes a node to apply
 
     @property
     def election_seconds(self) -> float:
@@ -165,6 +168,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         batches=on(),
         bends=False,
         old_copies=False,
+        crowds=False,
         calm=rng.choice([4.0, 8.0, 16.0]),
         history_revisions=rng.choice([1, 5, 30]) if on() else 0,
         # What comes later is drawn later, so that it changes nothing about what a seed meant before.
@@ -177,55 +181,7 @@ def draw(rng: Random, size: int | None = None) -> Swarm:
         quota_bytes=rng.choice([5000, 20_000]) if on() else 0,
         few_sessions=on(),
         trees=on(),
-    )
-
-
-def plain(swarm: Swarm) -> Swarm:
-    """Clients that put, read, and delete one key, and a store without bounds: for tests of one thing."""
-    return replace(
-        swarm,
-        transactions=False,
-        range_deletes=False,
-        compacting=False,
-        quota_bytes=0,
-        few_sessions=False,
-        trees=False,
-    )
-
-
-def bent(swarm: Swarm) -> Swarm:
-    """One node's memory goes bad, among three or more; and nothing that would make its state anew."""
-    return replace(
-        plain(swarm),
-        size=max(3, swarm.size),
-        kills=False,
-        power=False,
-        blackouts=False,
-        crash_points=False,
-        disk_errors=False,
-        changes=False,
-        think_seconds=0.05,
-        watchers=0,
-        lessees=0,
-        bends=True,
-    )
-
-
-def forgetful(swarm: Swarm) -> Swarm:
-    """An old copy of one node's disk is put back, among three or more, and nothing else befalls anybody that
-    might make another leader: what is promised then is another matter."""
-    return replace(
-        peaceful(swarm),
-        size=max(3, swarm.size),
-        loss=0.0,
-        partitions=False,
-        clogs=False,
-        drift=0.0,
-        jumps=False,
-        tiny_queues=False,
-        impatient=0.0,
-        calm=4.0,
-        old_copies=True,
+        busy_apply=some(0.0002, 0.003),
     )
 
 
@@ -234,47 +190,4 @@ def is_all_together(swarm: Swarm) -> bool:
     members that come and go."""
     return bool(
         swarm.watchers and swarm.lessees and swarm.history_revisions and swarm.changes and swarm.transactions
-    )
-
-
-def all_together(swarm: Swarm) -> Swarm:
-    """All that concerns the store at once, whatever the seed would have drawn."""
-    return replace(
-        swarm,
-        keys=6,
-        history_revisions=5,
-        snapshot_interval=20,
-        changes=True,
-        watchers=3,
-        lessees=3,
-        transactions=True,
-        range_deletes=True,
-        compacting=True,
-        quota_bytes=5000,
-        few_sessions=True,
-        trees=True,
-    )
-
-
-def peaceful(swarm: Swarm) -> Swarm:
-    """Three nodes and busy clients whom nothing befalls but a partition now and then: for tests that need a
-    run with much in it, whatever the seed would have drawn."""
-    return replace(
-        plain(swarm),
-        size=3,
-        loss=0.0,
-        delay_seconds=0.002,
-        slow_sync=0.0,
-        partitions=True,
-        pauses=False,
-        kills=False,
-        power=False,
-        blackouts=False,
-        crash_points=False,
-        disk_errors=False,
-        transfers=False,
-        changes=False,
-        clients=4,
-        keys=3,
-        think_seconds=0.05,
     )

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from kvstore import watch_streams
 from kvstore.watch_plane import WatchPlane
-from kvstore.watch_streams import MOST_PAUSE_SECONDS, Stream
-from tests.simulator.run import run_seed
-from tests.simulator.swarm import Swarm, plain
+from kvstore.watch_streams import Stream
+from tests.simulator.run import first_failure, passed
 
 SEEDS = 6
 SECONDS = 3.0
 
 
-def attentive(swarm: Swarm) -> Swarm:
-    return replace(plain(swarm), watchers=8, clients=4, think_seconds=0.02, impatient=0.0)
-
-
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Each stream has a crowd from its first subscriber on. How many revisions each message had."""
-    monkeypatch.setattr(watch_streams, "PAUSE_SECONDS_PER_SUBSCRIBER", MOST_PAUSE_SECONDS)
+    """How many revisions each message had."""
     found: list[int] = []
     release = WatchPlane._release
 
@@ -37,12 +28,11 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_watchers_in_a_crowd_are_told_the_truth(held: list[int]) -> None:
-    failures = [run_seed(seed, SECONDS, change=attentive).failure for seed in range(1, SEEDS + 1)]
-    assert not any(failures), failures
+    passed(range(1, SEEDS + 1), SECONDS, "crowded")
     assert sum(size > 1 for size in held) > SEEDS, "nothing was held"
 
 
-def test_what_is_held_and_forgotten_is_noticed(monkeypatch: pytest.MonkeyPatch, held: list[int]) -> None:
+def test_what_is_held_and_forgotten_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted bug: the sequence goes on without it, and the heartbeats promise that it was sent."""
     release = WatchPlane._release
 
@@ -55,4 +45,5 @@ def test_what_is_held_and_forgotten_is_noticed(monkeypatch: pytest.MonkeyPatch, 
         release(plane, stream)
 
     monkeypatch.setattr(WatchPlane, "_release", forgetful)
-    assert any(run_seed(seed, SECONDS, change=attentive).failure for seed in range(1, SEEDS + 1))
+    found = first_failure(range(1, SEEDS + 1), SECONDS, "crowded")
+    assert "is not reliable: nothing of revision" in found, found or "no seed failed"

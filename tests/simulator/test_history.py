@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import replace
 
 import pytest
 
 from tests.simulator.history import History, Seen
 from tests.simulator.model import StoreModel
 from tests.simulator.run import Simulation
-from tests.simulator.swarm import Swarm, peaceful
 from tests.simulator.tracing import Violation
 
 SEED, SECONDS = 11, 4.0
 
 
-def transacting(swarm: Swarm) -> Swarm:
-    return replace(peaceful(swarm), transactions=True, range_deletes=True, trees=True)
-
-
 @functools.cache
 def shown() -> tuple[History, StoreModel]:
-    simulation = Simulation(SEED, SECONDS, change=transacting)
+    simulation = Simulation(SEED, SECONDS, shape="transacting")
     simulation.run()
     return simulation.workload.history, simulation.oracles.model
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulator.campaign import missing_coverage
-from tests.simulator.run import merged, run_seed
+from tests.simulator.run import merged, passed
 
 GROUPS = 10
 SEEDS_PER_GROUP = 20
@@ -20,9 +20,7 @@ RARE = 20
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_seeds_pass(group: int) -> None:
     first = 1 + group * SEEDS_PER_GROUP
-    outcomes = [run_seed(seed, SECONDS) for seed in range(first, first + SEEDS_PER_GROUP)]
-    failed = [f"{outcome.failure}\n  replay: {outcome.command}" for outcome in outcomes if outcome.failure]
-    assert not failed, "\n".join(failed)
+    outcomes = passed(range(first, first + SEEDS_PER_GROUP), SECONDS)
     counts = merged(outcomes)
     counts["runs"] = len(outcomes)
     missing = missing_coverage(counts)

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from tests.simulator.cluster import SimulatedNode
 
 
-def chance_of(rng: Random, share: float) -> bool:
-    return rng.random() < share
+Execute = Callable[[list[Any]], bytes]
+
+
+def _by_chance(rng: Random, share: float, is_time_up: Callable[[], bool]) -> bool:
+    return rng.random() < share or is_time_up()
 
 
 class Watcher(Protocol):
@@ -109,25 +112,40 @@ class WatchedMachine:
 
     PIECE = 32
 
-    def __init__(self, inner: StoreMachine, node: SimulatedNode, watcher: Watcher) -> None:
+    def __init__(
+        self, inner: StoreMachine, node: SimulatedNode, watcher: Watcher, busy_seconds: float
+    ) -> None:
         self.inner = inner
         self._node = node
         self._watcher = watcher
+        if busy_seconds:
+            commands = inner._commands
+            inner._commands = {name: self._timed(commands[name], busy_seconds) for name in commands}
+
+    def _timed(self, execute: Execute, seconds: float) -> Execute:
+        """The same, and it takes that long."""
+        node = self._node
+
+        def timed(command: list[Any]) -> bytes:
+            node.clock.busy_seconds += seconds
+            node.applied_seconds += seconds
+            return execute(command)
+
+        return timed
 
     def apply_some(
         self, first_index: int, bodies: list[bytes | None], *, is_time_up: Callable[[], bool]
     ) -> list[bytes | None]:
-        """On a slow node the time is up when chance says so: in the simulator no command takes any."""
+        """On a slow node the time is up when chance says so, too."""
         node, results = self._node, list[bytes | None]()
-        if node.slow_apply:
-            is_time_up = partial(chance_of, node.rng, node.slow_apply)
+        is_up = partial(_by_chance, node.rng, node.slow_apply, is_time_up) if node.slow_apply else is_time_up
         while len(results) < len(bodies):
             index = first_index + len(results)
             piece = bodies[len(results) : len(results) + self.PIECE - index % self.PIECE]
-            given = self.inner.apply_some(index, piece, is_time_up=is_time_up)
+            given = self.inner.apply_some(index, piece, is_time_up=is_up)
             self._watcher.applied(node, index, piece[: len(given)], given)
             results += given
-            if len(given) < len(piece):
+            if len(given) < len(piece) or is_time_up():
                 break
         return results
 
