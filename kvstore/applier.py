@@ -15,7 +15,6 @@ from kvstore.unusable import Judged
 from raft.actor_messages import RestoreSnapshot
 from raft.applier_actor import WATCH_PORT, ApplierActor
 from raft.snapshot import snapshot_name
-from raft.state_machine import Restorer
 
 
 class StoreApplier(ApplierActor):
@@ -49,9 +48,13 @@ class StoreApplier(ApplierActor):
             self.publish(WATCH_PORT, parts)
         self._arrange()
 
-    def _begun_restorer(self, message: RestoreSnapshot) -> Restorer:
+    def _begin_restoring(self, message: RestoreSnapshot) -> None:
         file = self._snapshots / snapshot_name(message.index, message.term)
-        return Judged(self._store, file, message.index).restorer()
+        judged = Judged(self._store, file, message.index)
+        with judged.named():  # one without content comes to its end in here
+            super()._begin_restoring(message)
+        if self._restorer is not None:
+            self._restorer = judged.restorer()
 
     def _arrange(self) -> None:
         times = [at for at in (self._own_at, self._plane.due_at()) if at is not None]

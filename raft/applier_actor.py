@@ -392,12 +392,8 @@ class ApplierActor(Actor):
         assert message.index > self.applied_index, f"{message} while {self.applied_index} is applied"
         self._slices = None
         # In place of an older one that is not whole yet, if there is one: that is given up.
-        self._restoring, self._restorer, self._fed_bytes = message, self._begun_restorer(message), 0
+        self._restoring, self._restorer, self._fed_bytes = message, self._machine.restorer(), 0
         self._go_on_restoring(message, self._restorer)
-
-    def _begun_restorer(self, message: RestoreSnapshot) -> Restorer:
-        """For the content of that snapshot."""
-        return self._machine.restorer()
 
     def _take_part(self, message: SnapshotPart) -> None:
         """One part is in memory at a time: the next one is asked for when the machine has this one."""
