@@ -20,7 +20,7 @@ BATCH = 125  # small ones in a transaction
 WATCHERS = 6
 # A disk or a machine that has other work must not decide: a node that is busy for long in one turn is told by
 # its processor time, and by the term if it is for very long.
-ARGUMENTS = ["--snapshot-interval-entries", "150", "--election-timeout-ms", "1500"]
+ARGUMENTS = ["--snapshot-interval-entries", "150", "--election-timeout-ms", "1333"]
 # The least election timeout of a node as it comes. No step may take 100 ms of a quiet machine, and where all
 # else of the machine is busy, too, each takes up to twice as long.
 BOUND_MILLISECONDS = 200
