@@ -343,7 +343,7 @@ def test_the_log_that_a_snapshot_replaced_is_given_up_bit_by_bit() -> None:
 
 
 def test_a_tick_calls_hardly_anything_for_each_lease() -> None:
-    """One that finds all leases of a cluster renewed took an eighth of a second. What it calls finds the moment."""
+    """One that finds all leases of a cluster renewed took an eighth of a second."""
     costs = []
     for count in (10, 1000):
         leases = Leases()
