@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -114,7 +114,7 @@ def run_node_row(point: str, effort: Effort, faults: Iterable[str], *, size: int
             numbers = steps_of_node(size)[point]
             for number in rng.sample(numbers, len(numbers)):
                 stop = Stop(number, rng.choice(MOMENTS), point)
-                _count(row, column, stop, lambda: _node_word(fault, root, stop, rng, size))
+                _count(row, column, stop, partial(_node_word, fault, root, stop, rng, size))
                 if row.struck(column) >= effort.picks:
                     break
     return row
@@ -143,7 +143,7 @@ def run_quietly(task: tuple[str, Effort]) -> Row:
 def _run_faults(row: Row, fault: Fault, root: Path, effort: Effort) -> None:
     row.cells[fault.name] = Counter()
     for stop in effort.stops(row.point, fault.name):
-        _count(row, fault.name, stop, lambda: run_fault(fault, root, stop, effort.seed))
+        _count(row, fault.name, stop, partial(run_fault, fault, root, stop, effort.seed))
         if row.struck(fault.name) >= effort.picks:
             return
 
@@ -154,7 +154,7 @@ def _run_damages(row: Row, column: Column, root: Path, effort: Effort) -> None:
         scene = scenes().get(stop[:2])
         if scene is None:  # a list is read before and after it is made, and that is the same
             continue
-        _count(row, column.name, stop, lambda: run_damage(column, root, scene, effort.seed))
+        _count(row, column.name, stop, partial(run_damage, column, root, scene, effort.seed))
         if row.struck(column.name) >= effort.picks:
             return
 

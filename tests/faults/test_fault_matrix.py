@@ -68,9 +68,14 @@ def check(row: Row) -> None:
 def test_a_promised_cell_that_nothing_was_run_of_is_found() -> None:
     """`make faults` ends with 1 then, too."""
     found = Row("write entries", {"crash": Counter(["n/a: no such call follows"]), "torn write": Counter()})
-    other = Row("write entries", {"crash": Counter(["whole"]), "flip: mark": Counter(["n/a: no such record"])})
+    other = Row(
+        "write entries", {"crash": Counter(["whole"]), "flip: mark": Counter(["n/a: no such record"])}
+    )
     assert idle_cells([found], page.cells()) == ["write entries, crash", "write entries, torn write"]
-    assert idle_cells([found, other], page.cells()) == ["write entries, flip: mark", "write entries, torn write"]
+    assert idle_cells([found, other], page.cells()) == [
+        "write entries, flip: mark",
+        "write entries, torn write",
+    ]
     nothing = Row("first start: write segment", {"flip: mark": Counter(["n/a: no such record"])})
     assert idle_cells([nothing], page.cells()) == [], "the page promises nothing there"
 

@@ -1,4 +1,4 @@
-"""A backup outlives a loss of power: F1 and F2 for the one file that is relied on once all else is lost.
+"""A backup outlives a loss of power, since it is relied on once all else is lost.
 
 The file is a real one; beside it a ledger keeps what the platter has of it, so that a test can take the power
 away before any call, let a call fail, or have the platter keep something else than what was written.
@@ -100,7 +100,7 @@ def content(path: Path) -> bytes | None:
 def test_without_power_a_backup_is_whole_or_was_never_there(
     tmp_path: Path, old: bytes | None, luck: bool | int
 ) -> None:
-    """F2, before every call; and what was said to be saved is there whatever happens then."""
+    """Before every call; and what was said to be saved is there whatever happens then."""
     path = tmp_path / "f"
     for number in range(100):
         files = prepared(path, old)
@@ -120,7 +120,7 @@ def test_without_power_a_backup_is_whole_or_was_never_there(
 
 @pytest.mark.parametrize("old", [None, OLD], ids=["new", "replaced"])
 def test_a_backup_of_which_a_call_failed_is_not_said_to_be_saved(tmp_path: Path, old: bytes | None) -> None:
-    """F1: whichever call it is, a sync above all."""
+    """Whichever call it is, a sync above all."""
     path = tmp_path / "f"
     for number in range(100):
         files = prepared(path, old)
