@@ -5,8 +5,8 @@ to take no snapshots, once to take one for each MiB of log. Puts come at a fixed
 they were due, and overwrite keys at random. Of the second run only those count that were due while any of the
 nodes had a snapshot in the making, or shortly before or after; and of those, in figures of their own, the
 ones that were due while the leader had: a put needs the leader and one other, so it may notice nothing of a
-follower's. The median of the rounds counts, of each figure. Exit code 1 if p99 with snapshots, of the one or of the other,
-is more than three times that without.
+follower's. The median of the rounds counts, of each figure. Exit code 1 if p99 with snapshots, of the one or
+of the other, is more than three times that without.
 """
 
 from __future__ import annotations

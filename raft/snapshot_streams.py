@@ -3,8 +3,8 @@
 Owned by the snapshot keeper. May know the core, the storage and the messages; time is passed in. Whoever
 opens a stream gets a snapshot that is no older than that moment, on any node: the newest one if it is new
 enough, else one that is taken now. It is kept while it is read, whatever is taken or installed meanwhile. All
-is bounded: streams, slices that wait, the size of one, how many leave in a second, and how often a snapshot is
-taken for somebody's sake.
+is bounded: streams, slices that wait, the size of one, how many leave in a second, and how often a snapshot
+is taken for somebody's sake.
 """
 
 from __future__ import annotations

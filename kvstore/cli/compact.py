@@ -1,6 +1,6 @@
 """compact: the past of the keys is forgotten, and the log is given up behind a snapshot.
 
-Knows the blocking client only. The first is one command of the cluster; the second every node does for itself.
+Knows the blocking client only. The first is one command of the cluster, the second every node does by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Snapshots of the cluster, saved, or taken for the sake of the log: which questions to ask of which node, and what to believe of answers.
+"""Snapshots of the cluster, saved or just taken: which questions to ask of which node, what to believe.
 
 May know: calls, the protocol's bodies and the layout of a snapshot file; no socket, clock or thread. The
 steps are a generator, which both faces of the client drive: it yields what to ask, gets the answer or the

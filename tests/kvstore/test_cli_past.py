@@ -76,4 +76,4 @@ def test_what_to_compact_must_be_said(cluster: FakeCluster) -> None:
     cluster.statuses[ENDPOINTS[0]] = status_of(1, "leader")
     for words in ((), ("--node", "n1"), ("2", "--node", "n1"), ("--log", "--node", "n9")):
         run(cluster, "compact", *words, expect=exits.USAGE)
-    assert cluster.snapshots == cluster.compacted == []
+    assert not cluster.snapshots and not cluster.compacted
