@@ -90,17 +90,17 @@ def assent_footprint(directory: Path, keys: int, value_bytes: int) -> Footprint:
         seconds = seconds_until_it_serves(cluster, name, key_of(keys - 1, keys))
         settle(cluster)
         restarted = cluster.resident_bytes(name)
-        compact(cluster, directory / "saved")
+        compact(cluster)
         return Footprint(memory, restarted, seconds, disk, disk_bytes(cluster.data_directory(name)))
 
 
-def compact(cluster: ProcessCluster, saved: Path) -> None:
-    """The history goes, and then the log behind a snapshot, which saving one makes a node take."""
+def compact(cluster: ProcessCluster) -> None:
+    """The history goes, and then the log behind a snapshot: `assent compact REV --log`."""
     [name] = cluster.names
     status = cluster.wait_for("the node's status", lambda: cluster.status(name))
     with Client(cluster.endpoints, timeout_seconds=_LONG_SECONDS) as client:
         client.compact(status["revision"])
-        client.cluster.save_snapshot(saved, timeout_seconds=_LONG_SECONDS)
+        client.cluster.take_snapshot(cluster.endpoints[0], timeout_seconds=_LONG_SECONDS)
     settle(cluster)
 
 

@@ -60,7 +60,7 @@ class OpenLoop:
     """Owns its socket and its session, until `close`. Keys are drawn from those that `filling` writes."""
 
     def __init__(self, endpoints: Sequence[str], keys: int, value_bytes: int, *, seed: int = 1) -> None:
-        leader = leader_endpoint(endpoints)
+        self.leader = leader = leader_endpoint(endpoints)  # its client endpoint
         self._random = random.Random(seed)
         self._keys = keys
         self._values = [self._random.randbytes(value_bytes) for _ in range(_VALUES)]

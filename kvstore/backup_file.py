@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore.errors import AssentError
-from raft.files import Descriptor, FailStop, OsFiles
+from raft.files import Descriptor, FailStop, Files, OsFiles
 from raft.snapshot import SnapshotReader
 from raft.storage import CorruptSnapshot
 
@@ -43,12 +43,12 @@ class DamagedBackup(CorruptSnapshot):
 class BackupFile:
     """One file in the making. Owned by whoever saves; ends with commit() or abandon()."""
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False, files: Files | None = None) -> None:
         """Raises BackupRefused, and StorageFailed if the directory cannot be written to."""
         self.path = path
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._overwrite = overwrite
-        self._disk = FailStop(OsFiles())
+        self._disk = FailStop(files or OsFiles())
         self._end = 0
         self._check_name()
         self._descriptor: Descriptor | None = self._claim()

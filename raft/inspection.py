@@ -136,6 +136,8 @@ class Report:
     segments: list[Segment] = field(default_factory=list)
     snapshots: list[SnapshotFile] = field(default_factory=list)  # oldest first
     torn: Torn | None = None
+    # A last record says once more what was known. Without it nothing tells whether the last turn is there.
+    has_witness: bool = False
     recovered: Recovered | None = None  # what a start would know; None if it would refuse
     refusal: Exception | None = None  # with which a start would end
 
@@ -184,6 +186,7 @@ class Inspection:
         try:
             report.recovered = log.load()
             report.torn = self._torn()
+            report.has_witness = report.torn is None and self._has_witness()
         except StorageError as error:
             report.refusal = error
         finally:
@@ -340,6 +343,14 @@ class Inspection:
                 last_index = first_index + len(entries) - 1
         is_sealed = reader.seal is not None
         return Segment(path, reader.header, last_index, records, reader.end, len(data), is_sealed)
+
+    def _has_witness(self) -> bool:
+        """Whether the log ends as a clean end leaves it, with the hard state that stood there already."""
+        state, record_type, is_repeated = b"", 0, False
+        for _, _, record_type, payload in self.records():
+            if record_type == RecordType.HARD_STATE:
+                state, is_repeated = payload, payload == state
+        return record_type == RecordType.HARD_STATE and is_repeated
 
     def _torn(self) -> Torn | None:
         """Where the last segment of a log that would be loaded ends in an unfinished write."""

@@ -200,7 +200,8 @@ class ReplicationActor(Actor):
             self._core.tell_commit()
         self._forget_stale_reads(now)
         self._keeper.on_time(now)
-        self._keeper.streams.on_time(now)
+        if self._keeper.streams.on_time(now):
+            self._keeper.consider()
         if now >= self._space.due_at:
             self._space.check(now)
             space = self._space

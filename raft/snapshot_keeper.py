@@ -63,6 +63,7 @@ class SnapshotKeeper:
             0  # of the snapshot that is being written; 0 until its first slice is here
         )
         self._compact_to: Index = 0  # the log is to be compacted up to here, step by step
+        self._was_asked_for = False  # the one that is being taken: a stream wanted it
         self._wants_slice = False  # the next slice is to be asked for at due_at
         self._asked_at = 0.0  # for the last slice
         self._part_wanted: PartWanted | None = None  # the next part is to be given at due_at
@@ -80,6 +81,7 @@ class SnapshotKeeper:
         snapshots = self._core.snapshots
         is_wanted = self.streams.wants_snapshot() and snapshots.may_take()
         may_begin = not (self._is_taking or self._is_fenced or self._waits_for_room)
+        self._was_asked_for = is_wanted if may_begin else self._was_asked_for
         if may_begin and (is_wanted or (snapshots.is_due(in_lull) and not self._relief.is_hopeless())):
             self._begin()
 
@@ -169,6 +171,8 @@ class SnapshotKeeper:
             self._end()
             core.snapshots.note_taken(meta)
             self._compact_to = core.snapshots.index
+            if self._was_asked_for:
+                self.streams.rest(now)
             self.streams.settle()
             self.consider()  # it may have begun before somebody asked for one
         else:

@@ -3,7 +3,8 @@
 Owned by the snapshot keeper. May know the core, the storage and the messages; time is passed in. Whoever
 opens a stream gets a snapshot that is no older than that moment, on any node: the newest one if it is new
 enough, else one that is taken now. It is kept while it is read, whatever is taken or installed meanwhile. All
-is bounded: streams, slices that wait, the size of one, and how many leave in a second.
+is bounded: streams, slices that wait, the size of one, how many leave in a second, and how often a snapshot
+is taken for somebody's sake.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ STREAM_SLICE_BYTES = 256 << 10
 SLICE_PAUSE_SECONDS = 0.004
 # Who waits for a snapshot that is being taken hears so often how far it is.
 PATIENCE_SECONDS = 0.5
+# Between a snapshot that was taken because somebody asked and the next such one, whoever asks.
+REST_SECONDS = 2.0
 IDLE_SECONDS = 30.0  # a stream that nobody reads for so long is closed
 
 
@@ -57,6 +60,7 @@ class SnapshotStreams:
         "_free_at",
         "_reads",
         "_release",
+        "_rests_until",
         "_send_local",
         "_storage",
         "_streams",
@@ -79,6 +83,7 @@ class SnapshotStreams:
         self._streams: dict[bytes, _Stream] = {}  # by the name that its reader gave it
         self._reads: deque[ReadSnapshot] = deque()  # of streams that were open when it was asked
         self._free_at = 0.0  # no slice is read before
+        self._rests_until: float | None = None  # no snapshot is wanted before; None: it may be
 
     # -- what the gateway asks -------------------------------------------------------------------------
 
@@ -131,6 +136,8 @@ class SnapshotStreams:
 
     def wants_snapshot(self) -> bool:
         """Does a stream wait for one that can be taken now?"""
+        if self._rests_until is not None:
+            return False
         delivered = self._core.delivered_index
         return any(
             stream.meta is None and 0 < stream.moment <= delivered for stream in self._streams.values()
@@ -146,6 +153,10 @@ class SnapshotStreams:
             if stream.meta is not None and stream.ticket is not None:
                 ticket, stream.ticket = stream.ticket, None
                 self._send_local("gateway", SnapshotOpened(ticket, *stream.meta))
+
+    def rest(self, now: float) -> None:
+        """One was taken because a stream wanted it."""
+        self._rests_until = now + REST_SECONDS
 
     def give_up(self) -> None:
         """The one that was being taken has no room on the disk: another node may have some."""
@@ -165,18 +176,24 @@ class SnapshotStreams:
         if not self._streams and not self._reads:
             return None
         due = [self._free_at] if self._reads else []
+        if self._rests_until is not None:
+            due.append(self._rests_until)
         for stream in self._streams.values():
             due.append(stream.heard_at + IDLE_SECONDS if stream.ticket is None else stream.answer_at)
         return min(due)
 
-    def on_time(self, now: float) -> None:
+    def on_time(self, now: float) -> bool:
+        """True if a snapshot may be wanted now that had to wait."""
         self._read_next(now)
+        if is_rested := self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
         for name, stream in list(self._streams.items()):
             if stream.ticket is not None:
                 if now >= stream.answer_at:
                     self._tell_pending(stream)
             elif now >= stream.heard_at + IDLE_SECONDS:
                 self._drop(name)
+        return is_rested
 
     def _read_next(self, now: float) -> None:
         """One slice, if it is time for one."""

@@ -35,7 +35,7 @@ COMMANDS = {
     "del": ("kvstore.cli.kv", "delete", "Delete a key, or all below a prefix."),
     "txn": ("kvstore.cli.txn", "txn", "Compare, and do one thing or the other, all at once."),
     "watch": ("kvstore.cli.kv", "watch", "Follow the changes of a key, or of all below a prefix."),
-    "compact": ("kvstore.cli.kv", "compact", "Forget what keys were before a revision."),
+    "compact": ("kvstore.cli.compact", "compact", "Forget the past of keys, or of the log."),
     "lease": ("kvstore.cli.leases", "lease", "Grant, renew and revoke leases."),
     "ls": ("kvstore.cli.paths", "ls", "Show the names right below a path."),
     "tree": ("kvstore.cli.paths", "tree", "Show all that is below a path."),

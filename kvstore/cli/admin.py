@@ -104,7 +104,7 @@ def status(ctx: click.Context) -> None:
     invocation: Invocation = ctx.obj
     seconds = min(invocation.timeout_seconds, STATUS_SECONDS)
     with invocation.client() as client:
-        rows = _status_rows(client, seconds)
+        rows = status_rows(client, seconds)
     if invocation.write_out == "json":
         output.write_json({"nodes": rows})
     elif invocation.write_out == "simple":
@@ -121,7 +121,7 @@ def status(ctx: click.Context) -> None:
         ctx.exit(exits.UNREACHABLE)
 
 
-def _status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
+def status_rows(client: Client, seconds: float) -> list[dict[str, Any]]:
     """The nodes at the given endpoints, and those which they know of besides."""
     answers = client.status_all(timeout_seconds=seconds)
     known = {

@@ -1,4 +1,4 @@
-"""put, get, del, watch and compact: the commands on keys.
+"""put, get, del and watch: the commands on keys.
 
 They know the blocking client and how results are written; `exits` says what a failure means to the shell.
 """
@@ -284,19 +284,6 @@ def _write_event(invocation: Invocation, event: Event, *, previous: bool) -> Non
     if previous:
         columns.append(b"" if before is None else before.value)
     output.write_line(*columns)
-
-
-@click.command("compact")
-@click.argument("revision", type=POSITIVE, metavar="REV")
-@click.pass_obj
-def compact(invocation: Invocation, revision: int) -> None:
-    """Forget what the keys were before revision REV: it is the oldest that can be read from now on."""
-    with invocation.client() as client:
-        result = client.compact(revision)
-    if invocation.write_out == "json":
-        output.write_json({"revision": result.revision, "compact_revision": revision})
-    else:
-        output.write_line(f"compacted {revision}".encode())
 
 
 def key_bytes(text: str) -> bytes:

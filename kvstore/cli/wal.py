@@ -35,6 +35,11 @@ OPERATION_NAMES = (
 )
 
 
+# What can be said of the end of a log: the limit of docs/disk.md.
+CLEAN = "clean: a last record vouches for what was written before it"
+NOT_CLEAN = "not clean: if zeros stand where the last turns stood, nothing here tells"
+
+
 @click.group("wal")
 def wal() -> None:
     """Look at the log of a node that does not run."""
@@ -189,6 +194,8 @@ def _facts(report: Report) -> dict[str, Any]:
         "bytes": torn.size_bytes,
         "reason": torn.reason,
     }
+    if recovered is not None:
+        facts["end"] = CLEAN if report.has_witness else NOT_CLEAN
     facts["start"] = "would succeed" if report.refusal is None else "would refuse"
     return facts
 

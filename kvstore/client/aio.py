@@ -43,7 +43,7 @@ from kvstore.client.watch import Watch
 from kvstore.protocol_admin import Membership
 
 if TYPE_CHECKING:
-    from kvstore.client.saving import Progress, SavedSnapshot
+    from kvstore.client.saving import Progress, SavedSnapshot, TakenSnapshot
 
 CLOSE_SECONDS = 0.25
 STATUS_ALL_SECONDS = 1.0
@@ -304,3 +304,10 @@ class AsyncCluster(Cluster[asyncio.Future[Membership]]):
                 on_progress=on_progress,
             )
             return await drive_async(steps, lambda one: client._ask_node(*one), asyncio.sleep)
+
+    async def take_snapshot(self, endpoint: str, *, timeout_seconds: float = 5.0) -> TakenSnapshot:
+        """As that of the client that blocks."""
+        from kvstore.client.saving import drive_async, take_steps
+
+        steps = take_steps(endpoint, timeout_seconds=timeout_seconds, now=time.monotonic)
+        return await drive_async(steps, lambda one: self._client._ask_node(*one), asyncio.sleep)

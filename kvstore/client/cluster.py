@@ -19,7 +19,7 @@ from kvstore.protocol_admin import Membership
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kvstore.client.saving import Progress, SavedSnapshot
+    from kvstore.client.saving import Progress, SavedSnapshot, TakenSnapshot
 
 AskNode = Callable[[str, Call, float | None], Any]
 """Ask the node at this endpoint and no other."""
@@ -124,6 +124,18 @@ class BlockingCluster(Cluster[Membership]):
                 on_progress=on_progress,
             )
             return drive(steps, lambda one: self._ask_node(*one), time.sleep)
+
+    def take_snapshot(self, endpoint: str, *, timeout_seconds: float = 5.0) -> TakenSnapshot:
+        """The node at `endpoint` takes a snapshot now, for itself, and then gives up its log behind that, but
+        for what its settings and the other members keep of it.
+
+        If it has one that is no older than this call, that is as good. `timeout_seconds` is for each answer,
+        and for a node that gets no further with it. Raises SnapshotBroken, or what a request raises.
+        """
+        from kvstore.client.saving import drive, take_steps
+
+        steps = take_steps(endpoint, timeout_seconds=timeout_seconds, now=time.monotonic)
+        return drive(steps, lambda one: self._ask_node(*one), time.sleep)
 
 
 def _name(name: str) -> str:

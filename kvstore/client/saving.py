@@ -1,4 +1,4 @@
-"""Saving a snapshot of the cluster: which questions to ask of which node, and what to believe of answers.
+"""Snapshots of the cluster, saved or just taken: which questions to ask of which node, what to believe.
 
 May know: calls, the protocol's bodies and the layout of a snapshot file; no socket, clock or thread. The
 steps are a generator, which both faces of the client drive: it yields what to ask, gets the answer or the
@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from zlib import crc32
 
 from kvstore.backup_file import BackupFile
@@ -65,6 +65,16 @@ class SavedSnapshot(NamedTuple):
     file_bytes: int
 
 
+class TakenSnapshot(NamedTuple):
+    """One that a node has on its disk: of its log nothing is needed any more up to `log_index`."""
+
+    cluster_id: str
+    node: str
+    log_index: int
+    term: int
+    size_bytes: int
+
+
 class Ask(NamedTuple):
     """One question to the node at this endpoint."""
 
@@ -87,7 +97,8 @@ def snapshot_call(request: SnapshotRequest) -> Call:
     return call
 
 
-Steps = Generator[Ask | Wait, Any, SavedSnapshot]
+Outcome = TypeVar("Outcome")
+Steps = Generator[Ask | Wait, Any, Outcome]
 
 
 def save_steps(
@@ -97,7 +108,7 @@ def save_steps(
     timeout_seconds: float,
     now: Callable[[], float],
     on_progress: Progress | None,
-) -> Steps:
+) -> Steps[SavedSnapshot]:
     """`timeout_seconds` is for a node to open a snapshot at all, while it takes one for getting any further
     with that, and then for each of its answers."""
     tell = on_progress if on_progress is not None else _tell_nobody
@@ -137,6 +148,14 @@ def save_steps(
         checksum,
         file_bytes,
     )
+
+
+def take_steps(endpoint: str, *, timeout_seconds: float, now: Callable[[], float]) -> Steps[TakenSnapshot]:
+    """The node there takes one, or has one that is no older than this question; nothing of it is read."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    _, opened = yield from _open((endpoint,), nonce, timeout_seconds, now, _tell_nobody)
+    yield from _close(endpoint, nonce)
+    return TakenSnapshot(opened.cluster_id, opened.node, opened.log_index, opened.term, opened.size_bytes)
 
 
 def _open(
@@ -280,7 +299,7 @@ def saving_to(target: str | Path | BinaryIO, *, overwrite: bool) -> Iterator[Sin
 # ---------------------------------------------------------------- the two drivers
 
 
-def drive(steps: Steps, ask: Callable[[Ask], Any], wait: Callable[[float], object]) -> SavedSnapshot:
+def drive(steps: Steps[Outcome], ask: Callable[[Ask], Any], wait: Callable[[float], object]) -> Outcome:
     """Every step in turn, by a caller that blocks."""
     try:
         step = next(steps)
@@ -296,13 +315,13 @@ def drive(steps: Steps, ask: Callable[[Ask], Any], wait: Callable[[float], objec
             else:
                 step = steps.send(answer)
     except StopIteration as end:
-        saved: SavedSnapshot = end.value
-        return saved
+        outcome: Outcome = end.value
+        return outcome
 
 
 async def drive_async(
-    steps: Steps, ask: Callable[[Ask], Awaitable[Any]], wait: Callable[[float], Awaitable[object]]
-) -> SavedSnapshot:
+    steps: Steps[Outcome], ask: Callable[[Ask], Awaitable[Any]], wait: Callable[[float], Awaitable[object]]
+) -> Outcome:
     """The same for asyncio."""
     try:
         step = next(steps)
@@ -318,5 +337,5 @@ async def drive_async(
             else:
                 step = steps.send(answer)
     except StopIteration as end:
-        saved: SavedSnapshot = end.value
-        return saved
+        outcome: Outcome = end.value
+        return outcome

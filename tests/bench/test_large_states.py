@@ -25,12 +25,14 @@ def test_only_puts_near_a_busy_moment_count_as_disturbed() -> None:
 
 def test_the_ratio_is_that_of_the_medians_of_all_rounds() -> None:
     without = [Run(9, 1.0, p99, 9.0, 0) for p99 in (2.0, 4.0, 90.0)]
-    with_snapshots = [Run(9, 1.0, p99, 9.0, 3) for p99 in (7.0, 12.0, 13.0)]
+    with_snapshots = [Run(9, 1.0, p99, 9.0, 3, 5, p99 + 4.0) for p99 in (7.0, 12.0, 13.0)]
     rows = snapshots.rows_of(without, with_snapshots)
     assert (rows[-1].value, rows[-1].verdict) == (3.0, "reached")
+    assert (rows[-2].value, rows[-2].verdict) == (4.0, "missed"), "those of the leader by themselves"
     assert snapshots.rows_of(without[:1], with_snapshots[:1])[-1].verdict == "missed"
     run = snapshots.run_of([0.001 * number for number in range(1, 101)], 3)
-    assert (run.puts, run.snapshots) == (100, 3)
+    assert (run.puts, run.snapshots, run.leader_puts) == (100, 3, 0)
+    assert snapshots.run_of([0.001], 3, [0.001, 0.002]).leader_p99 == pytest.approx(2)
     assert [run.p50, run.p99, run.longest] == pytest.approx([51, 100, 100])
 
 

@@ -1,7 +1,8 @@
 """The matrix as a table: which cells are run, what came of them, and how that is printed.
 
 A row is a point of the write path, a column a fault or a kind of damage. Of each cell some moments are
-picked: calls of that point in the life of tests/faults/script.py, before or after them.
+picked: calls of that point in the life of tests/faults/script.py, before or after them. Only those count at
+which the fault strikes, or something is there to be harmed.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-from tests.faults.damage import DAMAGES
+from tests.faults.damage import DAMAGES, Column
+from tests.faults.judge import Wrong
 from tests.faults.moments import NOT_REACHED, Stop
 from tests.faults.nodes import NODE_FAULTS, node_steps, run_node
 from tests.faults.points import POINTS
@@ -25,6 +27,7 @@ from tests.faults.scenes import Scene, record_life
 from tests.faults.script import small_chunks
 
 NONE = "n/a"
+BROKEN = "BROKEN"
 MOMENTS = ("before", "after")
 NODE = "node: "
 NODE_COLUMNS = [f"{NODE}{fault}" for fault in NODE_FAULTS]
@@ -40,9 +43,9 @@ class Row:
     cells: dict[str, Counter[str]] = field(default_factory=dict)  # by column: words
     broken: list[str] = field(default_factory=list)  # promises, in words
 
-    @property
-    def runs(self) -> int:
-        return sum(sum(words.values()) for words in self.cells.values())
+    def struck(self, column: str) -> int:
+        """How many runs of this cell there were in which something happened."""
+        return sum(count for word, count in self.cells[column].items() if not word.startswith(NONE))
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Effort:
     seed: int = 1
 
     def stops(self, point: str, column: str) -> list[Stop]:
-        """All moments, in an order of chance, as many as are wanted."""
+        """All moments, in an order of chance."""
         moments = [Stop(number, moment, point) for number in steps()[point] for moment in MOMENTS]
         Random(f"{point} {column} {self.seed}").shuffle(moments)
-        return moments[: self.picks]
+        return moments
 
 
 @cache
@@ -82,8 +85,9 @@ def workplace() -> Iterator[Path]:
 
 
 @cache
-def scenes(effort: Effort, point: str) -> dict[tuple[int, str], Scene]:
-    wanted = {stop[:2] for column in DAMAGES for stop in effort.stops(point, column.name)}
+def scenes() -> dict[tuple[int, str], Scene]:
+    """The disk at every moment of a life that nothing happens to."""
+    wanted = {(number, moment) for numbers in steps().values() for number in numbers for moment in MOMENTS}
     with small_chunks(), workplace() as root:
         _, found = record_life(root, wanted)
     return {(scene.step.number, scene.moment): scene for scene in found}
@@ -95,37 +99,32 @@ def run_row(point: str, effort: Effort) -> Row:
         for fault in FAULTS:
             _run_faults(row, fault, root, effort)
         for column in DAMAGES:
-            words = row.cells[column.name] = Counter()
-            for stop in effort.stops(point, column.name):
-                # A list is read before and after it is made, and that is the same.
-                scene = scenes(effort, point).get(stop[:2])
-                if scene is None:
-                    continue
-                try:
-                    words[run_damage(column, root, scene, effort.seed)] += 1
-                except Exception as error:
-                    row.broken.append(f"{column.name}, {stop}: {type(error).__name__}: {error}")
+            _run_damages(row, column, root, effort)
     return row
 
 
 def run_node_row(point: str, effort: Effort, faults: Iterable[str], *, size: int = 1) -> Row:
     """The same with a whole node and its clients; with three nodes, one of them meets the fault."""
     row = Row(point)
-    numbers = steps_of_node(size)[point]
     with small_chunks(), workplace() as root:
         for fault in faults:
-            words = row.cells[f"{NODE}{fault}"] = Counter()
+            column = f"{NODE}{fault}"
+            row.cells[column] = Counter()
             rng = Random(f"{point} {fault} {size} {effort.seed}")
-            for number in rng.sample(numbers, min(effort.picks, len(numbers))):
-                stop = Stop(number, rng.choice(["before", "after"]), point)
-                try:
-                    word = run_node(fault, root, stop, rng, size=size)
-                    if word not in (*WORDS[fault], NOT_REACHED):
-                        raise AssertionError(f"{word}, and not {WORDS[fault]}")
-                    words[word] += 1
-                except Exception as error:
-                    row.broken.append(f"{NODE}{fault}, {stop}, {size}: {type(error).__name__}: {error}")
+            numbers = steps_of_node(size)[point]
+            for number in rng.sample(numbers, len(numbers)):
+                stop = Stop(number, rng.choice(MOMENTS), point)
+                _count(row, column, stop, partial(_node_word, fault, root, stop, rng, size))
+                if row.struck(column) >= effort.picks:
+                    break
     return row
+
+
+def _node_word(fault: str, root: Path, stop: Stop, rng: Random, size: int) -> str:
+    word = run_node(fault, root, stop, rng, size=size)
+    if word not in (*WORDS[fault], NOT_REACHED):
+        raise Wrong(f"{word}, and not {WORDS[fault]}")
+    return word
 
 
 def run_quietly(task: tuple[str, Effort]) -> Row:
@@ -142,22 +141,37 @@ def run_quietly(task: tuple[str, Effort]) -> Row:
 
 
 def _run_faults(row: Row, fault: Fault, root: Path, effort: Effort) -> None:
-    words = row.cells[fault.name] = Counter()
+    row.cells[fault.name] = Counter()
     for stop in effort.stops(row.point, fault.name):
-        try:
-            words[run_fault(fault, root, stop, effort.seed)] += 1
-        except Exception as error:
-            row.broken.append(f"{fault.name}, {stop}: {type(error).__name__}: {error}")
+        _count(row, fault.name, stop, partial(run_fault, fault, root, stop, effort.seed))
+        if row.struck(fault.name) >= effort.picks:
+            return
+
+
+def _run_damages(row: Row, column: Column, root: Path, effort: Effort) -> None:
+    row.cells[column.name] = Counter()
+    for stop in effort.stops(row.point, column.name):
+        scene = scenes().get(stop[:2])
+        if scene is None:  # a list is read before and after it is made, and that is the same
+            continue
+        _count(row, column.name, stop, partial(run_damage, column, root, scene, effort.seed))
+        if row.struck(column.name) >= effort.picks:
+            return
+
+
+def _count(row: Row, column: str, stop: Stop, run: Callable[[], str]) -> None:
+    try:
+        row.cells[column][run()] += 1
+    except Exception as error:
+        row.cells[column][BROKEN] += 1
+        row.broken.append(f"{column}, {stop}: {type(error).__name__}: {error}")
 
 
 def promised() -> dict[str, Row]:
     """What is promised for every cell, derived at every moment of a life, without running anything."""
     at_node = steps_of_node(1)
-    wanted = {(number, moment) for numbers in steps().values() for number in numbers for moment in MOMENTS}
     rows = merge([])
-    with small_chunks(), workplace() as root:
-        _, found = record_life(root, wanted)
-    for scene in found:
+    for scene in scenes().values():
         for column in DAMAGES:
             hurt = harm(column, scene, 1)
             if hurt is not None:
@@ -168,6 +182,17 @@ def promised() -> dict[str, Row]:
             if at_node[point] and fault.name in NODE_FAULTS:
                 row.cells[f"{NODE}{fault.name}"] += Counter(fault.words)
     return rows
+
+
+def idle_cells(rows: Iterable[Row], promises: dict[tuple[str, str], str]) -> list[str]:
+    """Cells of these rows that have a promise, and in which nothing has struck."""
+    struck: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        for column in row.cells:
+            struck[row.point, column] += row.struck(column)
+    return sorted(
+        ", ".join(cell) for cell, runs in struck.items() if not runs and promises[cell] != words_of(Counter())
+    )
 
 
 def merge(rows: Iterable[Row]) -> dict[str, Row]:

@@ -158,7 +158,8 @@ class Life:
         self.turn(None, 182, 201, 5)
         self.turn(None, 202, 210, 5)
         self.take(207, release=206)
-        self.turn(None, 211, 216, 5)
+        for first in (211, 231):  # a segment is switched, for what may follow upon the last compaction
+            self.turn(None, first, first + 19, 5)
         assert self.process is not None
         self.process.close()
         self._acknowledge()

@@ -13,7 +13,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from kvstore import protocol, protocol_lease
+from kvstore import codes, protocol, protocol_lease
+from kvstore.cli.wal import OPERATION_NAMES
+from kvstore.operations import decode_write
+from kvstore.salvage import salvage
 from kvstore.snapshots import FORMAT_VERSION as STATE_VERSION
 from raft.directory import FORMAT_VERSION as IDENTITY_VERSION
 from raft.directory import IDENTITY_NAME, LOCK_NAME, DataDirectory
@@ -23,9 +26,11 @@ from raft.fence import FORMAT_VERSION as FENCE_VERSION
 from raft.files import OsFiles
 from raft.membership import Configuration
 from raft.segment import FORMAT_VERSION as LOG_VERSION
+from tests.golden import commands
 from tests.kvstore.machine_log import Log
 
 HERE = Path(__file__).parent
+CLUSTER_ID = "0f1e2d3c4b5a6978"  # a store's is of this form
 CLUSTER, NODE, STORAGE = "golden", "n1", "00112233445566778899aabbccddeeff"
 ADDRESSES = {"n1": "tcp://127.0.0.1:7101", "n2": "tcp://127.0.0.1:7102", "n3": "tcp://127.0.0.1:7103"}
 SEGMENT_BYTES = 2048
@@ -111,6 +116,61 @@ def make_installed(target: Path) -> dict[str, object]:
     }
 
 
+def make_node(target: Path) -> dict[str, object]:
+    """What a node of the store can start on: a log of every kind of command, and a snapshot at half way."""
+    directory = DataDirectory(target, CLUSTER_ID, NODE, storage_id=STORAGE, members=ADDRESSES)
+    disk, log = directory.open_log(segment_bytes=SEGMENT_BYTES), Log()
+    disk.load()
+    found: list[dict[str, object]] = []
+
+    def apply(body: bytes | None, kind: int | None = None) -> None:
+        index = len(found) + 1
+        [result] = log.machine.apply(index, [body if kind is None else None])
+        kind = kind if kind is not None else NO_OP if body is None else COMMAND
+        disk.append(HardState(2, NODE, index - 1), EntryBatch(index, [(2, kind, body or b"")]))
+        disk.sync()
+        found.append(
+            {
+                "operation": operation_of(body) if body and kind == COMMAND else None,
+                "result": result and result.hex(),
+                "fingerprint": f"{log.machine.fingerprint():016x}",
+            }
+        )
+
+    def take() -> None:
+        disk.begin_snapshot(len(found), 2, CONFIGURATION.encode())
+        for piece in log.machine.snapshot():
+            disk.append_snapshot(piece)
+        disk.commit_snapshot(replaces_log=False)
+
+    apply(CONFIGURATION.encode(), CONFIGURED)
+    commands.fill(log, apply, take)
+    disk.close()
+    directory.close()
+    (target / LOCK_NAME).unlink()
+    return {"cluster_id": CLUSTER_ID, "node_id": NODE, "members": ADDRESSES, "entries": found}
+
+
+def operation_of(body: bytes) -> str:
+    """Its name in lower case."""
+    command = decode_write(body)
+    if isinstance(command, bytes):
+        return "unreadable"
+    return next(name for name in OPERATION_NAMES if getattr(codes, name) == command[3]).lower()
+
+
+def make_backup(target: Path) -> dict[str, object]:
+    """A file for `snapshot restore`, of the node above."""
+    found = salvage(HERE / NODE_FILES, target)
+    return {
+        "cluster_id": found.cluster_id,
+        "log_index": found.log_index,
+        "term": found.term,
+        "revision": found.revision,
+        "keys": found.keys,
+    }
+
+
 def make_state(target: Path) -> dict[str, object]:
     """The content of a snapshot of the store: records, deleted ones, leases, and sessions with what they
     remember."""
@@ -168,12 +228,17 @@ def make_fence(target: Path) -> dict[str, object]:
     return {**MARK.fields(), "has_forgotten": MARK.has_forgotten}
 
 
+# The commands in a log have no version of their own. These get another number when there is a new command, or
+# a new form of one; and when a file in them has a new version.
+NODE_FILES, BACKUP_FILE = "node-1", "backup-1.bin"
 MAKERS: dict[str, Callable[[Path], dict[str, object]]] = {
     f"log-{LOG_VERSION}": make_log,
     f"installed-{LOG_VERSION}": make_installed,
     f"state-{STATE_VERSION}.bin": make_state,
     f"identity-{IDENTITY_VERSION}": make_identity,
     f"fenced-{FENCE_VERSION}": make_fence,
+    NODE_FILES: make_node,
+    BACKUP_FILE: make_backup,
 }
 
 

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from kvstore import protocol, protocol_lease, snapshots
+from kvstore import codes, operations, protocol, protocol_lease, snapshots
+from kvstore.backup_restore import restore_node
+from kvstore.cli import cli
+from kvstore.cli.wal import OPERATION_NAMES
+from kvstore.operations import decode_write
 from raft import directory, fence, segment, snapshot
 from raft.directory import DataDirectory
 from raft.entries import EntryBatch, HardState
@@ -29,6 +34,8 @@ LOGS = sorted(path.stem for path in HERE.glob("log-*.json"))
 INSTALLED = sorted(path.stem for path in HERE.glob("installed-*.json"))
 STATES = sorted(path.stem for path in HERE.glob("state-*.json"))
 IDENTITIES = sorted(path.stem for path in HERE.glob("identity-*.json"))
+NODES = sorted(path.stem for path in HERE.glob("node-*.json"))
+BACKUPS = sorted(path.stem for path in HERE.glob("backup-*.json"))
 FENCES = sorted(path.stem for path in HERE.glob("fenced-*.json"))
 
 
@@ -46,6 +53,9 @@ def test_each_format_that_is_written_has_its_golden_files() -> None:
     assert [f"log-{version}" for version in range(1, segment.FORMAT_VERSION + 1)] == LOGS
     assert [f"installed-{version}" for version in range(3, segment.FORMAT_VERSION + 1)] == INSTALLED
     assert [f"state-{version}" for version in range(1, snapshots.FORMAT_VERSION + 1)] == STATES
+    assert NODES and [name.removeprefix("node-") for name in NODES] == [
+        name.removeprefix("backup-") for name in BACKUPS
+    ]
     for names, kind, newest_version in (
         (IDENTITIES, "identity", directory.FORMAT_VERSION),
         (FENCES, "fenced", fence.FORMAT_VERSION),
@@ -150,3 +160,93 @@ def test_a_fence_of_each_version_says_why_it_stands(name: str, tmp_path: Path) -
     mark = FileFence(tmp_path, OsFiles()).mark
     assert mark is not None
     assert {**mark.fields(), "has_forgotten": mark.has_forgotten} == described(name)
+
+
+# ---------------------------------------------------------------- a whole node of the store
+
+
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("from_snapshot", [False, True])
+def test_a_node_of_each_version_comes_to_the_same_state(
+    name: str, from_snapshot: bool, tmp_path: Path
+) -> None:
+    """Every kind of command, with the result that was given for it, from the first entry or the snapshot."""
+    content = described(name)
+    data = DataDirectory(a_copy(name, tmp_path), content["cluster_id"], content["node_id"])
+    disk, log = data.open_log(), Log()
+    recovered = disk.load()
+    assert recovered.snapshot is not None and recovered.first_index == 1
+    assert len(recovered.entries) == len(content["entries"])
+    if from_snapshot:
+        restore_all(log.machine, snapshot_content(disk, recovered.snapshot))
+        assert log.machine.applied_index == recovered.snapshot.index
+        assert fingerprint_of(log) == content["entries"][recovered.snapshot.index - 1]["fingerprint"]
+    begin = log.machine.applied_index
+    for (_, kind, body), known in list(zip(recovered.entries, content["entries"]))[begin:]:
+        [result] = log.machine.apply(log.machine.applied_index + 1, [body if kind == 1 and body else None])
+        assert result == (known["result"] and bytes.fromhex(known["result"]))
+        assert fingerprint_of(log) == known["fingerprint"], "nodes of both versions would fence themselves"
+    disk.close()
+    data.close()
+
+
+def fingerprint_of(log: Log) -> str:
+    return f"{log.machine.fingerprint():016x}"
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_log_of_each_version_is_shown_as_what_it_is(name: str, tmp_path: Path) -> None:
+    """`wal dump` and `wal check`: only what is refused for its form alone is unreadable."""
+    content, directory = described(name), str(a_copy(name, tmp_path))
+    shown = CliRunner().invoke(cli, ["wal", "dump", directory, "-w", "json"])
+    assert shown.exit_code == 0, shown.output
+    rows = [json.loads(line) for line in shown.stdout.splitlines()]
+    names = [row["operation"] for row in rows if row.get("kind") == "command"]
+    assert names == [entry["operation"] for entry in content["entries"] if entry["operation"]]
+    assert names.count("unreadable") == 2
+    checked = CliRunner().invoke(cli, ["wal", "check", directory, "-w", "json"])
+    assert checked.exit_code == 0 and json.loads(checked.stdout)["start"] == "would succeed"
+
+
+def test_the_golden_nodes_have_every_command_that_a_log_may_have(tmp_path: Path) -> None:
+    """Of a new one there is a new golden node; a new form of an old one is to have one, too."""
+    found: set[int] = set()
+    for name in NODES:
+        content = described(name)
+        data = DataDirectory(a_copy(name, tmp_path), content["cluster_id"], content["node_id"])
+        disk = data.open_log()
+        commands = [decode_write(body) for _, kind, body in disk.load().entries if kind == 1 and body]
+        found |= {command[3] for command in commands if not isinstance(command, bytes)}
+        disk.close()
+        data.close()
+    assert found == {getattr(codes, name) for name in OPERATION_NAMES if name != "RANGE"}
+    assert found == operations._WRITE_CHECKS.keys() | {codes.LEASE_TICK, codes.LEASE_EXPIRE}
+
+
+@pytest.mark.parametrize("name", BACKUPS)
+def test_a_backup_of_each_version_is_restored(name: str, tmp_path: Path) -> None:
+    """`snapshot inspect` and `snapshot restore`, to the state of the node that it was made of."""
+    content, file = described(name), HERE / f"{name}.bin"
+    shown = CliRunner().invoke(cli, ["snapshot", "inspect", str(file), "-w", "json"])
+    facts = json.loads(shown.stdout)
+    assert shown.exit_code == 0 and (facts["keys"], facts["revision"]) == (
+        content["keys"],
+        content["revision"],
+    )
+    members = {"x1": "tcp://127.0.0.1:7901"}
+    restored = restore_node(file, name="x1", data_dir=tmp_path / "x1", members=members)
+    assert (restored.old_cluster_id, restored.log_index, restored.term) == (
+        content["cluster_id"],
+        content["log_index"],
+        content["term"],
+    )
+    data = DataDirectory(tmp_path / "x1", restored.cluster_id, "x1")
+    disk, log = data.open_log(), Log()
+    meta = disk.load().snapshot
+    assert meta is not None
+    restore_all(log.machine, snapshot_content(disk, meta))
+    assert (
+        fingerprint_of(log) == described(f"node-{name.removeprefix('backup-')}")["entries"][-1]["fingerprint"]
+    )
+    disk.close()
+    data.close()

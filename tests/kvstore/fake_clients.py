@@ -19,7 +19,8 @@ from kvstore.client import (
     TreeDeleted,
     WatchBatch,
 )
-from kvstore.errors import EmptyKey
+from kvstore.client.saving import TakenSnapshot
+from kvstore.errors import EmptyKey, Fenced
 from kvstore.protocol import prefix_range
 
 PAGE_KEYS = 3  # of a range; small, so that tests cross pages
@@ -39,6 +40,7 @@ class FakeCluster:
         self.consistencies: list[str] = []
         self.past: dict[int, dict[bytes, KeyValue]] = {}  # by revision, as far as a test has kept it
         self.compacted: list[int] = []
+        self.snapshots: list[str] = []  # of these nodes, in the order in which they were taken
         self.watched_tree: tuple[bytes, int] | None = None
         self.asked_revisions: list[int] = []  # of children
         self.chosen: dict[str, Any] = {}  # the order and the bounds of the last pages
@@ -71,11 +73,27 @@ class FakeCluster:
         return FakeAsyncClient(self)
 
 
+class FakeOperator:
+    """`client.cluster`, as far as the command line takes snapshots with it."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+
+    def take_snapshot(self, endpoint: str, *, timeout_seconds: float) -> TakenSnapshot:
+        found = self._cluster.statuses[endpoint]
+        assert found is not None
+        if found.fenced is not None:
+            raise Fenced(f"{found.node} is fenced")
+        self._cluster.snapshots.append(found.node)
+        return TakenSnapshot("00ff", found.node, found.applied_index, found.term, 1000)
+
+
 class FakeClient:
     """Blocking."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
+        self.cluster = FakeOperator(cluster)
 
     def __enter__(self) -> FakeClient:
         if self._cluster.failure is not None:

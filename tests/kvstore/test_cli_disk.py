@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kvstore.cli import cli, exits
+from kvstore.cli.wal import CLEAN, NOT_CLEAN
 from kvstore.settings import derive_cluster_id
 from raft.directory import DataDirectory
 from raft.segment import segment_name
@@ -235,3 +236,18 @@ def test_a_snapshot_is_read_to_the_last_byte_and_told_of(tmp_path: Path) -> None
 def test_an_intact_snapshot_of_another_state_machine_is_refused() -> None:
     [file] = (GOLDEN / "log-1" / "wal").glob("snapshot-*")
     assert "Traceback" not in run("snapshot", "inspect", file, expect=exits.CORRUPT).output
+
+
+def test_wal_check_says_whether_anything_vouches_for_the_end(tmp_path: Path) -> None:
+    """Zeros in place of the last turns, however acknowledged, look as if nothing had been written."""
+    make_directory(tmp_path / "clean", MEMBERS)
+    assert json.loads(run("wal", "check", tmp_path / "clean", "-w", "json").stdout)["end"] == CLEAN
+    [segment] = segments_in(tmp_path / "clean")[-1:]
+    content = bytearray(segment.read_bytes())
+    shown = run("wal", "dump", tmp_path / "clean", "-w", "json").stdout.splitlines()
+    places = [row["offset"] for row in map(json.loads, shown) if row["segment"] == segment.name]
+    for place in sorted(set(places))[-1:-4:-1]:
+        content[place:] = bytes(len(content) - place)
+        segment.write_bytes(content)
+        facts = json.loads(run("wal", "check", tmp_path / "clean", "-w", "json").stdout)
+        assert (facts["start"], facts["end"]) == ("would succeed", NOT_CLEAN)

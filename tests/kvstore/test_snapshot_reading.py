@@ -183,3 +183,23 @@ def test_a_flood_of_reads_is_bounded_and_commands_go_on() -> None:
     refused = [reply for reply in replies if isinstance(reply, Refusal)]
     assert len(replies) == 300 and {reply.code for reply in refused} == {protocol.OVERLOADED}
     assert 1 <= len(answered) <= 10
+
+
+@pytest.mark.parametrize("by_leader", [True, False])
+def test_a_node_that_is_asked_for_a_snapshot_gives_up_its_log_behind_it(by_leader: bool) -> None:
+    """`assent compact --log`: nothing of the snapshot is read, and no policy would have taken one yet."""
+    cluster = MemoryCluster(1, 3, trailing_entries=4)
+    leader = cluster.leader()
+    name = leader if by_leader else next(each for each in cluster.names if each != leader)
+    for number in range(40):
+        put(cluster, leader, b"k%d" % number, b"v")
+    cluster.run(0.5)
+    assert cluster.disks[name].load().first_index == 1
+    opened = open_at(cluster, name)
+    ask(cluster, name, Close(NONCE))
+    cluster.run(0.5)
+    found = cluster.disks[name].load()
+    assert found.snapshot is not None and found.snapshot.index == opened.log_index >= 40
+    assert found.first_index > opened.log_index - 10
+    others = [other for other in cluster.names if other != name]
+    assert [cluster.disks[other].load().first_index for other in others] == [1, 1]

@@ -29,6 +29,7 @@ from raft.snapshot_streams import (
     MAX_STREAMS,
     MAX_WAITING_READS,
     PATIENCE_SECONDS,
+    REST_SECONDS,
     SLICE_PAUSE_SECONDS,
     STREAM_SLICE_BYTES,
 )
@@ -82,7 +83,8 @@ class Desk:
     def pass_time(self, seconds: float) -> None:
         self.bench.now += seconds
         self.bench.keeper.on_time(self.bench.now)
-        self.streams.on_time(self.bench.now)
+        if self.streams.on_time(self.bench.now):
+            self.bench.keeper.consider()
 
 
 def test_a_snapshot_is_taken_for_who_asks_and_read_by_offset() -> None:
@@ -114,6 +116,7 @@ def test_a_snapshot_that_is_new_enough_is_used_and_an_older_one_is_not() -> None
     desk.open(moment=10, stream=b"other")
     assert [type(each) for each in desk.heard()] == [SnapshotOpened] and desk.asked == []
     desk.close(b"other")
+    desk.pass_time(REST_SECONDS)
     desk.open(moment=15, stream=b"third")
     assert desk.heard() == [SnapshotClosed(3)] and desk.asked == [TakeSnapshot()]
     desk.take(15, b"at 15")
@@ -132,10 +135,34 @@ def test_one_that_was_begun_before_the_moment_is_not_used() -> None:
     desk.bench.keeper.take_slice(SnapshotSlice(10, 5, b"!", True), 0.0)
     [opened] = desk.heard()
     assert isinstance(opened, SnapshotOpened) and opened.index == 10
-    assert desk.asked == [TakeSnapshot()]
+    desk.pass_time(REST_SECONDS)
+    assert [type(each) for each in desk.heard()] == [SnapshotPending] and desk.asked == [TakeSnapshot()]
+    desk.open(moment=15, stream=b"late")
     desk.take(15, b"at 15")
     [opened] = desk.heard()
     assert isinstance(opened, SnapshotOpened) and opened.index == 15
+
+
+def test_whoever_asks_a_snapshot_is_taken_once_in_a_while() -> None:
+    """Who writes, and asks for one, again and again keeps no node at it all the time."""
+    desk = Desk()
+    begun = 0
+    for number in range(50):
+        moment = desk.bench.core.delivered_index
+        stream = b"%d" % number
+        desk.open(moment, stream)
+        desk.heard()
+        if TakeSnapshot() in desk.asked:
+            begun += 1
+            desk.take(moment, b"state")
+        desk.pass_time(0.2)
+        desk.heard()
+        if TakeSnapshot() in desk.asked:
+            begun += 1
+            desk.take(moment, b"state")
+        desk.close(stream)
+        desk.commit_more(1)
+    assert 3 <= begun <= 1 + 50 * 0.2 / REST_SECONDS
 
 
 def test_it_waits_until_the_moment_is_handed_out_to_be_applied() -> None:
@@ -290,6 +317,7 @@ def test_who_waits_on_a_full_disk_is_told_so_and_who_reads_goes_on() -> None:
     desk.open(moment=10)
     desk.take(10, b"at 10")
     desk.commit_more(5)
+    desk.pass_time(REST_SECONDS)
     desk.open(moment=15, stream=b"late", ticket=5)
     desk.heard()
     with pytest.MonkeyPatch.context() as patch:
