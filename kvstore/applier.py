@@ -54,7 +54,7 @@ class StoreApplier(ApplierActor):
         with judged.named():  # one without content comes to its end in here
             super()._begin_restoring(message)
         if self._restorer is not None:
-            self._restorer = judged.restorer()
+            self._restorer = judged.judging(self._restorer)
 
     def _arrange(self) -> None:
         times = [at for at in (self._own_at, self._plane.due_at()) if at is not None]

@@ -66,7 +66,11 @@ class Judged:
 
     def restorer(self) -> Restorer:
         """Raises UnusableSnapshot and UnknownContent, where the machine's own raises CorruptState."""
-        return _JudgedRestorer(self, self.machine.restorer())
+        return self.judging(self.machine.restorer())
+
+    def judging(self, restorer: Restorer) -> Restorer:
+        """The same, of a restorer that the machine has made."""
+        return _JudgedRestorer(self, restorer)
 
     @contextmanager
     def named(self) -> Iterator[None]:

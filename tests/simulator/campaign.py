@@ -111,6 +111,7 @@ EXPECTED = (
     "slow sync",
     "snapshot installed",
     "snapshot taken",
+    "state of an installed snapshot",
     "swap refused",
     "swapped",
     "transfer",

@@ -307,6 +307,11 @@ class Oracles:
         if given[0] != expected[0] or (given[0] == 0 and given != expected):
             raise Violation(f"{node.name} answers {given} at {index}, expected {expected}")
 
+    def installed(self, node: SimulatedNode) -> None:
+        """A running node has the state of a snapshot that it was sent."""
+        self._trace.counts["state of an installed snapshot"] += 1
+        self.restored(node)
+
     def restored(self, node: SimulatedNode) -> None:
         """A snapshot's state is the one that everybody had at its index."""
         machine = node.machine.inner

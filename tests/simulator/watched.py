@@ -40,6 +40,8 @@ class Watcher(Protocol):
 
     def restored(self, node: SimulatedNode) -> None: ...
 
+    def installed(self, node: SimulatedNode) -> None: ...
+
     def sent(self, node: SimulatedNode, to: str, message: object) -> None: ...
 
     def applied(
@@ -150,7 +152,7 @@ class WatchedMachine:
         return results
 
     def restorer(self) -> Restorer:
-        return WatchedRestorer(self.inner.restorer(), lambda: self._watcher.restored(self._node))
+        return WatchedRestorer(self.inner.restorer(), lambda: self._watcher.installed(self._node))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
