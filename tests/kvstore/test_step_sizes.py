@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from random import Random
 from zlib import crc32
@@ -34,27 +33,12 @@ from kvstore.watch_plane import WatchPlane
 from raft.errors import StateDamaged
 from raft.log import Log as RaftLog
 from raft.state_machine import restore_all
+from tests.kvstore.counted_calls import calls_of
 from tests.kvstore.machine_log import Log
 from tests.kvstore.transaction_log import ALWAYS, compare, put, read, transact
 
 ALL = b"\0", b"\0"
 LARGE = LARGE_VALUE_BYTES + 1
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """How many functions it calls, those written in C included."""
-    count = 0
-
-    def note(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -26,6 +25,7 @@ from kvstore.watch_plane import WatchPlane
 from raft.errors import StateDamaged
 from raft.slices import Slices
 from raft.state_machine import restore_all
+from tests.kvstore.counted_calls import calls_of
 from tests.kvstore.machine_log import Log
 
 ROOT = Path(__file__).parents[2]
@@ -407,22 +407,6 @@ def test_a_piece_costs_no_more_than_itself_however_much_is_there_already() -> No
     costs = [calls_of(lambda piece=piece: restorer.feed(piece)) for piece in pieces[1:]]  # type: ignore[misc]
     assert len(costs) > 20 and max(costs) < 2 * min(costs[:-2])  # what is last is small
     assert calls_of(restorer.finish) < 100
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """How many functions it calls, those written in C included."""
-    count = 0
-
-    def note(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_the_state_before_a_restored_one_is_given_up_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
